@@ -1,0 +1,147 @@
+// swift-tools-version: 6.2
+// The architecture, bottom layer first. A target uses only targets written above it, in one of
+// three grades: `pure` holds values (no async, no OS, no clock, no dice); `closed` may be async and
+// reaches the world only through protocols it is given; `shell` may import the operating system.
+// Tests/TidyTests checks what the compiler cannot.
+import PackageDescription
+
+let common: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+]
+
+func target(_ name: String, _ folder: String, _ uses: [Target.Dependency]) -> Target {
+    .target(
+        name: name, dependencies: uses, path: "Sources/\(folder)/\(name)", swiftSettings: common)
+}
+
+func pure(_ name: String, _ folder: String, _ uses: [Target.Dependency] = []) -> Target {
+    target(name, folder, uses)
+}
+
+func closed(_ name: String, _ folder: String, _ uses: [Target.Dependency] = []) -> Target {
+    target(name, folder, uses)
+}
+
+func shell(_ name: String, _ uses: [Target.Dependency] = []) -> Target {
+    target(name, "Shell", uses)
+}
+
+func command(_ name: String, _ uses: [Target.Dependency]) -> Target {
+    .executableTarget(
+        name: name, dependencies: uses, path: "Sources/Commands/\(name)", swiftSettings: common)
+}
+
+func yardstick(_ name: String, _ uses: [Target.Dependency]) -> Target {
+    .executableTarget(
+        name: name, dependencies: uses, path: "Sources/Yardsticks/\(name)", swiftSettings: common)
+}
+
+func tests(_ name: String, _ uses: [Target.Dependency]) -> Target {
+    .testTarget(name: name, dependencies: uses, path: "Tests/\(name)", swiftSettings: common)
+}
+
+let argumentParser = Target.Dependency.product(
+    name: "ArgumentParser", package: "swift-argument-parser")
+let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+
+let system: [Target] = [
+    .systemLibrary(
+        name: "CFuse3", path: "Sources/CSystem/CFuse3", pkgConfig: "fuse3",
+        providers: [.apt(["libfuse3-dev"])]),
+    .target(name: "CLinux", path: "Sources/CSystem/CLinux"),
+    .target(name: "CChecksum", path: "Sources/CSystem/CChecksum"),
+]
+
+let layers: [Target] = [
+    // Words every layer uses: typed numbers, lock modes, resource names, errors, seeded dice.
+    pure("Vocabulary", "Base"),
+    // The engine: one actor per mount on an injected executor; timers and waiting.
+    closed("Execution", "Base", ["Vocabulary", deque]),
+
+    // Disk: structures and bytes; what a device promises; transactions and replay.
+    pure("DiskFormat", "Disk", ["Vocabulary", "CChecksum"]),
+    closed("BlockIO", "Disk", ["Vocabulary"]),
+    closed("Journaling", "Disk", ["Vocabulary", "Execution", "DiskFormat", "BlockIO"]),
+
+    // Locks: the distributed lock manager; the lock that protects a cache.
+    pure("LockCore", "Locks", ["Vocabulary"]),
+    pure("LockCache", "Locks", ["Vocabulary"]),
+
+    // Cluster: who is in; messages and bytes; what drives the cores on one node.
+    pure("Membership", "Cluster", ["Vocabulary"]),
+    pure("ClusterWire", "Cluster", ["Vocabulary", "LockCore", "Membership"]),
+    closed("NodeService", "Cluster", ["Vocabulary", "Execution", "LockCore", "Membership", "ClusterWire"]),
+
+    // Files: the store with locks already held; the operations that take the locks in the one order.
+    closed("FileStore", "Files", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling"]),
+    closed("FileSystem", "Files", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "FileStore", "LockCache", deque]),
+
+    // Volume: making and checking a file system nobody has mounted.
+    closed("VolumeMaking", "Volume", ["Vocabulary", "DiskFormat", "BlockIO"]),
+    closed("VolumeChecking", "Volume", ["Vocabulary", "DiskFormat", "BlockIO"]),
+
+    // Simulation: seed, clock, disk, network, a model of the kernel's caches, checkers.
+    closed("SimulatedWorld", "Simulation", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "LockCore", "LockCache", "Membership", "ClusterWire", "NodeService", "FileStore", "FileSystem", "VolumeMaking", "VolumeChecking"]),
+
+    // Shell: the only folder that may import the operating system.
+    shell("LinuxSystem", ["Vocabulary", "Execution", "CLinux"]),
+    shell("LinuxBlockIO", ["Vocabulary", "BlockIO", "LinuxSystem", "CLinux"]),
+    shell("Transport", ["Vocabulary", "Membership", "LinuxSystem", "CLinux", nioCore, nioPosix]),
+    shell("HostCluster", ["Vocabulary", "Membership", "LinuxSystem", "CLinux", "DiskFormat", "BlockIO"]),
+    shell("FuseServer", ["Vocabulary", "Execution", "FileSystem", "LinuxSystem", "CFuse3", "CLinux"]),
+]
+
+let commands: [Target] = [
+    command("mkfs", ["Vocabulary", "DiskFormat", "BlockIO", "VolumeMaking", "LinuxSystem", "LinuxBlockIO", "HostCluster", "CLinux", argumentParser]),
+    command("fsck", ["Vocabulary", "DiskFormat", "BlockIO", "VolumeChecking", "LinuxSystem", "LinuxBlockIO", "HostCluster", "CLinux", argumentParser]),
+    command("mount", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "FileStore", "FileSystem", "LockCore", "LockCache", "Membership", "ClusterWire", "NodeService", "LinuxSystem", "LinuxBlockIO", "Transport", "HostCluster", "FuseServer", "CLinux"]),
+    command("lockstep", ["Vocabulary", "DiskFormat", "BlockIO", "LinuxSystem", "LinuxBlockIO", "HostCluster", "CLinux", argumentParser]),
+    command("simulate", ["Vocabulary", "SimulatedWorld", argumentParser]),
+]
+
+let yardsticks: [Target] = [
+    .executableTarget(
+        name: "nullfuse", dependencies: ["CFuse3"], path: "Sources/Yardsticks/nullfuse",
+        cSettings: [.unsafeFlags([], .when(configuration: .release))]),
+    yardstick("bench", ["Vocabulary", "LinuxSystem", "CLinux", argumentParser]),
+]
+
+let testTargets: [Target] = [
+    tests("TidyTests", []),
+    tests("VocabularyTests", ["Vocabulary"]),
+    tests("DiskFormatTests", ["Vocabulary", "DiskFormat"]),
+    tests("JournalingTests", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "SimulatedWorld"]),
+    tests("LockCoreTests", ["Vocabulary", "LockCore", "ClusterWire"]),
+    tests("LockCacheTests", ["Vocabulary", "LockCache"]),
+    tests("FileStoreTests", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "FileStore", "VolumeMaking", "VolumeChecking", "SimulatedWorld"]),
+    tests("VolumeTests", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "VolumeMaking", "VolumeChecking", "SimulatedWorld"]),
+    tests("SimulationTests", ["Vocabulary", "Execution", "BlockIO", "FileSystem", "SimulatedWorld"]),
+    tests("HostClusterTests", ["Vocabulary", "Execution", "Membership", "LinuxSystem", "LinuxBlockIO", "BlockIO", "Transport", "HostCluster", "CLinux"]),
+    tests("Mounted", ["Vocabulary", "LinuxSystem", "CLinux"]),
+]
+
+let package = Package(
+    name: "lockstep",
+    products: [
+        .executable(name: "mkfs.lockstep", targets: ["mkfs"]),
+        .executable(name: "mount.lockstep", targets: ["mount"]),
+        .executable(name: "fsck.lockstep", targets: ["fsck"]),
+        .executable(name: "lockstep", targets: ["lockstep"]),
+        .executable(name: "lockstep-simulate", targets: ["simulate"]),
+        .executable(name: "lockstep-bench", targets: ["bench"]),
+        .executable(name: "lockstep-null-fuse", targets: ["nullfuse"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+    ],
+    targets: system + layers + commands + yardsticks + testTargets
+)

@@ -1,0 +1,4 @@
+#pragma once
+#include <stddef.h>
+#define FUSE_USE_VERSION 314
+#include <fuse_lowlevel.h>
