@@ -77,7 +77,7 @@ let layers: [Target] = [
     // Cluster: who is in; messages and bytes; what drives the cores on one node.
     pure("Membership", "Cluster", ["Vocabulary"]),
     pure("ClusterWire", "Cluster", ["Vocabulary", "LockCore", "Membership"]),
-    closed("NodeService", "Cluster", ["Vocabulary", "Execution", "LockCore", "Membership", "ClusterWire"]),
+    closed("NodeService", "Cluster", ["Vocabulary", "Execution", "LockCore", "LockCache", "Membership", "ClusterWire"]),
 
     // Files: the store with locks already held; the operations that take the locks in the one order.
     closed("FileStore", "Files", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling"]),

@@ -1,7 +1,6 @@
 // What async code inside an engine waits on. None of these is a lock against other threads: they
 // order tasks of one engine, which E1 keeps from running at the same time.
 
-package import Vocabulary
 import DequeModule
 
 /// Tasks that wait for a condition. Whoever changes the condition wakes; whoever wakes checks again.
