@@ -87,8 +87,10 @@ let layers: [Target] = [
     closed("VolumeMaking", "Volume", ["Vocabulary", "DiskFormat", "BlockIO"]),
     closed("VolumeChecking", "Volume", ["Vocabulary", "DiskFormat", "BlockIO"]),
 
-    // Simulation: seed, clock, disk, network, a model of the kernel's caches, checkers.
-    closed("SimulatedWorld", "Simulation", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "LockCore", "LockCache", "Membership", "ClusterWire", "NodeService", "FileStore", "FileSystem", "VolumeMaking", "VolumeChecking"]),
+    // Simulation: one machine's executor, clock and disk by seed; then whole clusters, with a network and
+    // a model of the kernel's caches.
+    closed("SimulatedMachine", "Simulation", ["Vocabulary", "Execution", "BlockIO"]),
+    closed("SimulatedWorld", "Simulation", ["Vocabulary", "Execution", "SimulatedMachine", "DiskFormat", "BlockIO", "Journaling", "LockCore", "LockCache", "Membership", "ClusterWire", "NodeService", "FileStore", "FileSystem", "VolumeMaking", "VolumeChecking"]),
 
     // Shell: the only folder that may import the operating system.
     shell("LinuxSystem", ["Vocabulary", "Execution", "CLinux"]),
@@ -117,12 +119,12 @@ let testTargets: [Target] = [
     tests("TidyTests", []),
     tests("VocabularyTests", ["Vocabulary"]),
     tests("DiskFormatTests", ["Vocabulary", "DiskFormat"]),
-    tests("JournalingTests", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "SimulatedWorld"]),
+    tests("JournalingTests", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "SimulatedMachine"]),
     tests("LockCoreTests", ["Vocabulary", "LockCore", "ClusterWire"]),
     tests("LockCacheTests", ["Vocabulary", "LockCache"]),
-    tests("FileStoreTests", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "FileStore", "VolumeMaking", "VolumeChecking", "SimulatedWorld"]),
-    tests("VolumeTests", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "VolumeMaking", "VolumeChecking", "SimulatedWorld"]),
-    tests("SimulationTests", ["Vocabulary", "Execution", "BlockIO", "FileSystem", "SimulatedWorld"]),
+    tests("FileStoreTests", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "FileStore", "VolumeMaking", "VolumeChecking", "SimulatedMachine"]),
+    tests("VolumeTests", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "VolumeMaking", "VolumeChecking", "SimulatedMachine"]),
+    tests("SimulationTests", ["Vocabulary", "Execution", "BlockIO", "FileSystem", "SimulatedMachine", "SimulatedWorld"]),
     tests("HostClusterTests", ["Vocabulary", "Execution", "Membership", "LinuxSystem", "LinuxBlockIO", "BlockIO", "Transport", "HostCluster", "CLinux"]),
     tests("Mounted", ["Vocabulary", "LinuxSystem", "CLinux"]),
 ]
