@@ -1,1 +1,46 @@
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include "CLinux.h"
+
+const int lockstep_o_direct = O_DIRECT;
+
+int lockstep_open(const char *path, int flags, unsigned mode) {
+    return open(path, flags | O_CLOEXEC, mode);
+}
+
+int lockstep_device_size(int fd, uint64_t *size) { return ioctl(fd, BLKGETSIZE64, size); }
+
+int lockstep_sector_size(int fd, int *size) { return ioctl(fd, BLKSSZGET, size); }
+
+int lockstep_pidfd_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
+
+int lockstep_pidfd_send_signal(int fd, int sig) {
+    return (int)syscall(SYS_pidfd_send_signal, fd, sig, NULL, 0);
+}
+
+int lockstep_rename_with_flags(const char *from, const char *to, unsigned flags) {
+    return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, flags);
+}
+
+int lockstep_peer_credentials(int fd, pid_t *pid, uid_t *uid, gid_t *gid) {
+    struct ucred peer;
+    socklen_t length = sizeof peer;
+    int code = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length);
+    if (code == 0) {
+        *pid = peer.pid;
+        *uid = peer.uid;
+        *gid = peer.gid;
+    }
+    return code;
+}
+
+int lockstep_memory_file(const char *name) { return memfd_create(name, MFD_CLOEXEC); }

@@ -1,8 +1,9 @@
 // What `import Glibc` lacks: constants behind feature macros, variadic calls, newer system calls.
+//
+// This header must not define _GNU_SOURCE: some types of libc (fd_set) would then look different here
+// and in Swift's own Glibc module, and whoever imports both gets an error. What needs the macro is in
+// shim.c, behind a function or a constant.
 #pragma once
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -14,39 +15,37 @@
 #include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/statfs.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
-#include <sys/mount.h>
-#include <sys/prctl.h>
-#include <sys/random.h>
 #include <sys/xattr.h>
-#include <sys/file.h>
 #include <time.h>
 #include <unistd.h>
 
-static const int lockstep_o_direct = O_DIRECT;
+extern const int lockstep_o_direct;
 
-static inline int lockstep_open(const char *path, int flags, unsigned mode) {
-    return open(path, flags | O_CLOEXEC, mode);
-}
-static inline int lockstep_device_size(int fd, uint64_t *size) { return ioctl(fd, BLKGETSIZE64, size); }
-static inline int lockstep_sector_size(int fd, int *size) { return ioctl(fd, BLKSSZGET, size); }
-static inline int lockstep_pidfd_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
-static inline int lockstep_pidfd_send_signal(int fd, int sig) {
-    return (int)syscall(SYS_pidfd_send_signal, fd, sig, NULL, 0);
-}
-static inline int lockstep_rename_with_flags(const char *from, const char *to, unsigned flags) {
-    return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, flags);
-}
-static inline int lockstep_peer_credentials(int fd, struct ucred *out) {
-    socklen_t length = sizeof *out;
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, out, &length);
-}
+// open(2) with O_CLOEXEC added.
+int lockstep_open(const char *path, int flags, unsigned mode);
+// Size in bytes (BLKGETSIZE64) and logical sector size (BLKSSZGET) of a block device; -1 with errno.
+int lockstep_device_size(int fd, uint64_t *size);
+int lockstep_sector_size(int fd, int *size);
+// pidfd_open(2) and pidfd_send_signal(2); -1 with errno.
+int lockstep_pidfd_open(pid_t pid);
+int lockstep_pidfd_send_signal(int fd, int sig);
+// renameat2(2) relative to the working directory.
+int lockstep_rename_with_flags(const char *from, const char *to, unsigned flags);
+// Who is at the other end of a connected Unix socket (SO_PEERCRED); -1 with errno.
+int lockstep_peer_credentials(int fd, pid_t *pid, uid_t *uid, gid_t *gid);
+// memfd_create(2) with close-on-exec; -1 with errno.
+int lockstep_memory_file(const char *name);
