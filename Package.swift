@@ -93,7 +93,7 @@ let layers: [Target] = [
     closed("SimulatedWorld", "Simulation", ["Vocabulary", "Execution", "SimulatedMachine", "DiskFormat", "BlockIO", "Journaling", "LockCore", "LockCache", "Membership", "ClusterWire", "NodeService", "FileStore", "FileSystem", "VolumeMaking", "VolumeChecking"]),
 
     // Shell: the only folder that may import the operating system.
-    shell("LinuxSystem", ["Vocabulary", "Execution", "CLinux"]),
+    shell("LinuxSystem", ["Vocabulary", "Execution", "CLinux", deque]),
     shell("LinuxBlockIO", ["Vocabulary", "BlockIO", "LinuxSystem", "CLinux"]),
     shell("Transport", ["Vocabulary", "Membership", "LinuxSystem", "CLinux", nioCore, nioPosix]),
     shell("HostCluster", ["Vocabulary", "Membership", "LinuxSystem", "CLinux", "DiskFormat", "BlockIO"]),
@@ -126,6 +126,7 @@ let testTargets: [Target] = [
     tests("VolumeTests", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "VolumeMaking", "VolumeChecking", "SimulatedMachine"]),
     tests("SimulationTests", ["Vocabulary", "Execution", "BlockIO", "FileSystem", "SimulatedMachine", "SimulatedWorld"]),
     tests("HostClusterTests", ["Vocabulary", "Execution", "Membership", "LinuxSystem", "LinuxBlockIO", "BlockIO", "Transport", "HostCluster", "CLinux"]),
+    tests("LinuxSystemTests", ["Vocabulary", "Execution", "LinuxSystem", "CLinux"]),
     tests("Mounted", ["Vocabulary", "LinuxSystem", "CLinux"]),
 ]
 

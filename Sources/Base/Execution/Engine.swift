@@ -73,8 +73,15 @@ package actor Engine {
     /// As `spawn`, but when the engine is idle the work starts on the calling thread before this
     /// returns and runs until it first waits. For threads outside the engine.
     package nonisolated func spawnImmediately(_ work: @escaping () async -> Void) {
-        let bound = EngineBound(work)
-        _ = Task.immediate(executorPreference: executor) { await self.perform(bound) }
+        // Only entering drains the queue (E3), so the task is made inside and runs as this thread leaves.
+        if !executor.enterIfIdle({ spawn(work) }) { spawn(work) }
+    }
+
+    /// Runs `body` inside the engine: on the calling thread before this returns when the engine is idle,
+    /// otherwise soon. For threads outside the engine that bring an event; what `body` wakes continues on
+    /// the calling thread too.
+    package nonisolated func enter(_ body: @escaping () -> Void) {
+        if !executor.enterIfIdle(body) { spawn { body() } }
     }
 
     /// Runs `work` inside the engine and returns what it returns. For code outside the engine that

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -44,3 +45,9 @@ int lockstep_peer_credentials(int fd, pid_t *pid, uid_t *uid, gid_t *gid) {
 }
 
 int lockstep_memory_file(const char *name) { return memfd_create(name, MFD_CLOEXEC); }
+
+void lockstep_name_thread(const char *name) { pthread_setname_np(pthread_self(), name); }
+
+void lockstep_thread_name(char *name, size_t size) { pthread_getname_np(pthread_self(), name, size); }
+
+void lockstep_system_log(int priority, const char *text) { syslog(priority, "%s", text); }

@@ -11,6 +11,8 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
+#include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
@@ -30,6 +32,7 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
+#include <syslog.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -49,3 +52,9 @@ int lockstep_rename_with_flags(const char *from, const char *to, unsigned flags)
 int lockstep_peer_credentials(int fd, pid_t *pid, uid_t *uid, gid_t *gid);
 // memfd_create(2) with close-on-exec; -1 with errno.
 int lockstep_memory_file(const char *name);
+// Names the calling thread; the kernel keeps 15 bytes.
+void lockstep_name_thread(const char *name);
+// The name of the calling thread, at most `size` bytes with the final zero; 16 are enough.
+void lockstep_thread_name(char *name, size_t size);
+// syslog(3) without a format.
+void lockstep_system_log(int priority, const char *text);
