@@ -52,11 +52,12 @@ package struct SlotDescriptor: Hashable, Sendable {
             journalStart: BlockAddress(block.u64(64)), journalLength: block.u32(72),
             orphanDirectory: InodeNumber(
                 address: BlockAddress(block.u64(80)), generation: block.u64(88)))
-        guard address == superblock.slotDescriptor(slot) else {
-            throw .wrongOwner(
-                address, expected: address - superblock.slotTable, found: header.owner)
+        let expected = address - superblock.slotTable
+        guard header.owner == expected else {
+            throw .wrongOwner(address, expected: expected, found: header.owner)
         }
         guard journalLength >= Self.minimumJournalLength,
+            journalStart > superblock.guardTable + UInt64(superblock.slotCapacity),
             journalStart.rawValue < superblock.blockCount,
             superblock.blockCount - journalStart.rawValue >= UInt64(journalLength)
         else {
@@ -174,8 +175,11 @@ package struct SlotHeartbeat: Hashable, Sendable {
     ) throws(FormatError) {
         let header = try BlockHeader(
             verifying: block, at: address, volume: volume, kind: .slotHeartbeat)
+        guard header.owner < UInt64(Superblock.maximumSlots) else {
+            throw .invalidField(address, field: "slot", value: header.owner)
+        }
         self.init(
-            slot: SlotIndex(UInt32(truncatingIfNeeded: header.owner)),
+            slot: SlotIndex(UInt32(header.owner)),
             incarnation: header.generation, beat: header.version, clusterHigh: block.u64(64),
             clusterLow: block.u64(72))
     }

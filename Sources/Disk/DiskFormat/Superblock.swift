@@ -67,6 +67,8 @@ package struct Superblock: Hashable, Sendable {
     /// Bytes of the block that carry fields, so that the smallest block can be read before the block size is known.
     package static let byteCount = 4096
     package static let maximumSlots: UInt32 = 64
+    /// No group, the last one included, is shorter (in blocks).
+    package static let minimumGroupLength: UInt32 = 16
 
     package init(
         volume: VolumeID, features: VolumeFeatures, blockSize: UInt32, blockCount: UInt64,
@@ -130,6 +132,9 @@ package struct Superblock: Hashable, Sendable {
     package func heartbeat(_ slot: SlotIndex) -> BlockAddress {
         guardTable + 1 + UInt64(slot.rawValue)
     }
+
+    /// Blocks of the largest possible file: its last byte has an offset that fits into 63 bits.
+    package var maximumFileBlocks: UInt64 { UInt64(Int64.max) / UInt64(blockSize) + 1 }
 
     /// The byte offset of a block on the device.
     package func byteOffset(_ address: BlockAddress) -> UInt64 {
@@ -237,16 +242,24 @@ package struct Superblock: Hashable, Sendable {
             firstGroup > guardTable + UInt64(slotCapacity) && firstGroup.rawValue < blockCount,
             "first group", firstGroup.rawValue)
         try require(
-            blocksPerGroup >= 16
+            blocksPerGroup >= Self.minimumGroupLength
                 && blocksPerGroup <= Self.maximumBlocksPerGroup(blockSize: blockSize),
             "blocks per group", UInt64(blocksPerGroup))
         let groups = (blockCount - firstGroup.rawValue + UInt64(blocksPerGroup) - 1)
             / UInt64(blocksPerGroup)
         try require(UInt64(groupCount) == groups, "group count", UInt64(groupCount))
-        try require(group(of: root.address) != nil, "root", root.address.rawValue)
+        let last = groupLength(groupCount - 1)
+        try require(last >= Self.minimumGroupLength, "last group", UInt64(last))
+        try require(
+            group(of: root.address) != nil && root.generation > 0, "root", root.address.rawValue)
         try require(
             regionSize >= blockSize && regionSize % blockSize == 0, "region size",
             UInt64(regionSize))
+        try require(created.nanoseconds < 1_000_000_000, "creation time", UInt64(created.nanoseconds))
+        // Bytes that are not UTF-8 decode to longer text, which could not be written back.
+        for (text, limit) in [(clusterName, 31), (volumeName, 31), (label, 63)] {
+            try require(text.utf8.count <= limit, "name", UInt64(text.utf8.count))
+        }
     }
 
     /// Whether this version may mount the volume.

@@ -42,8 +42,21 @@ package struct Extent: Hashable, Sendable {
         bytes.put32(isUnwritten ? 1 : 0, offset + 20)
     }
 
-    /// The first logical block behind the run.
-    package var logicalEnd: UInt64 { logical + UInt64(length) }
+    /// The first logical block behind the run. (Saturates: bytes that were not checked may say anything.)
+    package var logicalEnd: UInt64 {
+        let (end, overflows) = logical.addingReportingOverflow(UInt64(length))
+        return overflows ? .max : end
+    }
+
+    /// Whether the run is one that a writer of this format could have made: not empty, below the end of
+    /// the largest file, and inside one resource group, whose first block it does not touch.
+    package func isPlausible(in superblock: Superblock) -> Bool {
+        guard length > 0, logicalEnd <= superblock.maximumFileBlocks,
+            let group = superblock.group(of: physical)
+        else { return false }
+        let within = physical - superblock.groupStart(group)
+        return within > 0 && within + UInt64(length) <= UInt64(superblock.groupLength(group))
+    }
 }
 
 /// A child of a tree node.
