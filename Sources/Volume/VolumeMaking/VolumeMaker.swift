@@ -15,7 +15,7 @@
 
 package import BlockIO
 import DiskFormat
-package import Vocabulary
+import Vocabulary
 
 /// How far the making has come.
 package struct MakingProgress: Hashable, Sendable {

@@ -283,7 +283,7 @@ package struct VolumePlan: Hashable, Sendable {
         var index: UInt32 = 1
         while index < superblock.groupCount {
             copies.append(
-                superblock.groupStart(index) + UInt64(superblock.groupLength(index)) - 1
+                superblock.groupStart(index) + (UInt64(superblock.groupLength(index)) - 1)
             )
             let (next, overflows) = index.multipliedReportingOverflow(by: 2)
             if overflows { break }
