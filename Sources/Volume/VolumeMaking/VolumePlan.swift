@@ -213,10 +213,10 @@ package struct VolumePlan: Hashable, Sendable {
         if let asked = options.journalSize {
             size = asked
         } else {
-            // 8 MiB below 1 GiB, then a 128th of the volume, at most 64 MiB; but no more than an eighth
+            // 8 MiB below 1 GiB, then a 128th of the volume, at most 64 MiB; but no more than a quarter
             // of the volume for all journals together, as long as that is possible.
             let usual = min(max(options.deviceSize / 128, 8 * mebibyte), 64 * mebibyte)
-            let share = options.deviceSize / 8 / UInt64(options.journalCount)
+            let share = options.deviceSize / 4 / UInt64(options.journalCount)
             size = max(min(usual, share), least)
         }
         guard size >= least, size <= maximumJournalSize else {
