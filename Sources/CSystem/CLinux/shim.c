@@ -51,3 +51,23 @@ void lockstep_name_thread(const char *name) { pthread_setname_np(pthread_self(),
 void lockstep_thread_name(char *name, size_t size) { pthread_getname_np(pthread_self(), name, size); }
 
 void lockstep_system_log(int priority, const char *text) { syslog(priority, "%s", text); }
+static int whole_file(int fd, int command, short type, struct flock *lock) {
+    *lock = (struct flock){.l_type = type, .l_whence = SEEK_SET};
+    return fcntl(fd, command, lock);
+}
+
+int lockstep_try_lock(int fd) {
+    struct flock lock;
+    return whole_file(fd, F_OFD_SETLK, F_WRLCK, &lock);
+}
+
+int lockstep_unlock(int fd) {
+    struct flock lock;
+    return whole_file(fd, F_OFD_SETLK, F_UNLCK, &lock);
+}
+
+int lockstep_is_locked(int fd) {
+    struct flock lock;
+    if (whole_file(fd, F_OFD_GETLK, F_WRLCK, &lock) != 0) return -1;
+    return lock.l_type != F_UNLCK;
+}

@@ -58,3 +58,11 @@ void lockstep_name_thread(const char *name);
 void lockstep_thread_name(char *name, size_t size);
 // syslog(3) without a format.
 void lockstep_system_log(int priority, const char *text);
+
+// Locks of a whole file that belong to the open file description: they last until it is closed by its
+// last holder (the end of a process among them), and can be asked about without being taken.
+// 0, or -1 with errno (EAGAIN: somebody else has it).
+int lockstep_try_lock(int fd);
+int lockstep_unlock(int fd);
+// 1 if another description holds the lock, 0 if none does, -1 with errno.
+int lockstep_is_locked(int fd);
