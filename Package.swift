@@ -105,6 +105,8 @@ let commands: [Target] = [
     command("fsck", ["Vocabulary", "DiskFormat", "BlockIO", "VolumeChecking", "LinuxSystem", "LinuxBlockIO", "HostCluster", "CLinux", argumentParser]),
     command("mount", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "FileStore", "FileSystem", "LockCore", "LockCache", "Membership", "ClusterWire", "NodeService", "LinuxSystem", "LinuxBlockIO", "Transport", "HostCluster", "FuseServer", "CLinux"]),
     command("lockstep", ["Vocabulary", "DiskFormat", "BlockIO", "LinuxSystem", "LinuxBlockIO", "HostCluster", "CLinux", argumentParser]),
+    // One node as a process, for the tests of HostCluster and Transport. Not a product.
+    command("hostclusterprobe", ["Vocabulary", "DiskFormat", "Membership", "LinuxSystem", "Transport", "HostCluster", "CLinux"]),
     command("simulate", ["Vocabulary", "SimulatedWorld", argumentParser]),
 ]
 
@@ -125,7 +127,7 @@ let testTargets: [Target] = [
     tests("FileStoreTests", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "FileStore", "VolumeMaking", "VolumeChecking", "SimulatedMachine"]),
     tests("VolumeTests", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "VolumeMaking", "VolumeChecking", "SimulatedMachine"]),
     tests("SimulationTests", ["Vocabulary", "Execution", "BlockIO", "FileSystem", "SimulatedMachine", "SimulatedWorld"]),
-    tests("HostClusterTests", ["Vocabulary", "Execution", "Membership", "LinuxSystem", "LinuxBlockIO", "BlockIO", "Transport", "HostCluster", "CLinux"]),
+    tests("HostClusterTests", ["Vocabulary", "Execution", "Membership", "DiskFormat", "hostclusterprobe", "LinuxSystem", "LinuxBlockIO", "BlockIO", "Transport", "HostCluster", "CLinux"]),
     tests("LinuxSystemTests", ["Vocabulary", "Execution", "LinuxSystem", "CLinux"]),
     tests("Mounted", ["Vocabulary", "LinuxSystem", "CLinux"]),
 ]

@@ -51,6 +51,7 @@ void lockstep_name_thread(const char *name) { pthread_setname_np(pthread_self(),
 void lockstep_thread_name(char *name, size_t size) { pthread_getname_np(pthread_self(), name, size); }
 
 void lockstep_system_log(int priority, const char *text) { syslog(priority, "%s", text); }
+
 static int whole_file(int fd, int command, short type, struct flock *lock) {
     *lock = (struct flock){.l_type = type, .l_whence = SEEK_SET};
     return fcntl(fd, command, lock);

@@ -133,7 +133,8 @@ package struct MembershipMachine: Sendable {
         case .killRefused(let member, let code):
             if state(of: member) == .suspected {
                 effects.append(
-                    .report("\(member) cannot be killed (errno \(code)): waiting for its end"))
+                    .report("\(member) cannot be killed (errno \(code)): waiting for its end")
+                )
             }
         case .gone(let member):
             if advance(member, from: [.watched, .suspected, .killed], to: .gone) {
@@ -172,7 +173,9 @@ package struct MembershipMachine: Sendable {
     }
 
     private mutating func suspect(
-        _ member: Member, _ why: Suspicion, _ effects: inout [MembershipEffect]
+        _ member: Member,
+        _ why: Suspicion,
+        _ effects: inout [MembershipEffect]
     ) {
         guard advance(member, from: [.watched], to: .suspected) else { return }
         effects.append(.report("\(member) \(why); fencing it"))
@@ -206,11 +209,13 @@ package struct MembershipMachine: Sendable {
             case .watched: break
             case .suspected, .killed:  // W3
                 effects.append(
-                    .report("\(member) is not gone after \(seconds) s: locks wait for its end"))
+                    .report("\(member) is not gone after \(seconds) s: locks wait for its end")
+                )
                 effects.append(.kill(member))
             case .gone:
                 effects.append(
-                    .report("\(member) is gone, but its guardian is not after \(seconds) s"))
+                    .report("\(member) is gone, but its guardian is not after \(seconds) s")
+                )
                 effects.append(.awaitGuardian(member))
             case .fenced: bury(&effects)
             }
@@ -224,7 +229,9 @@ package struct MembershipMachine: Sendable {
     /// Moves a peer on; false if that life is unknown or in another state (W5).
     @discardableResult
     private mutating func advance(
-        _ member: Member, from states: [PeerState], to next: PeerState
+        _ member: Member,
+        from states: [PeerState],
+        to next: PeerState
     ) -> Bool {
         guard let place = peers.firstIndex(where: { $0.member == member }),
             states.contains(peers[place].state)
@@ -238,7 +245,8 @@ package struct MembershipMachine: Sendable {
     package func checkInvariants() {
         precondition(
             zip(peers, peers.dropFirst()).allSatisfy { $0.member.node < $1.member.node },
-            "Membership W5: two lives of one node are watched")
+            "Membership W5: two lives of one node are watched"
+        )
         precondition(!peers.contains { $0.member == me }, "Membership: a node watches itself")
         guard let record else {
             precondition(peers.isEmpty, "Membership: peers without a view")
@@ -247,6 +255,7 @@ package struct MembershipMachine: Sendable {
         precondition(applied <= record.epoch, "Membership W1: applied a view nobody has read")
         precondition(
             peers.allSatisfy { record.contains($0.member) },
-            "Membership: somebody is watched who is not in the view")
+            "Membership: somebody is watched who is not in the view"
+        )
     }
 }

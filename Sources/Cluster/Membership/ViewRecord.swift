@@ -89,7 +89,11 @@ package struct ViewRecord: Hashable, Sendable {
 
     /// A record from its parts (decoding). Nil when they contradict each other.
     package init?(
-        volume: String, slotCount: UInt32, revision: UInt64, epoch: Epoch, members: [Member],
+        volume: String,
+        slotCount: UInt32,
+        revision: UInt64,
+        epoch: Epoch,
+        members: [Member],
         dirty: [DirtySlot]
     ) {
         self.volume = volume
@@ -112,7 +116,9 @@ package struct ViewRecord: Hashable, Sendable {
     /// The slot a new node would get: `wanted`, or the lowest free one. `isUsable` may rule slots out
     /// that the record does not know to be taken (a process that is just leaving).
     package func slotToJoin(
-        wanted: SlotIndex?, slotCount offered: UInt32, isUsable: (SlotIndex) -> Bool
+        wanted: SlotIndex?,
+        slotCount offered: UInt32,
+        isUsable: (SlotIndex) -> Bool
     ) throws(JoinRefusal) -> SlotIndex {
         let count = members.isEmpty ? offered : slotCount
         guard count == offered else {

@@ -34,7 +34,8 @@ extension ViewRecord {
         ]
         for member in members {
             lines.append(
-                "member \(member.node.rawValue) \(String(member.incarnation, radix: 16))")
+                "member \(member.node.rawValue) \(String(member.incarnation, radix: 16))"
+            )
         }
         for slot in dirty { lines.append("replay \(slot.slot.rawValue) \(slot.since.rawValue)") }
         lines.append("end\n")
@@ -76,8 +77,13 @@ extension ViewRecord {
         }
         guard
             let record = ViewRecord(
-                volume: volume, slotCount: slots, revision: revision, epoch: Epoch(epoch),
-                members: members, dirty: dirty)
+                volume: volume,
+                slotCount: slots,
+                revision: revision,
+                epoch: Epoch(epoch),
+                members: members,
+                dirty: dirty
+            )
         else { throw ViewRecordError("the view contradicts itself") }
         self = record
     }
@@ -105,7 +111,8 @@ private struct LineReader {
     }
 
     mutating func number<Number: FixedWidthInteger>(
-        _ name: String, _ type: Number.Type
+        _ name: String,
+        _ type: Number.Type
     ) throws(ViewRecordError) -> Number {
         guard let value = Number(try field(name)) else { throw error("'\(name)' is no number") }
         return value

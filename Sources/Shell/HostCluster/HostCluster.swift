@@ -33,8 +33,8 @@
 import CLinux
 package import DiskFormat
 import Glibc
-package import LinuxSystem
-import Membership
+import LinuxSystem
+package import Membership
 package import Vocabulary
 
 /// What a node tells its host's cluster when it joins.
@@ -102,7 +102,10 @@ package final class HostCluster: Sendable {
     private let watcher: Watcher
 
     private init(
-        directory: RunDirectory, claim: SlotClaim, slot: OwnSlot, watcher: Watcher
+        directory: RunDirectory,
+        claim: SlotClaim,
+        slot: OwnSlot,
+        watcher: Watcher
     ) {
         self.directory = directory
         self.claim = claim
@@ -122,18 +125,28 @@ package final class HostCluster: Sendable {
     /// throws ends the attempt and leaves nothing behind. The first `onView` may come before this returns.
     /// - Throws: `JoinRefusal`, `HostClusterError`, `SystemError`, `ViewRecordError`, or from `prepare`.
     package static func join(
-        _ volume: VolumeID, slotCount: UInt32, options: HostClusterOptions,
-        client: HostClusterClient, prepare: (SlotClaim) throws -> Void
+        _ volume: VolumeID,
+        slotCount: UInt32,
+        options: HostClusterOptions,
+        client: HostClusterClient,
+        prepare: (SlotClaim) throws -> Void
     ) throws -> HostCluster {
         let directory = try RunDirectory(root: options.runDirectory, volume: volume)
         try directory.make()
         let joining = Joining(
-            directory: directory, slotCount: slotCount, options: options,
-            identity: try directory.identity())
+            directory: directory,
+            slotCount: slotCount,
+            options: options,
+            identity: try directory.identity()
+        )
         let (claim, slot) = try joining.run(prepare)
         do {
             let watcher = try Watcher(
-                directory: directory, me: claim.member, patience: options.patience, client: client)
+                directory: directory,
+                me: claim.member,
+                patience: options.patience,
+                client: client
+            )
             return HostCluster(directory: directory, claim: claim, slot: slot, watcher: watcher)
         } catch {
             // Without a watch a node must not live. Nothing was written yet: the slot stays as it was.

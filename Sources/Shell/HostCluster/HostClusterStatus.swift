@@ -65,14 +65,23 @@ package struct HostClusterStatus: Hashable, Sendable {
             let isMember = record?.view.contains(NodeID(slot: slot)) ?? false
             slots.append(
                 Slot(
-                    slot: slot, isMember: isMember, isAlive: found.isLocked, isGuarded: guarded,
-                    content: found.content))
+                    slot: slot,
+                    isMember: isMember,
+                    isAlive: found.isLocked,
+                    isGuarded: guarded,
+                    content: found.content
+                )
+            )
         }
         guard record != nil || !slots.isEmpty else { return nil }
         return HostClusterStatus(
-            volume: directory.volume, epoch: record?.epoch ?? Epoch(0),
-            slotCount: record?.slotCount ?? 0, members: record?.members ?? [],
-            slotsToReplay: record?.view.slotsToReplay ?? [], slots: slots)
+            volume: directory.volume,
+            epoch: record?.epoch ?? Epoch(0),
+            slotCount: record?.slotCount ?? 0,
+            members: record?.members ?? [],
+            slotsToReplay: record?.view.slotsToReplay ?? [],
+            slots: slots
+        )
     }
 }
 
@@ -87,7 +96,9 @@ package final class OfflineClaim: Sendable {
         let directory = try RunDirectory(root: root, volume: volume)
         try directory.make()
         let watch = try FolderWatch(
-            directory.folder, events: UInt32(IN_MOVED_TO) | UInt32(IN_CLOSE_WRITE))
+            directory.folder,
+            events: UInt32(IN_MOVED_TO) | UInt32(IN_CLOSE_WRITE)
+        )
         let deadline = monotonicNow() + patience
         while true {
             let user: String

@@ -23,7 +23,9 @@ struct Joining {
     func run(_ prepare: (SlotClaim) throws -> Void) throws -> (SlotClaim, OwnSlot) {
         // Closing view.lock is what attempts do themselves; the files that matter are told by name.
         let watch = try FolderWatch(
-            directory.folder, events: UInt32(IN_MOVED_TO) | UInt32(IN_CLOSE_WRITE))
+            directory.folder,
+            events: UInt32(IN_MOVED_TO) | UInt32(IN_CLOSE_WRITE)
+        )
         let deadline = monotonicNow() + options.joinPatience
         while true {
             switch try directory.withLock({ try attempt(prepare) }) {
@@ -32,7 +34,8 @@ struct Joining {
                 guard monotonicNow() < deadline else {
                     if let refusal { throw refusal }
                     throw HostClusterError(
-                        "the last node of this volume was killed and its guardian still runs")
+                        "the last node of this volume was killed and its guardian still runs"
+                    )
                 }
                 try waitForChange(watch)
             }
@@ -82,19 +85,33 @@ struct Joining {
     }
 
     private func claim(
-        _ slot: SlotIndex, _ before: ViewRecord, _ prepare: (SlotClaim) throws -> Void
+        _ slot: SlotIndex,
+        _ before: ViewRecord,
+        _ prepare: (SlotClaim) throws -> Void
     ) throws -> Attempt {
         let member = Member(node: NodeID(slot: slot), incarnation: try randomWord())
+        guard directory.socket(slot).utf8.count <= 107 else {
+            throw HostClusterError(
+                "\(directory.socket(slot)) is too long for a socket; use a shorter run directory"
+            )
+        }
         let content = SlotContent(
-            process: getpid(), incarnation: member.incarnation,
-            pidNamespace: try ownPidNamespace(), mountPoint: options.mountPoint,
-            device: options.device)
+            process: getpid(),
+            incarnation: member.incarnation,
+            pidNamespace: try ownPidNamespace(),
+            mountPoint: options.mountPoint,
+            device: options.device
+        )
         guard let own = try OwnSlot(path: directory.slot(slot), content: content) else {
             return .later(.slotTaken(slot))
         }
         let claim = SlotClaim(
-            member: member, socketPath: directory.socket(slot), isFirst: before.members.isEmpty,
-            clusterHigh: identity.high, clusterLow: identity.low)
+            member: member,
+            socketPath: directory.socket(slot),
+            isFirst: before.members.isEmpty,
+            clusterHigh: identity.high,
+            clusterLow: identity.low
+        )
         do {
             unlink(claim.socketPath)  // of an earlier life
             try prepare(claim)
@@ -118,7 +135,8 @@ struct Joining {
                 if try SlotProbe.isLocked(directory.slot(slot)) {
                     throw HostClusterError(
                         "\(directory.folder)/view is damaged (\(damage)); unmount the volume "
-                            + "everywhere, then try again")
+                            + "everywhere, then try again"
+                    )
                 }
             }
         }
@@ -133,7 +151,8 @@ struct Joining {
         guard content.pidNamespace == (try ownPidNamespace()) else {
             throw HostClusterError(
                 "the volume is mounted at \(content.mountPoint) from another PID namespace "
-                    + "(a container?), from where neither can fence the other")
+                    + "(a container?), from where neither can fence the other"
+            )
         }
     }
 }

@@ -12,8 +12,8 @@
 
 import CLinux
 package import DiskFormat
-package import Glibc
-package import LinuxSystem
+import Glibc
+import LinuxSystem
 import Membership
 package import Vocabulary
 
@@ -38,7 +38,8 @@ package struct RunDirectory: Sendable {
         if geteuid() == 0 { return "/run/lockstep" }
         guard let base = getenv("XDG_RUNTIME_DIR"), base.pointee != 0 else {
             throw HostClusterError(
-                "XDG_RUNTIME_DIR is not set; name a run directory with -o rundir=PATH")
+                "XDG_RUNTIME_DIR is not set; name a run directory with -o rundir=PATH"
+            )
         }
         return String(cString: base) + "/lockstep"
     }
@@ -64,7 +65,8 @@ package struct RunDirectory: Sendable {
             status.st_mode & 0o077 == 0
         else {
             throw HostClusterError(
-                "\(path) must be a folder of this user, closed to all others (mode 0700)")
+                "\(path) must be a folder of this user, closed to all others (mode 0700)"
+            )
         }
     }
 
@@ -105,7 +107,8 @@ package struct RunDirectory: Sendable {
             let low = UInt64(digits.dropFirst(16), radix: 16)
         else {
             throw HostClusterError(
-                "\(path) is damaged; remove it when nothing of this run directory is mounted")
+                "\(path) is damaged; remove it when nothing of this run directory is mounted"
+            )
         }
         return (high, low)
     }
@@ -135,8 +138,9 @@ package struct RunDirectory: Sendable {
     /// the lock file names its holder, and who has waited for `patience` nanoseconds kills it.
     /// - Throws: what `body` throws, or `HostClusterError` when the holder can be neither waited for nor
     ///   killed within `patience` and 10 seconds.
-    func withLock<Result>(
-        patience: UInt64 = 60_000_000_000, _ body: () throws -> Result
+    package func withLock<Result>(
+        patience: UInt64 = 60_000_000_000,
+        _ body: () throws -> Result
     ) throws -> Result {
         let descriptor = lockstep_open(viewLock, O_RDWR | O_CREAT | O_NOFOLLOW, 0o600)
         guard descriptor >= 0 else { throw SystemError.last("open", viewLock) }
@@ -170,7 +174,8 @@ package struct RunDirectory: Sendable {
             if waited >= patience + 10_000_000_000 {
                 throw HostClusterError(
                     "\(viewLock) is held by process \(holder(descriptor).map(String.init) ?? "?"), "
-                        + "which neither goes on nor ends")
+                        + "which neither goes on nor ends"
+                )
             }
             // When a process ends, its closing is told a moment before its lock is free: look again soon.
             _ = try closings.wait(milliseconds: 20)

@@ -14,10 +14,10 @@
 // on it always means this slot.
 
 import CLinux
-package import Glibc
-package import LinuxSystem
+import Glibc
+import LinuxSystem
 import Synchronization
-package import Vocabulary
+import Vocabulary
 
 /// What a slot file says.
 package struct SlotContent: Hashable, Sendable {
@@ -55,7 +55,13 @@ package struct SlotContent: Hashable, Sendable {
         device = text(1280)
     }
 
-    init(process: Int32, incarnation: UInt64, pidNamespace: UInt64, mountPoint: String, device: String) {
+    init(
+        process: Int32,
+        incarnation: UInt64,
+        pidNamespace: UInt64,
+        mountPoint: String,
+        device: String
+    ) {
         self.process = process
         self.incarnation = incarnation
         beat = 0
@@ -106,7 +112,13 @@ final class OwnSlot: @unchecked Sendable {
         }
         guard ftruncate(opened, off_t(SlotContent.byteCount)) == 0,
             let mapped = mmap(
-                nil, SlotContent.byteCount, PROT_READ | PROT_WRITE, MAP_SHARED, opened, 0),
+                nil,
+                SlotContent.byteCount,
+                PROT_READ | PROT_WRITE,
+                MAP_SHARED,
+                opened,
+                0
+            ),
             mapped != MAP_FAILED
         else {
             let failure = SystemError.last("map", path)
@@ -166,7 +178,8 @@ enum SlotProbe {
 
     /// The content of an open slot file; nil if it is not a finished one.
     static func content(
-        _ descriptor: Int32, _ path: String
+        _ descriptor: Int32,
+        _ path: String
     ) throws(SystemError) -> SlotContent? {
         var bytes = [UInt8](repeating: 0, count: SlotContent.byteCount)
         let count = bytes.withUnsafeMutableBytes { pread(descriptor, $0.baseAddress, $0.count, 0) }

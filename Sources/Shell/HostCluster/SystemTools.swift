@@ -1,5 +1,5 @@
 import CLinux
-package import Glibc
+import Glibc
 import LinuxSystem
 
 /// Nanoseconds of CLOCK_MONOTONIC.
@@ -100,7 +100,7 @@ final class FolderWatch: Sendable {
 
     /// Watches `path` for the inotify events of the mask.
     init(_ path: String, events: UInt32) throws(SystemError) {
-        descriptor = inotify_init1(Int32(IN_NONBLOCK.rawValue | IN_CLOEXEC.rawValue))
+        descriptor = inotify_init1(Int32(IN_NONBLOCK | IN_CLOEXEC))
         guard descriptor >= 0 else { throw .last("inotify_init") }
         guard inotify_add_watch(descriptor, path, events) >= 0 else {
             let failure = SystemError.last("inotify_add_watch", path)

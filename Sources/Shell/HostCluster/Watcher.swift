@@ -43,14 +43,19 @@ final class Watcher: @unchecked Sendable {
 
     /// Starts the thread. The node is in the view already.
     init(
-        directory: RunDirectory, me: Member, patience: UInt64, client: HostClusterClient
+        directory: RunDirectory,
+        me: Member,
+        patience: UInt64,
+        client: HostClusterClient
     ) throws(SystemError) {
         self.directory = directory
         self.client = client
         machine = MembershipMachine(me: me, patience: patience)
         changes = try FolderWatch(
-            directory.folder, events: UInt32(IN_MOVED_TO) | UInt32(IN_CLOSE_WRITE))
-        wake = eventfd(0, Int32(EFD_CLOEXEC.rawValue | EFD_NONBLOCK.rawValue))
+            directory.folder,
+            events: UInt32(IN_MOVED_TO) | UInt32(IN_CLOSE_WRITE)
+        )
+        wake = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
         guard wake >= 0 else { throw .last("eventfd") }
         thread = try runThread(name: "membership") { [self] in run() }
     }
@@ -113,7 +118,8 @@ final class Watcher: @unchecked Sendable {
             // Who is known to have ended would wake us for ever.
             if let process = item.process, isWaitingForEnd(item.member) {
                 entries.append(
-                    pollfd(fd: process.descriptor, events: Int16(POLLIN), revents: 0))
+                    pollfd(fd: process.descriptor, events: Int16(POLLIN), revents: 0)
+                )
             }
         }
         if poll(&entries, nfds_t(entries.count), interval) < 0 && errno != EINTR {

@@ -14,7 +14,7 @@
 // Invariants
 // F1. `inFlight` counts every request accepted and not yet answered, queued or running, blocking ones
 //     too; a file descriptor is closed only when it is zero and no new request can come.
-// F2. A continuation is resumed exactly once, and never while the monitor is held: it may run the
+// F2. A continuation is resumed exactly once, and never while the latch is held: it may run the
 //     engine on the pool's thread.
 // F3. A flush counts for a caller only if the system call began after the caller asked. Callers who
 //     ask while one runs share the next.
@@ -32,7 +32,7 @@ import Synchronization
 /// An image file or block device opened for aligned, direct I/O. Must be ended by `close()`: its
 /// threads keep it alive until then.
 package final class FileBlockDevice: BlockingBlockDevice, @unchecked Sendable {
-    // Sendable: what changes is atomic, or guarded by `monitor`.
+    // Sendable: what changes is atomic, or guarded by `latch`.
 
     /// How to open a device.
     package struct Options: Sendable {
@@ -61,15 +61,15 @@ package final class FileBlockDevice: BlockingBlockDevice, @unchecked Sendable {
     private let descriptor: Int32
     private let size: Atomic<UInt64>
     private let tally = Tally()
-    private let monitor = Monitor()
+    private let latch = Latch()
     /// There is a request, a flush to do, or the end.
-    private let hasWork: Condition
+    private let hasWork = WaitCondition()
     /// No flush is running.
-    private let mayFlush: Condition
+    private let mayFlush = WaitCondition()
     /// Nothing is in flight.
-    private let isQuiet: Condition
+    private let isQuiet = WaitCondition()
 
-    // Guarded by `monitor`.
+    // Guarded by `latch`.
     private var queue = RequestQueue()
     private var flushWaiters: [UnsafeContinuation<Int32, Never>] = []
     private var isFlushing = false
@@ -77,7 +77,7 @@ package final class FileBlockDevice: BlockingBlockDevice, @unchecked Sendable {
     private var inFlight = 0
     private var isRefusing = false
     private var hasEnded = false
-    private var threads: [pthread_t] = []
+    private var threads: [RunningThread] = []
 
     /// Opens the device at `path` and starts its threads.
     package init(path: String, options: Options = Options()) throws(DeviceOpenError) {
@@ -89,11 +89,13 @@ package final class FileBlockDevice: BlockingBlockDevice, @unchecked Sendable {
         isDirect = opened.isDirect
         isBlockSpecial = opened.isBlockSpecial
         size = Atomic(opened.byteCount)
-        hasWork = Condition(of: monitor)
-        mayFlush = Condition(of: monitor)
-        isQuiet = Condition(of: monitor)
-        for _ in 0..<options.threadCount {
-            threads.append(startThread { [self] in serve() })
+        do {
+            for index in 0..<options.threadCount {
+                threads.append(try runThread(name: "disk \(index)") { [self] in serve() })
+            }
+        } catch {
+            close()
+            throw DeviceOpenError(path: path, reason: "\(error)", errno: error.code)
         }
     }
 
@@ -146,10 +148,10 @@ package final class FileBlockDevice: BlockingBlockDevice, @unchecked Sendable {
     package func flush() async throws(DeviceError) {
         try begin()
         let code = await withUnsafeContinuation { continuation in
-            monitor.lock()
+            latch.lock()
             flushWaiters.append(continuation)
             hasWork.signal()
-            monitor.unlock()
+            latch.unlock()
         }
         if code != 0 { throw .failed(operation: "flush", offset: 0, errno: code) }
     }
@@ -184,10 +186,10 @@ package final class FileBlockDevice: BlockingBlockDevice, @unchecked Sendable {
     package func flushNow() throws(DeviceError) {
         try begin()
         defer { end() }
-        monitor.lock()
-        while isFlushing { mayFlush.wait() }
+        latch.lock()
+        while isFlushing { mayFlush.wait(latch) }
         let code = synchronise()
-        monitor.unlock()
+        latch.unlock()
         if code != 0 { throw .failed(operation: "flush", offset: 0, errno: code) }
     }
 
@@ -196,22 +198,22 @@ package final class FileBlockDevice: BlockingBlockDevice, @unchecked Sendable {
     /// Refuses new work with `DeviceError.closed` and waits until what was accepted has ended. Blocks;
     /// not from inside an engine, whose thread may be one of the pool's. Idempotent.
     package func drain() {
-        monitor.lock()
+        latch.lock()
         isRefusing = true
-        while inFlight > 0 { isQuiet.wait() }
-        monitor.unlock()
+        while inFlight > 0 { isQuiet.wait(latch) }
+        latch.unlock()
     }
 
     /// Drains, ends the threads and closes the file. Blocks. Idempotent.
     package func close() {
         drain()
-        monitor.lock()
+        latch.lock()
         let mine = hasEnded ? [] : threads
         let isFirst = !hasEnded
         hasEnded = true
         hasWork.broadcast()
-        monitor.unlock()
-        for thread in mine { pthread_join(thread, nil) }
+        latch.unlock()
+        for thread in mine { thread.join() }
         if isFirst { Glibc.close(descriptor) }
     }
 
@@ -236,69 +238,69 @@ package final class FileBlockDevice: BlockingBlockDevice, @unchecked Sendable {
 
     /// Counts a request in (F1).
     private func begin() throws(DeviceError) {
-        monitor.lock()
-        defer { monitor.unlock() }
+        latch.lock()
+        defer { latch.unlock() }
         if isRefusing { throw .closed }
         inFlight += 1
     }
 
     /// Counts requests out (F1).
     private func end(_ count: Int = 1) {
-        monitor.lock()
+        latch.lock()
         inFlight -= count
         precondition(inFlight >= 0, "FileBlockDevice F1: more answers than requests")
         if inFlight == 0 { isQuiet.broadcast() }
-        monitor.unlock()
+        latch.unlock()
     }
 
     private func submit(_ request: Request) {
-        monitor.lock()
+        latch.lock()
         queue.append(request)
         hasWork.signal()
-        monitor.unlock()
+        latch.unlock()
     }
 
     /// The life of one of the pool's threads.
     private func serve() {
-        monitor.lock()
+        latch.lock()
         while true {
             if !flushWaiters.isEmpty && !isFlushing {  // first, or a stream of writes starves it
                 serveFlush()
             } else if let request = queue.popFirst() {
-                monitor.unlock()
+                latch.unlock()
                 let code = transfer(request.kind, request.base, request.count, request.offset)
                 end()
                 request.continuation.resume(returning: code)  // F2
-                monitor.lock()
+                latch.lock()
             } else if hasEnded {
                 break
             } else {
-                hasWork.wait()
+                hasWork.wait(latch)
             }
         }
-        monitor.unlock()
+        latch.unlock()
     }
 
-    /// One flush for all who have asked so far (F3). The monitor is held before and after.
+    /// One flush for all who have asked so far (F3). The latch is held before and after.
     private func serveFlush() {
         var waiters: [UnsafeContinuation<Int32, Never>] = []
         swap(&waiters, &flushWaiters)
         let code = synchronise()
-        monitor.unlock()
+        latch.unlock()
         end(waiters.count)
         for waiter in waiters { waiter.resume(returning: code) }  // F2
-        monitor.lock()
+        latch.lock()
     }
 
-    /// Flushes. Returns 0 or an errno. The monitor is held before and after, not meanwhile; one at a
+    /// Flushes. Returns 0 or an errno. The latch is held before and after, not meanwhile; one at a
     /// time, because of two that run side by side only one is told of a lost write (F4).
     private func synchronise() -> Int32 {
         precondition(!isFlushing, "FileBlockDevice F4: two flushes side by side")
         if flushFailure != 0 { return flushFailure }
         isFlushing = true
-        monitor.unlock()
+        latch.unlock()
         let code = fdatasync(descriptor) == 0 ? 0 : errno
-        monitor.lock()
+        latch.lock()
         isFlushing = false
         flushFailure = code
         if code == 0 { tally.countFlush() }

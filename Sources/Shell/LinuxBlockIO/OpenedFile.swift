@@ -93,7 +93,7 @@ struct OpenedFile {
         _ what: String,
         _ code: Int32
     ) -> DeviceOpenError {
-        let text = code == EBUSY ? "is in use by the kernel" : "\(what): \(errorText(code))"
+        let text = code == EBUSY ? "is in use by the kernel" : "\(what): \(errnoText(code))"
         return DeviceOpenError(path: path, reason: text, errno: code)
     }
 }
