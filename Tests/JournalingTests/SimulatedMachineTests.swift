@@ -86,7 +86,10 @@ import Vocabulary
     }
 
     @Test func foreignWorkTraps() async {
-        await #expect(processExitsWith: .failure) {
+        let trapped = await #expect(
+            processExitsWith: .failure,
+            observing: [\.standardErrorContent]
+        ) {
             let executor = SeededExecutor(seed: 1)
             let engine = Engine(executor: executor, clock: SimulatedClock(executor: executor))
             engine.spawn {
@@ -96,6 +99,7 @@ import Vocabulary
             }
             executor.runUntilIdle()
         }
+        #expect(trapped.hasSaid("X1:"))
     }
 
     private func pattern(_ value: UInt8, count: Int = 4096) -> AlignedBuffer {
