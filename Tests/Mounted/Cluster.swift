@@ -73,15 +73,26 @@ final class TestCluster {
 
     func unmountAll() throws { for node in nodes where isMounted(node) { try unmount(node) } }
 
-    /// SIGKILL for the daemon, and the mount point freed.
+    /// SIGKILL for the daemon, and the mount point freed. What the daemon itself started to clean up
+    /// after it is left to do so.
     func kill(_ node: TestNode) throws {
-        let daemon = processes(of: node)
+        let all = processes(of: node)
+        let daemon = all.filter { process in !all.contains { $0 == parent(of: process) } }
         guard !daemon.isEmpty else { throw Trouble("\(node.name) has no daemon to kill") }
         for process in daemon { Glibc.kill(process, SIGKILL) }
-        for process in daemon where !Commands.waitForEnd(of: process, limit: 30) {
-            throw Trouble("\(node.name): process \(process) survives SIGKILL")
+        for process in all where !Commands.waitForEnd(of: process, limit: 30) {
+            throw Trouble("\(node.name): process \(process) lives 30 s after SIGKILL of its daemon")
         }
-        try Commands.demand("fusermount3", ["-u", "-z", node.root])
+        if isMounted(node) { try Commands.demand("fusermount3", ["-u", "-z", node.root]) }
+    }
+
+    private func parent(of process: pid_t) -> pid_t? {
+        // "number (name) state parent …": the name may hold anything but its last bracket is the last.
+        guard let text = try? Files.contents("/proc/\(process)/stat"),
+            let bracket = text.lastIndex(of: UInt8(ascii: ")"))
+        else { return nil }
+        let fields = text[bracket...].split(separator: 32)
+        return fields.count > 2 ? pid_t(String(decoding: fields[2], as: UTF8.self)) : nil
     }
 
     /// The daemons of a node: the processes that name its directory.
@@ -109,6 +120,21 @@ final class TestCluster {
     func checkClean() throws {
         let result = try Commands.run("fsck.lockstep", ["-n", "-f", image], limit: 120)
         guard result.exitCode == 0 else { throw Trouble("not clean: \(result)") }
+    }
+
+    /// How many requests the kernel has sent to a node's daemon so far.
+    func requests(of node: TestNode) throws -> Int {
+        let text = try Commands.demand("lockstep", ["status", "--json", node.root], limit: 20)
+            .output
+        guard let key = text.firstRange(of: "\"requests\"") else {
+            throw Trouble("'lockstep status --json' tells no requests: \(text)")
+        }
+        // Either a number or an object of numbers, one for each kind of request.
+        let rest = text[key.upperBound...].drop { $0 == ":" || $0 == " " || $0 == "\n" }
+        let value = rest.first == "{" ? rest.prefix { $0 != "}" } : rest.prefix { $0.isNumber }
+        let numbers = value.split { !$0.isNumber }.compactMap { Int($0) }
+        guard !numbers.isEmpty else { throw Trouble("no number of requests in \(text)") }
+        return numbers.reduce(0, +)
     }
 
     /// Everything that helps to understand a failure: who waits for which lock, and what was said.

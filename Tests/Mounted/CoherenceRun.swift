@@ -41,6 +41,7 @@ struct CoherenceRun {
     /// Performs `count` operations and compares. Throws at the first difference.
     mutating func run(operations count: Int, comparingAllEvery interval: Int = 1_000) throws {
         defer { closeHandles() }
+        handles = Array(repeating: nil, count: OperationChoice.handleCount)
         for _ in 0..<count {
             try step()
             if performed % interval == 0 { try compareAll() }
@@ -135,7 +136,8 @@ struct CoherenceRun {
         Comparison(tree: tree, demandsSameInodes: demandsSameInodes)
     }
 
-    private func compareAll() throws {
+    /// Compares everything on every node.
+    func compareAll() throws {
         for view in views {
             try report(view) { try comparison.checkAll(root: view.root) }
         }
@@ -162,7 +164,11 @@ struct CoherenceRun {
     }
 
     private mutating func closeHandles() {
-        for case let open? in handles { close(open.descriptor) }
+        for case let open? in handles {
+            close(open.descriptor)
+            tree[open.inode].handles -= 1
+            tree.dropIfUnused(open.inode)
+        }
         handles = []
     }
 }
