@@ -3,7 +3,9 @@
 // happens on standard output, one line each. It ends with its standard input.
 //
 //   hostclusterprobe join RUN VOLUME SLOTS SLOT|- PATIENCE-MS   then: beat | leave | replayed E | fence N |
-//                                                           send N COUNT TEXT | status | guard
+//                                                           send N COUNT TEXT | status |
+//                                                           mount DIR abort|answer | unmount DIR
+//   hostclusterprobe --guardian                             as mount.lockstep: the guardian of a mount
 //   hostclusterprobe kill-as-nobody PID                     what fencing says without permission
 
 import CLinux
@@ -30,6 +32,12 @@ final class Late: @unchecked Sendable {
     private let latch = Latch()
     private var storedTransport: UnixTransport?
     private var storedCluster: HostCluster?
+    private var storedMount: TinyFuse?
+
+    var mount: TinyFuse? {
+        get { latch.withLock { storedMount } }
+        set { latch.withLock { storedMount = newValue } }
+    }
 
     var transport: UnixTransport? {
         get { latch.withLock { storedTransport } }
@@ -112,6 +120,17 @@ func obey(_ words: [String], _ cluster: HostCluster, _ late: Late) throws {
                 to: NodeID(UInt32(words[1]) ?? 0)
             )
         }
+    case "mount":
+        late.mount = try TinyFuse(
+            at: words[1],
+            slot: cluster.node.slot,
+            directory: cluster.directory,
+            mayAbort: words[2] == "abort"
+        )
+        say("mounted")
+    case "unmount":
+        try late.mount?.unmount()
+        say("unmounted")
     case "status":
         let status = try cluster.members()
         say(
@@ -137,6 +156,7 @@ do {
         while let line = readLine() {
             try obey(line.split(separator: " ").map(String.init), cluster, late)
         }
+    case Guardian.argument: exit(runGuardian(log: LineLog(name: "hostclusterprobe")))
     case "kill-as-nobody":
         guard let process = arguments.first.flatMap({ Int32($0) }) else { exit(2) }
         guard setuid(65_534) == 0 else { throw SystemError.last("setuid") }

@@ -1,0 +1,250 @@
+// When a mount daemon is killed, the kernel goes on serving what it has cached for that mount: pages,
+// attributes, names, memory mappings. Nobody would tell it that another node has changed the file. So each
+// daemon has a guardian: a process that holds a duplicate of the FUSE descriptor and the list of the inodes
+// that the kernel has been told of. When the daemon ends without a farewell, it takes all of them back, ends
+// the connection, and ends itself. Its lock on `guardian-N` in the run directory makes the survivors wait
+// for that (HostCluster H3): only then is anything granted that the dead node had.
+//
+// The order, and why nothing in it can block for ever
+//
+// Invalidating an inode waits for pages that are locked, and they are while a READ or WRITE that the dead
+// daemon had taken is unanswered; dirty mapped pages are even written to the daemon first. So:
+//
+// G1. First the connection is aborted (/sys/fs/fuse/connections/N/abort; its owner and root may): every
+//     request that is under way or still to come fails with ENOTCONN at once, so no page stays locked and
+//     no answer is awaited. Tested on Linux 6.18: after the abort cached pages are still served, and
+//     notifications are still taken. Dirty mapped pages are dropped with an error, as in any crash.
+// G2. Then all names (INC_EPOCH, where the kernel has it) and all inodes (INVAL_INODE over the whole
+//     range: attributes, ACLs, pages) are invalidated. What anybody reads from then on needs the daemon
+//     and fails.
+// G3. Without permission to abort, the guardian takes the daemon's place meanwhile: a thread has the
+//     requests that the dead one had taken sent again (RESEND, Linux 6.9) and answers these and all new
+//     ones with ENOTCONN, so again no page stays locked; then G2. The connection ends with the last
+//     descriptor, which is the guardian's. On kernels without RESEND only what cannot block is
+//     invalidated before that: attributes and names, then pages, so that at worst the guardian stays,
+//     visibly, and the survivors wait rather than read something old.
+// G4. The guardian's lock is released by its end alone. If it is killed, the administrator has taken over
+//     its duty.
+// G5. The first thing it does is wait for the end of the daemon (pidfd), which is after the daemon's last
+//     write; a daemon that ends in order says farewell before, when its file system is unmounted.
+//
+// SIGTERM, SIGINT and SIGHUP are ignored: those who stop a service signal all its processes, and the
+// guardian has to outlive the daemon.
+
+import CLinux
+import DiskFormat
+import Glibc
+package import LinuxSystem
+import Synchronization
+package import Vocabulary
+
+/// The daemon's side of its guardian.
+package final class Guardian: Sendable {
+    /// The argument by which the program is started as a guardian.
+    package static let argument = "--guardian"
+
+    /// The guardian's process number.
+    package let process: Int32
+    private let handle: ProcessHandle
+
+    private init(process: Int32, handle: ProcessHandle) {
+        self.process = process
+        self.handle = handle
+    }
+
+    /// Starts the guardian of the node in `slot`: this same program with `Guardian.argument`, which must
+    /// then call `runGuardian`. `fuseDescriptor` is the open /dev/fuse of the mount; it stays the
+    /// caller's.
+    package static func start(
+        slot: SlotIndex,
+        in directory: RunDirectory,
+        fuseDescriptor: Int32,
+        list: AnsweredInodes,
+        program: String = "/proc/self/exe"
+    ) throws -> Guardian {
+        let path = directory.guardian(slot)
+        let lock = lockstep_open(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0o600)
+        guard lock >= 0 else { throw SystemError.last("open", path) }
+        defer { close(lock) }
+        guard lockstep_try_lock(lock) == 0 else { throw SystemError.last("lock", path) }
+        guard let own = ProcessHandle(getpid()) else { throw SystemError.last("pidfd_open") }
+        let process = try spawn(
+            program,
+            inheriting: [fuseDescriptor, list.descriptor, lock, own.descriptor]
+        )
+        guard let handle = ProcessHandle(process) else { throw SystemError.last("pidfd_open") }
+        return Guardian(process: process, handle: handle)
+    }
+
+    /// Whether it still runs. If it does not, another must be started, or the mount be given up.
+    package var isRunning: Bool {
+        guard handle.hasEnded else { return true }
+        waitpid(process, nil, WNOHANG)
+        return false
+    }
+
+    /// Runs a program with these descriptors as 3, 4, ... and no signal blocked, in its own session.
+    private static func spawn(_ program: String, inheriting: [Int32]) throws -> Int32 {
+        // Above all targets, so that no step overwrites what a later one needs.
+        var copies: [Int32] = []
+        defer { for copy in copies { close(copy) } }
+        for descriptor in inheriting {
+            let copy = fcntl(descriptor, F_DUPFD_CLOEXEC, 32)
+            guard copy >= 0 else { throw SystemError.last("dup") }
+            copies.append(copy)
+        }
+        var actions = posix_spawn_file_actions_t()
+        posix_spawn_file_actions_init(&actions)
+        defer { posix_spawn_file_actions_destroy(&actions) }
+        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0)
+        posix_spawn_file_actions_adddup2(&actions, 0, 1)
+        for (index, copy) in copies.enumerated() {
+            posix_spawn_file_actions_adddup2(&actions, copy, Int32(3 + index))
+        }
+        var attributes = posix_spawnattr_t()
+        posix_spawnattr_init(&attributes)
+        defer { posix_spawnattr_destroy(&attributes) }
+        var none = sigset_t()
+        sigemptyset(&none)
+        posix_spawnattr_setsigmask(&attributes, &none)
+        let newSession: Int16 = 0x80  // POSIX_SPAWN_SETSID
+        posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK) | newSession)
+        let arguments: [UnsafeMutablePointer<CChar>?] = [
+            strdup("mount.lockstep"), strdup(argument), nil,
+        ]
+        defer { for word in arguments { free(word) } }
+        var process: pid_t = 0
+        let code = posix_spawn(&process, program, &actions, &attributes, arguments, environ)
+        guard code == 0 else { throw SystemError("start", program, code: code) }
+        return process
+    }
+}
+
+/// The life of a guardian, in a process that `Guardian.start` made. Returns its exit status: 0 when the
+/// daemon said farewell or everything was taken back, 1 when something could not be.
+package func runGuardian(log: LineLog) -> Int32 {
+    for number in [SIGTERM, SIGINT, SIGHUP, SIGPIPE] { signal(number, SIG_IGN) }
+    lockstep_name_thread("lockstep-guard")
+    let (device, listDescriptor, daemon): (Int32, Int32, Int32) = (3, 4, 6)  // 5 is the lock (G4)
+    let list: AnsweredInodes
+    do {
+        list = try AnsweredInodes(inherited: listDescriptor)
+    } catch {
+        log.error("guardian: \(error)")
+        return 1
+    }
+    var entry = pollfd(fd: daemon, events: Int16(POLLIN), revents: 0)
+    while poll(&entry, 1, -1) != 1 {
+        guard errno == EINTR else {
+            log.error("guardian: \(SystemError.last("poll"))")
+            return 1
+        }
+    }
+    if list.saidFarewell { return 0 }
+    return TakingBack(device: device, list: list, log: log).run()
+}
+
+/// What a guardian does for a dead daemon.
+private struct TakingBack {
+    let device: Int32
+    let list: AnsweredInodes
+    let log: LineLog
+
+    func run() -> Int32 {
+        let aborted = abortConnection()
+        if !aborted { startAnswering() }
+        let hasEpoch = notify(code: 8, payload: [])  // FUSE_NOTIFY_INC_EPOCH, Linux 6.16
+        var count = 0
+        var failures = 0
+        if !aborted { list.forEach { invalidate($0, from: -1) } }  // what cannot block, first (G3)
+        list.forEach { inode in
+            count += 1
+            if !invalidate(inode, from: 0) { failures += 1 }
+        }
+        log.notice(
+            "guardian: the daemon died; took back what the kernel had cached of \(count) inodes"
+                + (hasEpoch ? "" : ", but names only with them")
+                + (aborted ? "" : "; the connection ends with this process")
+                + (failures > 0 ? "; \(failures) could not be" : "")
+        )
+        return failures == 0 ? 0 : 1
+    }
+
+    /// G1. False if the connection is unknown or it is not permitted.
+    private func abortConnection() -> Bool {
+        guard let connection = list.connection else { return false }
+        let folder = "/sys/fs/fuse/connections"
+        let path = "\(folder)/\(connection)/abort"
+        // Where no system manager has mounted it (containers). If that fails, so does the next step.
+        let isMine =
+            access(path, F_OK) != 0 && geteuid() == 0
+            && mount("fusectl", folder, "fusectl", 0, nil) == 0
+        defer { if isMine { umount2(folder, 2) } }  // MNT_DETACH
+        let file = lockstep_open(path, O_WRONLY, 0)
+        guard file >= 0 else { return false }
+        defer { close(file) }
+        return write(file, "1", 1) == 1
+    }
+
+    /// G3.
+    private func startAnswering() {
+        _ = notify(code: 7, payload: [])  // FUSE_NOTIFY_RESEND, Linux 6.9; older: nothing to be done
+        let device = device
+        do {
+            try runThread(name: "answer") { answerEverything(device) }.detach()
+        } catch { log.warning("guardian: \(error)") }
+    }
+
+    /// Invalidates an inode: attributes only (`from` -1), or all its pages too (0). That the kernel has
+    /// forgotten it meanwhile is as good.
+    @discardableResult
+    private func invalidate(_ inode: UInt64, from offset: Int64) -> Bool {
+        let words = [inode, UInt64(bitPattern: offset), 0]
+        let payload = words.withUnsafeBytes { Array($0) }
+        return notify(code: 2, payload: payload) || errno == ENOENT  // FUSE_NOTIFY_INVAL_INODE
+    }
+
+    /// Writes a notification; false with `errno`.
+    private func notify(code: Int32, payload: [UInt8]) -> Bool {
+        writeMessage(device, error: code, unique: 0, payload: payload)
+    }
+}
+
+/// Answers every request with ENOTCONN until the connection has ended.
+private func answerEverything(_ device: Int32) {
+    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 21, alignment: 4096)
+    defer { buffer.deallocate() }
+    while true {
+        let count = read(device, buffer.baseAddress, buffer.count)
+        if count < 0 {
+            if errno == EAGAIN {
+                var entry = pollfd(fd: device, events: Int16(POLLIN), revents: 0)
+                poll(&entry, 1, -1)
+            } else if errno != EINTR && errno != ENOENT {
+                return
+            }
+            continue
+        }
+        guard count >= 16 else { continue }
+        let operation = buffer.loadUnaligned(fromByteOffset: 4, as: UInt32.self)
+        if operation == 2 || operation == 42 { continue }  // FORGET, BATCH_FORGET: no answer
+        let unique = buffer.loadUnaligned(fromByteOffset: 8, as: UInt64.self)
+        _ = writeMessage(device, error: -ENOTCONN, unique: unique, payload: [])
+    }
+}
+
+/// Writes a `fuse_out_header` and what follows it; false with `errno`.
+private func writeMessage(
+    _ device: Int32,
+    error: Int32,
+    unique: UInt64,
+    payload: [UInt8]
+) -> Bool {
+    var message: [UInt8] = []
+    message.reserveCapacity(16 + payload.count)
+    withUnsafeBytes(of: UInt32(16 + payload.count)) { message.append(contentsOf: $0) }
+    withUnsafeBytes(of: error) { message.append(contentsOf: $0) }
+    withUnsafeBytes(of: unique) { message.append(contentsOf: $0) }
+    message.append(contentsOf: payload)
+    return write(device, message, message.count) == message.count
+}

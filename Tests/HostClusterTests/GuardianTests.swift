@@ -1,0 +1,99 @@
+import CLinux
+import DiskFormat
+import Glibc
+import HostCluster
+import Testing
+
+/// What the kernel serves of a mount whose daemon was killed. Needs root and /dev/fuse.
+@Suite(.serialized, .enabled(if: geteuid() == 0 && access("/dev/fuse", R_OK | W_OK) == 0))
+final class GuardianTests {
+    let volume = VolumeID(high: 5, low: 6)
+    let folder: TemporaryFolder
+    let place: String
+
+    init() throws {
+        folder = try TemporaryFolder()
+        place = folder.path + "/mnt"
+        #expect(chmod(folder.path, 0o700) == 0 && mkdir(place, 0o700) == 0)
+    }
+
+    deinit { umount2(place, 2) }  // MNT_DETACH; not mounted in tests that unmount
+
+    private func node() throws -> Probe {
+        try Probe(["join", folder.path + "/run", volume.description, "2", "-", "0"])
+    }
+
+    /// The first bytes of the file, or an errno.
+    private func readFile(_ descriptor: Int32) -> (text: String, code: Int32) {
+        var bytes = [UInt8](repeating: 0, count: 4)
+        let count = pread(descriptor, &bytes, 4, 0)
+        return count < 0 ? ("", errno) : (String(decoding: bytes[..<count], as: UTF8.self), 0)
+    }
+
+    @Test(arguments: ["abort", "answer"])
+    func nothingOldIsReadAfterTheBurial(_ way: String) throws {
+        let survivor = try node()
+        survivor.expect("joined")
+        survivor.tell("replayed 1")
+        let victim = try node()
+        victim.expect("joined")
+        victim.tell("mount \(place) \(way)")
+        victim.expect("mounted")
+        let file = lockstep_open(place + "/a", O_RDWR, 0)
+        defer { close(file) }
+        #expect(readFile(file) == ("OLD!", 0))
+        let mapping = mmap(nil, 65_536, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0)
+        defer { munmap(mapping, 65_536) }
+        // A dirty page, which the kernel would have to write to the dead daemon.
+        mapping?.storeBytes(of: 7, toByteOffset: 8192, as: UInt8.self)
+        victim.signal(SIGKILL)
+        victim.waitForEnd()
+        // The moment from which locks of the dead node are granted to others.
+        #expect(survivor.expect("view 3") == "view 3 members=1 replay=1")
+        #expect(readFile(file) == ("", ENOTCONN))
+        var status = Glibc.stat()
+        #expect(fstat(file, &status) != 0)
+        #expect(stat(place + "/a", &status) != 0)
+    }
+
+    @Test func withoutAGuardianOldPagesWouldBeRead() throws {
+        // The reason for all this: if this fails one day, the kernel has taken the work over.
+        let victim = try node()
+        victim.expect("joined")
+        victim.tell("mount \(place) abort")
+        victim.expect("mounted")
+        let file = lockstep_open(place + "/a", O_RDONLY, 0)
+        defer { close(file) }
+        #expect(readFile(file) == ("OLD!", 0))
+        let children = try #require(childOf(victim.process))
+        #expect(kill(children, SIGKILL) == 0)
+        victim.signal(SIGKILL)
+        victim.waitForEnd()
+        #expect(readFile(file) == ("OLD!", 0))
+    }
+
+    private func childOf(_ process: pid_t) -> pid_t? {
+        let path = "/proc/\(process)/task/\(process)/children"
+        let descriptor = lockstep_open(path, O_RDONLY, 0)
+        defer { close(descriptor) }
+        var bytes = [UInt8](repeating: 0, count: 64)
+        let count = read(descriptor, &bytes, 64)
+        guard count > 0 else { return nil }
+        return pid_t(String(decoding: bytes[..<count].prefix { $0 != 32 }, as: UTF8.self))
+    }
+
+    @Test func aFarewellLeavesNothingBehind() throws {
+        let only = try node()
+        only.expect("joined")
+        only.tell("mount \(place) abort")
+        only.expect("mounted")
+        only.tell("unmount \(place)")
+        only.expect("unmounted")
+        only.tell("leave")
+        only.expect("left")
+        only.waitForEnd()
+        // The next mount waits for the end of the guardian by itself.
+        let next = try node()
+        #expect(next.expect("claim") == "claim 1 first")
+    }
+}
