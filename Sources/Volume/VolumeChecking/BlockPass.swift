@@ -1,0 +1,120 @@
+// Pass 6: what the groups say against what was found.
+
+import BlockIO
+import DiskFormat
+import Vocabulary
+
+extension VolumeChecker {
+    func checkBlocks() async throws(CheckError) {
+        var inodeCounts = [UInt32](repeating: 0, count: Int(superblock.groupCount))
+        var generations = [UInt64](repeating: 0, count: Int(superblock.groupCount))
+        for address in order {
+            guard let group = superblock.group(of: address) else { continue }
+            inodeCounts[Int(group)] += 1
+            guard let inode = seen[address.rawValue], !inode.isDamaged else { continue }
+            generations[Int(group)] = max(generations[Int(group)], inode.number.generation)
+        }
+        for group in 0..<superblock.groupCount {
+            if let record = groups[Int(group)] {
+                checkNumbers(
+                    record,
+                    inodes: inodeCounts[Int(group)],
+                    generation: generations[Int(group)]
+                )
+                findLost(inGroup: group)
+                try await checkQuarantine(of: record)
+            }
+            show(.blocks, UInt64(group) + 1, of: UInt64(superblock.groupCount))
+        }
+    }
+
+    private func checkNumbers(
+        _ record: ResourceGroupRecord,
+        inodes: UInt32,
+        generation: UInt64
+    ) {
+        let address = superblock.groupStart(record.index)
+        if record.inodeCount != inodes {
+            add(
+                Finding(
+                    .groupInodeCountWrong,
+                    block: address,
+                    group: record.index,
+                    found: UInt64(record.inodeCount),
+                    expected: UInt64(inodes)
+                )
+            )
+        }
+        if record.highestGeneration < generation {
+            add(
+                Finding(
+                    .groupGenerationLow,
+                    block: address,
+                    group: record.index,
+                    found: record.highestGeneration,
+                    expected: generation
+                )
+            )
+        }
+    }
+
+    /// Runs of blocks that are marked in use and that nothing uses.
+    private func findLost(inGroup group: UInt32) {
+        let start = superblock.groupStart(group)
+        let length = superblock.groupLength(group)
+        var index: UInt32 = 0
+        while index < length {
+            guard isLost(group, index) else {
+                index += 1
+                continue
+            }
+            let first = index
+            while index < length, isLost(group, index) { index += 1 }
+            add(
+                Finding(
+                    .blockLost,
+                    block: start + UInt64(first),
+                    blockCount: UInt64(index - first),
+                    group: group
+                )
+            )
+        }
+    }
+
+    private func isLost(_ group: UInt32, _ index: UInt32) -> Bool {
+        guard use.use(group: group, index: index) == .nothing else { return false }
+        let mark = use.mark(group: group, index: index)
+        return mark == .data || mark == .metadata
+    }
+
+    /// A quarantined block still shows what it was; a new block there must start above its version.
+    private func checkQuarantine(of record: ResourceGroupRecord) async throws(CheckError) {
+        let buffer = makeBuffer()
+        let start = superblock.groupStart(record.index)
+        var highest: UInt64 = 0
+        for index in 1..<superblock.groupLength(record.index) {
+            guard use.mark(group: record.index, index: index) == .quarantined else { continue }
+            let address = start + UInt64(index)
+            try await read(address, into: buffer)
+            guard
+                let header = try? BlockHeader(
+                    verifying: buffer.readOnly,
+                    at: address,
+                    volume: superblock.volume
+                )
+            else { continue }
+            highest = max(highest, header.version)
+        }
+        if highest > record.highestVersion {
+            add(
+                Finding(
+                    .groupVersionLow,
+                    block: start,
+                    group: record.index,
+                    found: record.highestVersion,
+                    expected: highest
+                )
+            )
+        }
+    }
+}

@@ -1,0 +1,300 @@
+// Checks a volume that nobody has mounted: finds everything that no writer of this format would have left.
+//
+// Six passes, each of which may rely on what the ones before it guarantee when they find nothing:
+//
+//   1 superblocks   the superblock is sound, fits the device, and all copies agree with it
+//   2 slots         every slot descriptor, the guard, all heartbeats and journal headers are sound;
+//                   journals overlap nothing
+//   3 groups        every group's block is sound and its counts agree with its bits
+//   4 tree          every inode that can be reached from the root and from the orphan directories is sound,
+//                   with its trees, directories and extended attributes; no block is used twice, and every
+//                   block used is marked as what it is
+//   5 links         no inode lies about that nothing leads to; link counts and orphan lists are right
+//   6 blocks        no block is marked in use that nothing uses; each group's inode count, highest
+//                   generation and highest version are right
+//
+// Journals are not looked into: whoever checks replays them first, on the device or on an `OverlayDevice`.
+//
+// Invariants
+// C1. Nothing is written.
+// C2. Whatever bytes the volume holds: no trap, and an end. A block is descended into only when it is claimed
+//     for the first time, so the work is bounded by the number of blocks; numbers read from the volume are
+//     checked before they are used in arithmetic.
+// C3. One damage, one finding, as far as that is possible: what cannot be judged because something above it
+//     is damaged is left out (`InodeVisit.isComplete`, `BlockUse.isKnown`).
+// C4. Memory: four bits a block, about a hundred bytes for each inode, and one leaf of a directory.
+//
+// Findings are values (`Finding`) that hold what a repair would need; a repair is not part of this version.
+// Sources of the shape: e2fsck's passes; fsck.ocfs2, where every check has a name and a paragraph.
+
+package import BlockIO
+import DiskFormat
+import Vocabulary
+
+/// How to check.
+package struct CheckOptions: Sendable {
+    /// Findings that are kept; more are only counted.
+    package var findingLimit = 10_000
+
+    package init() {}
+}
+
+/// How far a check has come.
+package struct CheckProgress: Hashable, Sendable {
+    package var pass: CheckPass
+    package var done: UInt64
+    package var total: UInt64
+}
+
+/// One check of one volume.
+package final class VolumeChecker {
+    let device: any BlockDevice
+    let superblock: Superblock
+    let options: CheckOptions
+    private let progress: (CheckProgress) -> Void
+    private var lastShown = UInt64.max
+
+    var report: CheckReport
+    var use: BlockUse
+    /// Sound slot descriptors, by slot; nil where damaged.
+    var slots: [SlotDescriptor?] = []
+    /// Sound groups, by index; nil where damaged.
+    var groups: [ResourceGroupRecord?] = []
+    /// Everything known of the inodes seen, by address.
+    var seen: [UInt64: SeenInode] = [:]
+    /// The keys of `seen` in the order in which they came: what is iterated instead.
+    var order: [BlockAddress] = []
+    /// Directories whose entries are still to be read, last in first out.
+    var pending: [InodeNumber] = []
+
+    /// Checks the volume on `device`.
+    ///
+    /// - Throws: `CheckError` if there is nothing that could be checked, or the device fails.
+    package static func check(
+        _ device: any BlockDevice,
+        options: CheckOptions = CheckOptions(),
+        progress: @escaping (CheckProgress) -> Void = { _ in }
+    ) async throws(CheckError) -> CheckReport {
+        let (superblock, damage) = try await SuperblockReader(device: device).find()
+        let checker = VolumeChecker(
+            device: device,
+            superblock: superblock,
+            options: options,
+            progress: progress
+        )
+        try await checker.checkSuperblocks(damage: damage)
+        try await checker.checkSlots()
+        try await checker.checkGroups()
+        try await checker.checkTree()
+        try await checker.checkLinks()
+        try await checker.checkBlocks()
+        return checker.report
+    }
+
+    private init(
+        device: any BlockDevice,
+        superblock: Superblock,
+        options: CheckOptions,
+        progress: @escaping (CheckProgress) -> Void
+    ) {
+        self.device = device
+        self.superblock = superblock
+        self.options = options
+        self.progress = progress
+        report = CheckReport(superblock: superblock)
+        use = BlockUse(superblock)
+    }
+
+    func add(_ finding: Finding) {
+        report.findingCount += 1
+        if report.findings.count < options.findingLimit { report.findings.append(finding) }
+    }
+
+    /// Tells whoever watches; at most once for each hundredth of a pass.
+    func show(_ pass: CheckPass, _ done: UInt64, of total: UInt64) {
+        let mark = UInt64(pass.rawValue) << 32 | (total == 0 ? 0 : done * 100 / total)
+        guard mark != lastShown || done == total else { return }
+        lastShown = mark
+        progress(CheckProgress(pass: pass, done: done, total: total))
+    }
+
+    // MARK: blocks
+
+    var blockSize: Int { Int(superblock.blockSize) }
+
+    func makeBuffer() -> AlignedBuffer { AlignedBuffer(byteCount: blockSize) }
+
+    /// Reads one block of the volume.
+    func read(_ address: BlockAddress, into buffer: AlignedBuffer) async throws(CheckError) {
+        precondition(address.rawValue < superblock.blockCount, "C2: a block outside the volume")
+        do throws(DeviceError) {
+            try await device.read(buffer.bytes, at: superblock.byteOffset(address))
+        } catch {
+            throw .device(CheckError.DeviceFailure(text: "\(address) cannot be read: \(error)"))
+        }
+    }
+
+    /// Reads a block that should be `kind`, belonging to `owner`; returns what is wrong with its header.
+    func read(
+        _ address: BlockAddress,
+        into buffer: AlignedBuffer,
+        kind: BlockKind,
+        owner: UInt64,
+        generation: UInt64
+    ) async throws(CheckError) -> FormatError? {
+        try await read(address, into: buffer)
+        return headerError(
+            buffer.readOnly,
+            at: address,
+            kind: kind,
+            owner: owner,
+            generation: generation
+        )
+    }
+
+    func headerError(
+        _ block: UnsafeRawBufferPointer,
+        at address: BlockAddress,
+        kind: BlockKind,
+        owner: UInt64,
+        generation: UInt64
+    ) -> FormatError? {
+        do throws(FormatError) {
+            let header = try BlockHeader(
+                verifying: block,
+                at: address,
+                volume: superblock.volume,
+                kind: kind
+            )
+            guard header.owner == owner else {
+                return .wrongOwner(address, expected: owner, found: header.owner)
+            }
+            guard header.generation == generation else {
+                return .wrongGeneration(address, expected: generation, found: header.generation)
+            }
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    // MARK: who uses what
+
+    /// The group of a block and its place there; nil outside the groups and for a group's own block.
+    func place(of address: BlockAddress) -> (group: UInt32, index: UInt32)? {
+        guard let group = superblock.group(of: address) else { return nil }
+        let index = UInt32(address - superblock.groupStart(group))
+        return index == 0 ? nil : (group, index)
+    }
+
+    /// Notes that one metadata block belongs to `inode`. Returns false, and has noted the finding, if the
+    /// block belongs to somebody already; nothing may be read from it then (C2).
+    func claimMetadata(_ address: BlockAddress, for inode: InodeNumber?) -> Bool {
+        guard let (group, index) = place(of: address) else { return false }
+        guard use.use(group: group, index: index) == .nothing else {
+            add(Finding(.blockUsedTwice, inode: inode, block: address))
+            return false
+        }
+        use.setUse(.metadata, group: group, index: index)
+        judgeMark(of: address, length: 1, group, index, .metadata, inode)
+        return true
+    }
+
+    /// Notes that a run of data blocks of one group belongs to `inode`.
+    func claimData(_ start: BlockAddress, length: UInt32, for inode: InodeNumber) {
+        guard let (group, first) = place(of: start) else { return }
+        precondition(first + length <= superblock.groupLength(group), "C2: a run across groups")
+        var twice: (first: UInt32, count: UInt64)?
+        for index in first..<first + length {
+            if use.use(group: group, index: index) != .nothing {
+                twice = (twice?.first ?? index, (twice?.count ?? 0) + 1)
+            } else {
+                use.setUse(.data, group: group, index: index)
+            }
+        }
+        if let twice {
+            let address = superblock.groupStart(group) + UInt64(twice.first)
+            add(
+                Finding(
+                    .blockUsedTwice,
+                    inode: inode,
+                    block: address,
+                    blockCount: twice.count
+                )
+            )
+            return
+        }
+        judgeMark(of: start, length: length, group, first, .data, inode)
+    }
+
+    /// Compares what a run is with what its group says; one finding for each kind of disagreement.
+    private func judgeMark(
+        of start: BlockAddress,
+        length: UInt32,
+        _ group: UInt32,
+        _ first: UInt32,
+        _ state: BlockState,
+        _ inode: InodeNumber?
+    ) {
+        guard use.isKnown(group: group) else { return }
+        var free: (first: UInt32, count: UInt64)?
+        var wrong: (first: UInt32, count: UInt64)?
+        for index in first..<first + length {
+            switch use.mark(group: group, index: index) {
+            case .free, .quarantined: free = (free?.first ?? index, (free?.count ?? 0) + 1)
+            case let mark? where mark != state:
+                wrong = (wrong?.first ?? index, (wrong?.count ?? 0) + 1)
+            default: break
+            }
+        }
+        let groupStart = superblock.groupStart(group)
+        if let free {
+            add(
+                Finding(
+                    .blockNotMarked,
+                    inode: inode,
+                    block: groupStart + UInt64(free.first),
+                    blockCount: free.count
+                )
+            )
+        }
+        if let wrong {
+            add(
+                Finding(
+                    .blockMarkedWrongly,
+                    inode: inode,
+                    block: groupStart + UInt64(wrong.first),
+                    blockCount: wrong.count
+                )
+            )
+        }
+    }
+}
+
+/// What is known of an inode once it has been read.
+struct SeenInode {
+    var number: InodeNumber
+    var mode: UInt32
+    var linkCount: UInt32
+    var flags: InodeFlags
+    var orphanSlot: SlotIndex
+    /// Entries that lead to it, in directories that are not orphan lists.
+    var links: UInt32 = 0
+    /// Directories that name it as their parent and that it has an entry for.
+    var subdirectories: UInt32 = 0
+    /// The slot whose orphan directory lists it.
+    var listedIn: SlotIndex?
+    /// Its block could not be read: nothing else is known.
+    var isDamaged = false
+    /// A directory some of whose entries could not be read.
+    var isIncomplete = false
+    /// Found by pass 5, not by way of a directory.
+    var isUnreachable = false
+    /// Part of the file system itself: the root and the orphan directories.
+    var isAnchor = false
+    /// The directory that has its entry, if it is a directory itself.
+    var linkedFrom: InodeNumber?
+    var parent: InodeNumber
+
+    var isDirectory: Bool { mode & 0o170000 == 0o040000 }
+}
