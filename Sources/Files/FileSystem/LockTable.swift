@@ -1,0 +1,284 @@
+// The glocks of one mount: drives each `GlockMachine`, turns its actions into calls of the lock service and
+// into resumed operations, and keeps the waiting operations' continuations.
+//
+// Lock order (L1). Whoever holds several glocks took them in this order, and never waits for one that comes
+// before another he holds:
+//
+//   1. the rename lock
+//   2. directories, a parent before its child; two directories of which neither is known to be the other's
+//      parent only under the rename lock, ancestors first, else by number
+//   3. other inodes, by number
+//   4. open locks, without queueing (refused rather than waited for)
+//   5. orphan directories
+//   6. resource groups, by number
+//   7. the log barrier, without other waits
+//   then the transaction; nobody waits for a glock with a transaction open (L2).
+//
+// Code that serves a blocking notice takes none of these locks (L3): demotion writes back by addresses that are
+// already known and commits the journal, so that it can always finish.
+
+package import Execution
+package import LockCache
+package import Vocabulary
+
+/// Whoever caches something under a glock.
+package protocol GlockOwner: AnyObject {
+    /// Writes back and invalidates what may not be cached under `to`. New holders are kept out meanwhile.
+    func demote(_ glock: Glock, from: LockMode, to: LockMode) async
+}
+
+/// One glock of this node. Engine-bound.
+package final class Glock {
+    package let name: ResourceName
+    package internal(set) weak var owner: (any GlockOwner)?
+    package internal(set) var machine: GlockMachine
+    var lock: LockID = .none
+    let cookie: UInt64
+    var waiters: [UInt64: UnsafeContinuation<Bool, Never>] = [:]
+    var drained: UnsafeContinuation<Void, Never>?
+    /// When the present mode was granted.
+    package internal(set) var grantedAt = Tick(0)
+
+    init(name: ResourceName, cookie: UInt64, flags: LockFlags) {
+        self.name = name
+        self.cookie = cookie
+        machine = GlockMachine(firstFlags: flags)
+    }
+
+    /// The mode the lock manager has granted.
+    package var held: LockMode { machine.held }
+}
+
+/// What happened to a glock, for `lockstep trace` and for counting.
+package enum GlockEvent: Sendable {
+    case requested(LockMode, upgrade: Bool)
+    case granted(LockMode)
+    case refused(LockMode)
+    case blocking(wanted: LockMode)
+    case demoting(from: LockMode, to: LockMode)
+    case flushed(bytes: UInt64)
+    case committed(blocks: Int)
+    case invalidated(names: Int?)
+    case lowered(LockMode)
+}
+
+/// All glocks of one mount.
+package final class LockTable: LockClient {
+    private let engine: Engine
+    private let service: any LockService
+    private var slots: [Glock?] = []
+    private var freeSlots: [Int] = []
+    private var nextTicket: UInt64 = 1
+    /// Told of every event. Set once, before the first lock.
+    package var onEvent: ((Glock, GlockEvent) -> Void)?
+
+    package init(engine: Engine, service: any LockService) {
+        self.engine = engine
+        self.service = service
+    }
+
+    /// How many glocks there are.
+    package var count: Int { slots.count - freeSlots.count }
+
+    /// A glock for a resource that has none yet.
+    package func make(
+        _ name: ResourceName, owner: (any GlockOwner)?, flags: LockFlags = []
+    ) -> Glock {
+        let slot = freeSlots.popLast() ?? slots.count
+        if slot == slots.count { slots.append(nil) }
+        let glock = Glock(name: name, cookie: UInt64(slot), flags: flags)
+        glock.owner = owner
+        slots[slot] = glock
+        return glock
+    }
+
+    /// Calls `body` for every glock, in order of creation slots.
+    package func forEach(_ body: (Glock) -> Void) {
+        for case let glock? in slots { body(glock) }
+    }
+
+    /// Gives the lock back and forgets the glock. It is idle, and what it protected is written back and dropped.
+    package func discard(_ glock: Glock) {
+        precondition(glock.machine.isIdle, "discarding \(glock.name), which is in use")
+        if glock.lock != .none {
+            service.unlock(glock.lock, [], value: nil)
+            glock.lock = .none
+        }
+        slots[Int(glock.cookie)] = nil
+        freeSlots.append(Int(glock.cookie))
+    }
+
+    // MARK: Holders
+
+    /// Enters if that needs no waiting.
+    package func enterIfPossible(_ glock: Glock, _ mode: HolderMode) -> Bool {
+        glock.machine.enterIfPossible(mode)
+    }
+
+    /// Enters, waiting for peers and for other holders. Ends with `leave`.
+    ///
+    /// - Throws: `interrupted` when the request was interrupted while it waited; `inputOutput` when the lock manager has
+    ///   shut down.
+    package func enter(
+        _ glock: Glock, _ mode: HolderMode, _ interruption: Interruption? = nil,
+        isUrgent: Bool = false
+    ) async throws(FileError) {
+        if glock.machine.enterIfPossible(mode, isUrgent: isUrgent) { return }
+        if interruption?.isRequested == true { throw .interrupted }
+        let ticket = nextTicket
+        nextTicket += 1
+        let isInside = await withUnsafeContinuation {
+            (continuation: UnsafeContinuation<Bool, Never>) in
+            glock.waiters[ticket] = continuation
+            interruption?.onRequest = { [weak self] in self?.withdraw(glock, ticket) }
+            change(glock) {
+                $0.enter(mode, ticket: ticket, isUrgent: isUrgent, &$1)
+            }
+        }
+        interruption?.onRequest = nil
+        if isInside { return }
+        throw interruption?.isRequested == true ? .interrupted : .inputOutput
+    }
+
+    /// Leaves.
+    package func leave(_ glock: Glock, _ mode: HolderMode) {
+        change(glock) { $0.leave(mode, &$1) }
+        if let waiting = glock.drained, !glock.machine.isInUse {
+            glock.drained = nil
+            waiting.resume()
+        }
+    }
+
+    /// Asks for EX (or PR) now, refused rather than waited for; true if inside.
+    package func enterWithoutQueueing(_ glock: Glock, _ mode: HolderMode) async -> Bool {
+        if glock.machine.enterIfPossible(mode) { return true }
+        guard glock.machine.isIdle else { return false }
+        let probe = Interruption()
+        let outcome = Outcome<LockStatus>()
+        probes[glock.cookie] = outcome
+        probe.request()
+        if glock.lock == .none {
+            glock.lock = service.request(
+                glock.name, mode.lockMode, [.noQueue, .noQueueButNotify], cookie: glock.cookie)
+        } else {
+            service.convert(
+                glock.lock, to: mode.lockMode, [.noQueue, .noQueueButNotify], value: nil)
+        }
+        guard await outcome.get() == .granted else { return false }
+        glock.machine.adopt(mode.lockMode)
+        return glock.machine.enterIfPossible(mode)
+    }
+
+    /// Answers of `enterWithoutQueueing`, by cookie.
+    private var probes: [UInt64: Outcome<LockStatus>] = [:]
+
+    /// Memory wants the lock back, if nobody uses it.
+    package func reclaim(_ glock: Glock) { change(glock) { $0.reclaim(&$1) } }
+
+    private func withdraw(_ glock: Glock, _ ticket: UInt64) {
+        var isWithdrawn = false
+        change(glock) { isWithdrawn = $0.withdraw(ticket: ticket, &$1) }
+        if isWithdrawn { glock.waiters.removeValue(forKey: ticket)?.resume(returning: false) }
+    }
+
+    // MARK: Demotion, called by owners
+
+    /// Lets urgent holders in, or keeps them out.
+    package func admitUrgent(_ glock: Glock, _ admits: Bool) {
+        change(glock) { $0.admitUrgent(admits, &$1) }
+    }
+
+    /// Waits until nobody is inside who needs more than `mode`.
+    package func drain(_ glock: Glock, to mode: LockMode) async {
+        while !glock.machine.isDrained(for: mode) {
+            await withUnsafeContinuation { glock.drained = $0 }
+        }
+    }
+
+    /// Tells whoever listens.
+    package func note(_ glock: Glock, _ event: GlockEvent) { onEvent?(glock, event) }
+
+    // MARK: The lock service
+
+    package func completed(_ completion: LockCompletion) {
+        guard Int(completion.cookie) < slots.count, let glock = slots[Int(completion.cookie)]
+        else { return }  // the answer to the unlock of a discarded glock
+        guard completion.status != .unlocked else { return }
+        if completion.status == .shutDown {
+            glock.lock = .none
+        } else {
+            glock.lock = completion.lock
+        }
+        if let probe = probes.removeValue(forKey: completion.cookie) {
+            if completion.status != .granted, completion.mode == .null, glock.held == .null {
+                forgetRefused(glock, completion)
+            }
+            probe.deliver(completion.status)
+            return
+        }
+        if completion.status == .granted {
+            glock.grantedAt = engine.clock.now
+            note(
+                glock,
+                completion.mode < glock.held ? .lowered(completion.mode) : .granted(completion.mode))
+        } else {
+            note(glock, .refused(.exclusive))
+        }
+        change(glock) { $0.completed(completion.status, completion.mode, &$1) }
+    }
+
+    /// A new request that was refused has left no lock behind.
+    private func forgetRefused(_ glock: Glock, _ completion: LockCompletion) {
+        if !glock.machine.hasBeenGranted { glock.lock = .none }
+    }
+
+    package func isBlocking(cookie: UInt64, wanted: LockMode) {
+        guard Int(cookie) < slots.count, let glock = slots[Int(cookie)] else { return }
+        note(glock, .blocking(wanted: wanted))
+        (glock.owner as? any OpenLockOwner)?.isWanted(glock, wanted)
+        change(glock) { $0.blocking(wanted, &$1) }
+    }
+
+    // MARK: Actions
+
+    private func change(
+        _ glock: Glock, _ body: (inout GlockMachine, inout [GlockAction]) -> Void
+    ) {
+        var actions: [GlockAction] = []
+        body(&glock.machine, &actions)
+        for action in actions { perform(action, glock) }
+    }
+
+    private func perform(_ action: GlockAction, _ glock: Glock) {
+        switch action {
+        case .grant(let ticket):
+            glock.waiters.removeValue(forKey: ticket)?.resume(returning: true)
+        case .refuse(let ticket):
+            glock.waiters.removeValue(forKey: ticket)?.resume(returning: false)
+        case .request(let mode, let flags):
+            note(glock, .requested(mode, upgrade: glock.held != .null))
+            if glock.lock == .none {
+                let lock = service.request(glock.name, mode, flags, cookie: glock.cookie)
+                // The answer may have come, and even the next question, before the call returned.
+                if glock.lock == .none { glock.lock = lock }
+            } else {
+                let kept = flags.subtracting([.freshName, .expedite])
+                service.convert(glock.lock, to: mode, kept, value: nil)
+            }
+        case .demote(let from, let to):
+            note(glock, .demoting(from: from, to: to))
+            engine.spawn { [self] in
+                await glock.owner?.demote(glock, from: from, to: to)
+                change(glock) { $0.demotionFinished(&$1) }
+            }
+        case .lower(let mode):
+            service.convert(glock.lock, to: mode, [], value: nil)
+        }
+    }
+}
+
+/// An owner that must know at once that a peer wants the lock: somebody deleted a file that is open here.
+package protocol OpenLockOwner: AnyObject {
+    /// Called inside `isBlocking`; must not wait.
+    func isWanted(_ glock: Glock, _ wanted: LockMode)
+}

@@ -1,0 +1,359 @@
+// A glock binds one resource of the lock manager to what this node caches under it. This file is the
+// pure machine: who may use the cache now, what to ask of the lock manager, when to give way.
+//
+// Terms
+//   held      the mode the lock manager has granted (NL, PR or EX; NL also before the first request)
+//   target    the mode that is being asked for or lowered to, while an answer is outstanding
+//   wanted    the strongest mode a peer waits for and we are in the way of
+//   holder    one operation of this node that uses the cache, shared or exclusive; holders queue here
+//             first come first served, inside the node
+//
+// Phases and what is true in them
+//   steady      nothing outstanding; holders come and go as `held` allows
+//   requesting  the lock manager was asked for `target`; no holder is inside that `held` does not cover
+//   demoting    the owner is writing back and invalidating on the way to `target`; `held` is still held
+//   lowering    the lock manager was asked to lower to `target`; nobody is inside beyond `target`
+//
+//   steady ── head of the queue needs more ──▶ requesting ── granted ──▶ steady
+//   requesting (EX over PR, not to be had at once) ── refused ──▶ steady with wanted = EX (G6)
+//   steady ── wanted, and nobody is inside beyond the new mode ──▶ demoting ── finished ──▶ lowering ──▶ steady
+//
+// Invariants
+//   G1. Exclusive holders are alone; shared holders only with shared ones.
+//   G2. Whoever is inside is covered by `held`: shared by PR or EX, exclusive by EX.
+//   G3. The lock is kept after the last holder has left, until a peer wants it or memory does.
+//   G4. While `wanted` is set nobody new enters beyond the mode that will be left, except (a) the holders for
+//       whose sake the lock was just granted, so that every grant does some work, and (b) urgent holders
+//       while the owner invalidates the kernel's caches: the kernel may hold the very page that the
+//       invalidation waits for (Docs/KERNEL.md, rule F3).
+//   G5. Lowering starts only when the owner says that what was cached is written back and invalidated.
+//   G6. An upgrade of a lock that caches never waits with the old mode in hand: it is asked for without
+//       queueing, and when refused the cache is emptied, the lock goes to NL and queues for EX from there. Two
+//       PR holders that both write are the normal case and must not dead-lock.
+//   G7. At most one operation is outstanding at the lock manager.
+//
+// Source: the glock of GFS2 (Documentation/filesystems/gfs2-glocks.rst), with holders that are queued in one
+// line instead of two lists, and G6 instead of conversion dead-lock handling.
+
+package import Vocabulary
+
+/// How an operation uses what a glock protects.
+package enum HolderMode: UInt8, Sendable {
+    case shared
+    case exclusive
+
+    /// The lock that covers this use.
+    package var lockMode: LockMode { self == .shared ? .protectedRead : .exclusive }
+}
+
+/// What the owner of a glock must do. In order.
+package enum GlockAction: Hashable, Sendable {
+    /// The holder with this ticket is inside now.
+    case grant(UInt64)
+    /// The holder with this ticket will never be: the lock manager has shut down.
+    case refuse(UInt64)
+    /// Ask the lock manager for a new lock or, when there is one, for a conversion upwards.
+    case request(LockMode, LockFlags)
+    /// Write back and invalidate what may not stay under `to`, then say `demotionFinished`.
+    case demote(from: LockMode, to: LockMode)
+    /// Convert downwards; everything is written back.
+    case lower(LockMode)
+}
+
+/// The state of one glock.
+package struct GlockMachine: Sendable {
+    package enum Phase: Hashable, Sendable {
+        case steady
+        case requesting(LockMode)
+        case demoting(LockMode)
+        case lowering(LockMode)
+    }
+
+    private struct Waiter: Sendable {
+        var ticket: UInt64
+        var mode: HolderMode
+        var isUrgent: Bool
+    }
+
+    package private(set) var held: LockMode = .null
+    package private(set) var phase: Phase = .steady
+    package private(set) var wanted: LockMode?
+    package private(set) var sharedCount = 0
+    package private(set) var isExclusive = false
+    /// Whether urgent holders may enter while demoting (G4b).
+    package private(set) var admitsUrgent = false
+    /// Urgent holders admitted since the demotion began.
+    package private(set) var urgentAdmissions = 0
+    private var queue: [Waiter] = []
+    private var firstFlags: LockFlags
+    private var isShutDown = false
+
+    /// A glock nobody has asked for yet. `firstFlags` go with the first request
+    /// (`freshName`, `recovery`).
+    package init(firstFlags: LockFlags = []) { self.firstFlags = firstFlags }
+
+    /// Whether anybody is inside.
+    package var isInUse: Bool { isExclusive || sharedCount > 0 }
+
+    /// Whether anybody waits.
+    package var hasWaiters: Bool { !queue.isEmpty }
+
+    /// Nothing inside, nothing outstanding, nobody waiting: may be forgotten once lowered to NL.
+    package var isIdle: Bool { !isInUse && queue.isEmpty && phase == .steady }
+
+    /// The mode that is left when a peer wants `mode`.
+    package static func remainder(for mode: LockMode) -> LockMode {
+        mode.isCompatible(with: .protectedRead) ? .protectedRead : .null
+    }
+
+    // MARK: Holders
+
+    /// Enters at once if that is possible; the common case.
+    package mutating func enterIfPossible(_ mode: HolderMode, isUrgent: Bool = false) -> Bool {
+        guard queue.isEmpty || (isUrgent && admitsUrgent), mayEnter(mode, isUrgent: isUrgent)
+        else { return false }
+        admit(mode)
+        return true
+    }
+
+    /// Enters, or waits in line.
+    package mutating func enter(
+        _ mode: HolderMode, ticket: UInt64, isUrgent: Bool = false, _ actions: inout [GlockAction]
+    ) {
+        if isShutDown {
+            actions.append(.refuse(ticket))
+            return
+        }
+        if enterIfPossible(mode, isUrgent: isUrgent) {
+            actions.append(.grant(ticket))
+            return
+        }
+        queue.append(Waiter(ticket: ticket, mode: mode, isUrgent: isUrgent))
+        proceed(&actions)
+    }
+
+    /// Takes a waiter out of the line. False if it is not in it (any more).
+    package mutating func withdraw(ticket: UInt64, _ actions: inout [GlockAction]) -> Bool {
+        guard let index = queue.firstIndex(where: { $0.ticket == ticket }) else { return false }
+        queue.remove(at: index)
+        proceed(&actions)
+        return true
+    }
+
+    /// A holder leaves.
+    package mutating func leave(_ mode: HolderMode, _ actions: inout [GlockAction]) {
+        switch mode {
+        case .shared:
+            precondition(sharedCount > 0, "Glock G1: a shared holder left that was not inside")
+            sharedCount -= 1
+        case .exclusive:
+            precondition(isExclusive, "Glock G1: an exclusive holder left that was not inside")
+            isExclusive = false
+        }
+        if wanted == nil && queue.isEmpty { return }
+        proceed(&actions)
+    }
+
+    private func mayEnter(_ mode: HolderMode, isUrgent: Bool) -> Bool {
+        guard held.covers(mode.lockMode), hasRoom(for: mode) else { return false }
+        switch phase {
+        case .steady:
+            guard let wanted else { return true }
+            return Self.remainder(for: wanted).covers(mode.lockMode)
+        case .requesting:
+            // An upgrade of PR is outstanding; readers are covered, but must not overtake the writer for ever. The
+            // answer to a request that does not queue is not far.
+            return false
+        case .demoting(let target):
+            return target.covers(mode.lockMode) || (isUrgent && admitsUrgent)
+        case .lowering(let target):
+            return target.covers(mode.lockMode)
+        }
+    }
+
+    private func hasRoom(for mode: HolderMode) -> Bool {
+        !isExclusive && (mode == .shared || sharedCount == 0)
+    }
+
+    private mutating func admit(_ mode: HolderMode) {
+        precondition(held.covers(mode.lockMode), "Glock G2: a holder beyond the held mode")
+        precondition(hasRoom(for: mode), "Glock G1: no room for this holder")
+        if case .demoting = phase { urgentAdmissions += 1 }
+        if mode == .shared { sharedCount += 1 } else { isExclusive = true }
+    }
+
+    // MARK: The lock manager
+
+    /// The outstanding request or lowering was answered.
+    package mutating func completed(
+        _ status: LockStatus, _ mode: LockMode, _ actions: inout [GlockAction]
+    ) {
+        if status == .shutDown {
+            shutDown(&actions)
+            return
+        }
+        switch phase {
+        case .requesting(let target):
+            requestCompleted(status, mode, target, &actions)
+        case .lowering(let target):
+            precondition(
+                status == .granted || status == .unlocked, "lowering a lock cannot be refused")
+            held = target
+            phase = .steady
+            proceed(&actions)
+        case .steady, .demoting:
+            preconditionFailure("Glock G7: an answer to a question nobody asked")
+        }
+    }
+
+    private mutating func requestCompleted(
+        _ status: LockStatus, _ mode: LockMode, _ target: LockMode,
+        _ actions: inout [GlockAction]
+    ) {
+        phase = .steady
+        guard status == .granted else {
+            // G6: refused the upgrade; empty the cache, go to NL and queue from there.
+            precondition(held != .null, "a queued request was refused with \(status)")
+            wanted = .exclusive
+            proceed(&actions)
+            return
+        }
+        precondition(mode == target, "granted another mode than the one asked for")
+        held = mode
+        admitHead(&actions)  // G4a
+        proceed(&actions)
+    }
+
+    /// A peer waits for `mode`.
+    package mutating func blocking(_ mode: LockMode, _ actions: inout [GlockAction]) {
+        if let wanted, wanted.covers(mode) { return }
+        wanted = mode
+        proceed(&actions)
+    }
+
+    /// Memory wants the lock back: as if a peer wanted it in EX, but only when nobody uses it.
+    package mutating func reclaim(_ actions: inout [GlockAction]) {
+        guard isIdle, held != .null else { return }
+        wanted = .exclusive
+        proceed(&actions)
+    }
+
+    private mutating func shutDown(_ actions: inout [GlockAction]) {
+        isShutDown = true
+        held = isInUse ? held : .null
+        phase = .steady
+        wanted = nil
+        for waiter in queue { actions.append(.refuse(waiter.ticket)) }
+        queue = []
+    }
+
+    // MARK: Demotion
+
+    /// The owner opens or closes the door for urgent holders; only while demoting.
+    package mutating func admitUrgent(_ admits: Bool, _ actions: inout [GlockAction]) {
+        guard case .demoting = phase else {
+            preconditionFailure("Glock G4: urgent holders outside a demotion")
+        }
+        admitsUrgent = admits
+        if admits { admitUrgentWaiters(&actions) }
+    }
+
+    /// What was cached beyond the target is written back and invalidated (G5), and nobody is inside beyond it.
+    package mutating func demotionFinished(_ actions: inout [GlockAction]) {
+        guard case .demoting(let target) = phase else {
+            preconditionFailure("Glock G5: the end of a demotion that had not begun")
+        }
+        precondition(isDrained(for: target), "Glock G2: holders inside beyond the lowered mode")
+        admitsUrgent = false
+        urgentAdmissions = 0
+        phase = .lowering(target)
+        actions.append(.lower(target))
+    }
+
+    /// Whether nobody is inside who needs more than `mode`.
+    package func isDrained(for mode: LockMode) -> Bool {
+        if isExclusive { return false }
+        return mode.covers(.protectedRead) || sharedCount == 0
+    }
+
+    private mutating func admitUrgentWaiters(_ actions: inout [GlockAction]) {
+        var index = 0
+        while index < queue.count {
+            let waiter = queue[index]
+            if waiter.isUrgent, mayEnter(waiter.mode, isUrgent: true) {
+                queue.remove(at: index)
+                admit(waiter.mode)
+                actions.append(.grant(waiter.ticket))
+            } else {
+                index += 1
+            }
+        }
+    }
+
+    // MARK: Progress
+
+    /// Does whatever the state allows next.
+    private mutating func proceed(_ actions: inout [GlockAction]) {
+        if case .demoting = phase {
+            if admitsUrgent { admitUrgentWaiters(&actions) }
+            admitCovered(&actions)
+            return
+        }
+        guard phase == .steady else {
+            if case .lowering = phase { admitCovered(&actions) }
+            return
+        }
+        if let wanted {
+            let rest = Self.remainder(for: wanted)
+            if rest.covers(held) {
+                self.wanted = nil
+            } else {
+                admitCovered(&actions)
+                guard isDrained(for: rest) else { return }
+                self.wanted = nil
+                phase = .demoting(rest)
+                actions.append(.demote(from: held, to: rest))
+                return
+            }
+        }
+        admitHead(&actions)
+        requestForHead(&actions)
+    }
+
+    /// Lets the head of the line in, and those behind it that go together with it.
+    private mutating func admitHead(_ actions: inout [GlockAction]) {
+        while let head = queue.first, held.covers(head.mode.lockMode), hasRoom(for: head.mode) {
+            queue.removeFirst()
+            admit(head.mode)
+            actions.append(.grant(head.ticket))
+            if head.mode == .exclusive { return }
+        }
+    }
+
+    /// Lets in whoever is at the head and may enter in the present phase.
+    private mutating func admitCovered(_ actions: inout [GlockAction]) {
+        while let head = queue.first, mayEnter(head.mode, isUrgent: false) {
+            queue.removeFirst()
+            admit(head.mode)
+            actions.append(.grant(head.ticket))
+        }
+    }
+
+    private mutating func requestForHead(_ actions: inout [GlockAction]) {
+        guard let head = queue.first, !held.covers(head.mode.lockMode) else { return }
+        let target = head.mode.lockMode
+        // Readers that are inside keep PR busy; the upgrade may be asked for meanwhile, the writer waits for them.
+        phase = .requesting(target)
+        actions.append(.request(target, held == .null ? firstFlags : .noQueue))
+    }
+
+    /// The checks that hold between events.
+    package func checkInvariants() {
+        precondition(!(isExclusive && sharedCount > 0), "Glock G1")
+        precondition(!isExclusive || held == .exclusive || isShutDown, "Glock G2")
+        precondition(sharedCount == 0 || held.covers(.protectedRead) || isShutDown, "Glock G2")
+        if case .demoting(let target) = phase {
+            precondition(!target.covers(held), "a demotion that demotes nothing")
+        }
+    }
+}
