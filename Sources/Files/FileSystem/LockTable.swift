@@ -17,7 +17,11 @@
 // Code that serves a blocking notice takes none of these locks (L3): demotion writes back by addresses that are
 // already known and commits the journal, so that it can always finish.
 
+import BlockIO
+import DiskFormat
 package import Execution
+import FileStore
+import Journaling
 package import LockCache
 package import Vocabulary
 
@@ -32,7 +36,10 @@ package final class Glock {
     package let name: ResourceName
     package internal(set) weak var owner: (any GlockOwner)?
     package internal(set) var machine: GlockMachine
+    /// The lock manager's name of the lock; known from the first answer on.
     var lock: LockID = .none
+    /// A first request is outstanding: there is no lock yet.
+    var isNew = false
     let cookie: UInt64
     var waiters: [UInt64: UnsafeContinuation<Bool, Never>] = [:]
     var drained: UnsafeContinuation<Void, Never>?
@@ -149,28 +156,17 @@ package final class LockTable: LockClient {
         }
     }
 
-    /// Asks for EX (or PR) now, refused rather than waited for; true if inside.
+    /// Enters now or not at all; true if inside. Whoever is in the way, on any node, is told.
     package func enterWithoutQueueing(_ glock: Glock, _ mode: HolderMode) async -> Bool {
         if glock.machine.enterIfPossible(mode) { return true }
-        guard glock.machine.isIdle else { return false }
-        let probe = Interruption()
-        let outcome = Outcome<LockStatus>()
-        probes[glock.cookie] = outcome
-        probe.request()
-        if glock.lock == .none {
-            glock.lock = service.request(
-                glock.name, mode.lockMode, [.noQueue, .noQueueButNotify], cookie: glock.cookie)
-        } else {
-            service.convert(
-                glock.lock, to: mode.lockMode, [.noQueue, .noQueueButNotify], value: nil)
+        let ticket = nextTicket
+        nextTicket += 1
+        return await withUnsafeContinuation {
+            (continuation: UnsafeContinuation<Bool, Never>) in
+            glock.waiters[ticket] = continuation
+            change(glock) { $0.enterWithoutQueueing(mode, ticket: ticket, &$1) }
         }
-        guard await outcome.get() == .granted else { return false }
-        glock.machine.adopt(mode.lockMode)
-        return glock.machine.enterIfPossible(mode)
     }
-
-    /// Answers of `enterWithoutQueueing`, by cookie.
-    private var probes: [UInt64: Outcome<LockStatus>] = [:]
 
     /// Memory wants the lock back, if nobody uses it.
     package func reclaim(_ glock: Glock) { change(glock) { $0.reclaim(&$1) } }
@@ -204,18 +200,12 @@ package final class LockTable: LockClient {
         guard Int(completion.cookie) < slots.count, let glock = slots[Int(completion.cookie)]
         else { return }  // the answer to the unlock of a discarded glock
         guard completion.status != .unlocked else { return }
-        if completion.status == .shutDown {
-            glock.lock = .none
+        if completion.status == .shutDown || (completion.status != .granted && glock.isNew) {
+            glock.lock = .none  // a new request that was refused leaves no lock behind
         } else {
             glock.lock = completion.lock
         }
-        if let probe = probes.removeValue(forKey: completion.cookie) {
-            if completion.status != .granted, completion.mode == .null, glock.held == .null {
-                forgetRefused(glock, completion)
-            }
-            probe.deliver(completion.status)
-            return
-        }
+        glock.isNew = false
         if completion.status == .granted {
             glock.grantedAt = engine.clock.now
             note(
@@ -227,15 +217,9 @@ package final class LockTable: LockClient {
         change(glock) { $0.completed(completion.status, completion.mode, &$1) }
     }
 
-    /// A new request that was refused has left no lock behind.
-    private func forgetRefused(_ glock: Glock, _ completion: LockCompletion) {
-        if !glock.machine.hasBeenGranted { glock.lock = .none }
-    }
-
     package func isBlocking(cookie: UInt64, wanted: LockMode) {
         guard Int(cookie) < slots.count, let glock = slots[Int(cookie)] else { return }
         note(glock, .blocking(wanted: wanted))
-        (glock.owner as? any OpenLockOwner)?.isWanted(glock, wanted)
         change(glock) { $0.blocking(wanted, &$1) }
     }
 
@@ -258,9 +242,8 @@ package final class LockTable: LockClient {
         case .request(let mode, let flags):
             note(glock, .requested(mode, upgrade: glock.held != .null))
             if glock.lock == .none {
-                let lock = service.request(glock.name, mode, flags, cookie: glock.cookie)
-                // The answer may have come, and even the next question, before the call returned.
-                if glock.lock == .none { glock.lock = lock }
+                glock.isNew = true
+                service.request(glock.name, mode, flags, cookie: glock.cookie)
             } else {
                 let kept = flags.subtracting([.freshName, .expedite])
                 service.convert(glock.lock, to: mode, kept, value: nil)
@@ -275,10 +258,4 @@ package final class LockTable: LockClient {
             service.convert(glock.lock, to: mode, [], value: nil)
         }
     }
-}
-
-/// An owner that must know at once that a peer wants the lock: somebody deleted a file that is open here.
-package protocol OpenLockOwner: AnyObject {
-    /// Called inside `isBlocking`; must not wait.
-    func isWanted(_ glock: Glock, _ wanted: LockMode)
 }

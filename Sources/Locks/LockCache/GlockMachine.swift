@@ -85,6 +85,8 @@ package struct GlockMachine: Sendable {
     /// Urgent holders admitted since the demotion began.
     package private(set) var urgentAdmissions = 0
     private var queue: [Waiter] = []
+    /// Who asked without queueing, while the answer is outstanding.
+    private var probe: Waiter?
     private var firstFlags: LockFlags
     private var isShutDown = false
 
@@ -130,6 +132,22 @@ package struct GlockMachine: Sendable {
         }
         queue.append(Waiter(ticket: ticket, mode: mode, isUrgent: isUrgent))
         proceed(&actions)
+    }
+
+    /// Enters at once or after asking the lock manager without queueing; refused rather than waited for. Who is in the
+    /// way is told all the same.
+    package mutating func enterWithoutQueueing(
+        _ mode: HolderMode, ticket: UInt64, _ actions: inout [GlockAction]
+    ) {
+        if !isShutDown, enterIfPossible(mode) {
+            actions.append(.grant(ticket))
+        } else if isShutDown || !isIdle || wanted != nil {
+            actions.append(.refuse(ticket))
+        } else {
+            probe = Waiter(ticket: ticket, mode: mode, isUrgent: false)
+            phase = .requesting(mode.lockMode)
+            actions.append(.request(mode.lockMode, [.noQueue, .noQueueButNotify]))
+        }
     }
 
     /// Takes a waiter out of the line. False if it is not in it (any more).
@@ -211,6 +229,18 @@ package struct GlockMachine: Sendable {
         _ actions: inout [GlockAction]
     ) {
         phase = .steady
+        if let probe {
+            self.probe = nil
+            if status == .granted {
+                held = mode
+                admit(probe.mode)
+                actions.append(.grant(probe.ticket))
+            } else {
+                actions.append(.refuse(probe.ticket))
+            }
+            proceed(&actions)
+            return
+        }
         guard status == .granted else {
             // G6: refused the upgrade; empty the cache, go to NL and queue from there.
             precondition(held != .null, "a queued request was refused with \(status)")
@@ -243,7 +273,9 @@ package struct GlockMachine: Sendable {
         held = isInUse ? held : .null
         phase = .steady
         wanted = nil
+        if let probe { actions.append(.refuse(probe.ticket)) }
         for waiter in queue { actions.append(.refuse(waiter.ticket)) }
+        probe = nil
         queue = []
     }
 

@@ -1,0 +1,126 @@
+// Extended attributes. The kernel does not cache them; they are covered by the inode's lock.
+
+import BlockIO
+import DiskFormat
+import Execution
+import FileStore
+import Journaling
+import LockCache
+package import Vocabulary
+
+extension MountedVolume {
+    /// Name spaces that Linux knows and that are only bytes to us. POSIX ACLs are not among them: whoever stores one
+    /// expects it to be obeyed.
+    private static let nameSpaces = ["user.", "trusted.", "security."]
+
+    private func checkName(_ name: UnsafeRawBufferPointer) throws(FileError) {
+        guard name.count <= AttributeRecord.longestName else { throw .range }
+        for prefix in Self.nameSpaces
+        where name.count > prefix.utf8.count && name.starts(with: prefix.utf8) {
+            return
+        }
+        throw .notSupported
+    }
+
+    package func getExtendedAttribute(
+        _ node: NodeHandle, _ name: UnsafeRawBufferPointer, _ interruption: Interruption?
+    ) async throws(FileError) -> [UInt8] {
+        let inode = try inode(node)
+        try checkName(name)
+        let stored = try await hold(inode, .shared, interruption)
+        defer { release(inode, .shared) }
+        do throws(StoreError) {
+            return try await ExtendedAttributes(store, stored).value(name)
+        } catch .notFound {
+            throw .noAttribute
+        } catch {
+            throw fileError(error)
+        }
+    }
+
+    package func listExtendedAttributes(
+        _ node: NodeHandle, _ interruption: Interruption?
+    ) async throws(FileError) -> [UInt8] {
+        let inode = try inode(node)
+        let stored = try await hold(inode, .shared, interruption)
+        defer { release(inode, .shared) }
+        do throws(StoreError) {
+            return try await ExtendedAttributes(store, stored).names()
+        } catch {
+            throw fileError(error)
+        }
+    }
+
+    package func setExtendedAttribute(
+        _ node: NodeHandle, _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer,
+        _ setting: AttributeSetting, _ caller: Caller, _ interruption: Interruption?
+    ) async throws(FileError) {
+        try checkWritable()
+        try checkName(name)
+        let inode = try inode(node)
+        let stored = try await hold(inode, .exclusive, interruption)
+        defer { release(inode, .exclusive) }
+        let update: AttributeUpdate
+        do throws(StoreError) {
+            update = try await ExtendedAttributes(store, stored).prepareSet(
+                name, value, setting.expectation)
+        } catch .notFound {
+            throw .noAttribute
+        } catch {
+            throw fileError(error)
+        }
+        try await apply(update, to: Held(inode: inode, stored: stored), interruption)
+    }
+
+    package func removeExtendedAttribute(
+        _ node: NodeHandle, _ name: UnsafeRawBufferPointer, _ caller: Caller,
+        _ interruption: Interruption?
+    ) async throws(FileError) {
+        try checkWritable()
+        try checkName(name)
+        let inode = try inode(node)
+        let stored = try await hold(inode, .exclusive, interruption)
+        defer { release(inode, .exclusive) }
+        let update: AttributeUpdate
+        do throws(StoreError) {
+            update = try await ExtendedAttributes(store, stored).prepareRemove(name)
+        } catch .notFound {
+            throw .noAttribute
+        } catch {
+            throw fileError(error)
+        }
+        try await apply(update, to: Held(inode: inode, stored: stored), interruption)
+    }
+
+    /// Carries out a prepared change of attributes.
+    func apply(
+        _ update: AttributeUpdate, to held: Held, _ interruption: Interruption? = nil
+    ) async throws(FileError) {
+        let groupsHeld = try await holdGroups(
+            update.groups, metadata: update.cost.newBlocks, interruption)
+        defer { for group in groupsHeld { groups.release(group, self) } }
+        let transaction = try await begin(
+            blocks: update.cost.modifiedBlocks + groupsHeld.count + 1)
+        defer { transaction.end() }
+        let allocator = Allocator(store: store, groups: groupsHeld, transaction: transaction)
+        defer { allocator.end() }
+        guard allocator.reserve(metadata: update.cost.newBlocks) else { throw .noSpace }
+        held.stored.record.changed = now
+        do throws(StoreError) {
+            try ExtendedAttributes(store, held.stored).apply(update, with: allocator)
+        } catch {
+            throw failed(error)
+        }
+        held.inode.lastSequence = transaction.sequence
+    }
+}
+
+extension AttributeSetting {
+    fileprivate var expectation: AttributeExpectation {
+        switch self {
+        case .createOrReplace: .any
+        case .create: .absent
+        case .replace: .present
+        }
+    }
+}

@@ -1,0 +1,200 @@
+// An inode in memory: what this node knows and caches of one file. It lives while the kernel refers to it, while it is
+// open, and a while longer, because its glock stays until somebody wants it.
+//
+// What protects what
+//   glock          `stored`, the dirty data, the names and pages that the kernel keeps
+//   open glock     PR while a process here has the inode open: it is not freed under them
+//   the engine     the counts (lookups, opens), which never need a lock
+
+import BlockIO
+import DiskFormat
+import Execution
+import FileStore
+import Journaling
+import LockCache
+package import Vocabulary
+
+/// Names that the kernel may have cached of a directory, as far as they are worth remembering.
+struct AnsweredNames {
+    /// More than this and all names are dropped at once.
+    static let limit = 256
+
+    private(set) var names: [[UInt8]] = []
+    private(set) var overflowed = false
+
+    var isEmpty: Bool { names.isEmpty && !overflowed }
+
+    mutating func add(_ name: UnsafeRawBufferPointer) {
+        guard !overflowed else { return }
+        if let last = names.last, last.count == name.count, last.elementsEqual(name) { return }
+        if names.count == Self.limit {
+            names = []
+            overflowed = true
+            return
+        }
+        names.append([UInt8](name))
+    }
+}
+
+/// One inode of a mounted volume. Engine-bound.
+package final class Inode {
+    package let number: InodeNumber
+    package let handle: NodeHandle
+    package let glock: Glock
+    unowned let volume: MountedVolume
+
+    /// What is on disk, decoded; nil when the glock is not held or nobody has looked yet.
+    var stored: StoredInode?
+    /// One load at a time.
+    let loading = Gate()
+    /// References of the kernel.
+    var lookups: UInt64 = 0
+    /// Open files here.
+    var opens = 0
+    /// Open directory handles here.
+    var listings = 0
+    /// Open files here through which a shared mapping could be written (rule M1).
+    var readWriteOpens = 0
+    /// The open lock, once this node has opened the inode.
+    var openGlock: Glock?
+    /// Whether this node is inside the open lock; one at a time enters it.
+    var isInsideOpenLock = false
+    let opening = Gate()
+    /// The inode is gone for good; only the kernel's references keep this object.
+    var isFreed = false
+    var dirty: DirtyData?
+    /// The compound transaction that holds the newest change.
+    var lastSequence: UInt64 = 0
+    /// For directories.
+    var answered = AnsweredNames()
+    /// Whether the kernel may have pages or attributes of it.
+    var kernelMayCache = false
+    /// How often the kernel's pages were invalidated: a cached write that waited across one does it again for its pages (F5).
+    var invalidations: UInt64 = 0
+    /// An invalidation ran while a writable handle was open; cached writes then drop their own pages (rule F5).
+    var wasInvalidatedWhileWritable = false
+    /// Open files here that may write.
+    var writableOpens = 0
+    /// Last pages of cached writes that wait for the lock: locked by the kernel, so no invalidation may wait for them (F3).
+    var parkedWrites: [(ticket: UInt64, page: UInt64)] = []
+    /// Page-cache fills that wait for the lock (F3).
+    var parkedReads: [(ticket: UInt64, range: Range<UInt64>)] = []
+    /// Fills answered while an invalidation ran (F3).
+    var filledDuringInvalidation: [Range<UInt64>] = []
+    var isInvalidating = false
+    /// Called when a request parks while an invalidation pass runs.
+    var whenParked: (() -> Void)?
+    /// In the list of those that nobody refers to.
+    var isIdleListed = false
+
+    init(
+        number: InodeNumber, handle: NodeHandle, volume: MountedVolume, flags: LockFlags
+    ) {
+        self.number = number
+        self.handle = handle
+        self.volume = volume
+        glock = volume.locks.make(.inode(number), owner: nil, flags: flags)
+        glock.owner = self
+    }
+
+    /// Whether anybody but the cache itself needs the object.
+    var isReferenced: Bool { lookups > 0 || opens > 0 || listings > 0 }
+
+    /// The dirty data, made at first use.
+    func dirtyData() -> DirtyData {
+        if let dirty { return dirty }
+        let made = DirtyData(
+            device: volume.device, engine: volume.engine, account: volume.dirtyAccount,
+            blockSize: volume.blockSize)
+        dirty = made
+        return made
+    }
+}
+
+/// The inodes of a mount, by address and by the kernel's number.
+struct InodeTable {
+    private var slots: [Inode?] = [nil]
+    private var free: [Int] = []
+    private var byAddress: [UInt64: Inode] = [:]
+
+    /// Inodes in memory.
+    var count: Int { slots.count - free.count - 1 }
+
+    subscript(handle: NodeHandle) -> Inode? {
+        let index = Int(truncatingIfNeeded: handle.rawValue)
+        return slots.indices.contains(index) ? slots[index] : nil
+    }
+
+    /// The inode of that number, if it is in memory.
+    subscript(number: InodeNumber) -> Inode? {
+        guard let inode = byAddress[number.address.rawValue] else { return nil }
+        return inode.number == number ? inode : nil
+    }
+
+    /// The kernel's number for the next inode.
+    mutating func reserveHandle() -> NodeHandle {
+        if let index = free.popLast() { return NodeHandle(UInt64(index)) }
+        slots.append(nil)
+        return NodeHandle(UInt64(slots.count - 1))
+    }
+
+    mutating func insert(_ inode: Inode) {
+        slots[Int(inode.handle.rawValue)] = inode
+        byAddress[inode.number.address.rawValue] = inode
+    }
+
+    mutating func remove(_ inode: Inode) {
+        let index = Int(inode.handle.rawValue)
+        precondition(slots[index] === inode, "removing an inode that is not in the table")
+        slots[index] = nil
+        free.append(index)
+        if byAddress[inode.number.address.rawValue] === inode {
+            byAddress.removeValue(forKey: inode.number.address.rawValue)
+        }
+    }
+
+    /// All inodes, in the order of the kernel's numbers.
+    func forEach(_ body: (Inode) -> Void) {
+        for case let inode? in slots { body(inode) }
+    }
+}
+
+/// One open file or directory.
+final class OpenFile {
+    let inode: Inode
+    let intent: OpenIntent
+    let isDirect: Bool
+
+    init(inode: Inode, intent: OpenIntent, isDirect: Bool) {
+        self.inode = inode
+        self.intent = intent
+        self.isDirect = isDirect
+    }
+}
+
+/// The open files of a mount.
+struct OpenFileTable {
+    private var slots: [OpenFile?] = [nil]
+    private var free: [Int] = []
+
+    var count: Int { slots.count - free.count - 1 }
+
+    subscript(handle: OpenHandle) -> OpenFile? {
+        let index = Int(truncatingIfNeeded: handle.rawValue)
+        return slots.indices.contains(index) ? slots[index] : nil
+    }
+
+    mutating func insert(_ file: OpenFile) -> OpenHandle {
+        let index = free.popLast() ?? slots.count
+        if index == slots.count { slots.append(file) } else { slots[index] = file }
+        return OpenHandle(UInt64(index))
+    }
+
+    mutating func remove(_ handle: OpenHandle) -> OpenFile? {
+        let index = Int(truncatingIfNeeded: handle.rawValue)
+        guard slots.indices.contains(index), let file = slots[index] else { return nil }
+        slots[index] = nil
+        free.append(index)
+        return file
+    }
+}

@@ -1,0 +1,295 @@
+// A mounted volume: the operations of a file system on one node of a cluster. Each operation takes the locks
+// it needs in the one order (LockTable.swift, L1), does its work with the file store inside one transaction,
+// answers, and lets the locks go; the locks stay on this node until another wants them.
+//
+// Where things are
+//   Operations on names       Lookup, Making, Removing, Linking, Renaming
+//   Attributes                Attributes, ExtendedAttributeOperations
+//   Data                      Reading, Writing, Truncating, DirtyData, Synchronizing
+//   Giving a lock up          Demotion
+//   Space                     GroupTable
+//   Deleted but open          Orphans
+//   Coming and going          Mounting
+//
+// Invariants
+//   V1. `Inode.stored` is not nil only while the inode's glock is held in PR or EX.
+//   V2. Whatever the kernel was told to cache of an inode was told under its glock, and is invalidated before the
+//       glock is given up (V2 is what makes the system coherent; the order of steps is in Demotion.swift).
+//   V3. A directory's modification time grows strictly with every change of its entries (Docs/KERNEL.md, rule D5).
+//   V4. After a failure that leaves memory and disk in doubt the volume is *withdrawn*: every operation fails with
+//       EIO, nothing is written any more.
+
+package import BlockIO
+package import DiskFormat
+package import Execution
+import FileStore
+package import Journaling
+package import LockCache
+package import Vocabulary
+
+/// How a volume is mounted.
+package struct MountOptions: Sendable {
+    /// When reading updates the time of last access.
+    package enum AccessTime: Sendable {
+        case never
+        /// Once a day, or when the file was changed since, and only when it costs no lock.
+        case relative
+    }
+
+    package var isReadOnly = false
+    package var accessTime = AccessTime.relative
+    /// How long a change may stay in memory alone, in nanoseconds.
+    package var commitInterval: UInt64 = 5_000_000_000
+    /// Dirty file data above which writers wait, in bytes.
+    package var dirtyLimit: UInt64 = 256 << 20
+    /// Inodes nobody refers to that are kept with their locks.
+    package var idleInodes = 50_000
+
+    package init() {}
+}
+
+/// One mounted volume on one node. Engine-bound.
+package final class MountedVolume: FileOperations {
+    package let engine: Engine
+    package let device: any BlockDevice
+    package let superblock: Superblock
+    package let slot: SlotIndex
+    package let options: MountOptions
+    package let locks: LockTable
+    let cache: MetadataCache
+    let journal: Journal
+    let store: FileStore
+    let dirtyAccount: DirtyAccount
+    let blockSize: Int
+    var inodes = InodeTable()
+    var openFiles = OpenFileTable()
+    private(set) var groups: GroupTable
+    /// Where this node lists what it deleted while it was open.
+    let orphanDirectory: InodeNumber
+    /// Inodes nobody refers to, oldest first; entries may be out of date (`isIdleListed`).
+    var idleInodes: [Inode] = []
+    /// The kernel, once it is there.
+    package var kernel: (any KernelCache)?
+    package private(set) var isWithdrawn = false
+    /// Called once when the volume withdraws, with one line that says why.
+    package var onWithdraw: ((String) -> Void)?
+    package internal(set) var counters = VolumeCounters()
+    var isStopping = false
+    var isSweepScheduled = false
+    /// Never notified: where tasks of a withdrawn volume stay.
+    let stillness = Signal()
+    let renameGlock: Glock
+    let barrierGlock: Glock
+    /// Names of those that wait for the barrier's demotion.
+    let barrierOwner: BarrierOwner
+    /// Tickets for parked requests.
+    var nextParkTicket: UInt64 = 1
+    /// Usage of groups whose lock is elsewhere, as last read.
+    var usageCache = UsageCache()
+
+    /// A volume whose journal is open and whose lock service answers. `start` (Mounting.swift) follows.
+    package init(
+        engine: Engine, device: any BlockDevice, superblock: Superblock,
+        descriptor: SlotDescriptor, cache: MetadataCache, journal: Journal,
+        lockService: any LockService, options: MountOptions
+    ) {
+        self.engine = engine
+        self.device = device
+        self.superblock = superblock
+        self.options = options
+        slot = descriptor.slot
+        orphanDirectory = descriptor.orphanDirectory
+        locks = LockTable(engine: engine, service: lockService)
+        self.cache = cache
+        self.journal = journal
+        store = FileStore(superblock: superblock, cache: cache)
+        blockSize = Int(superblock.blockSize)
+        dirtyAccount = DirtyAccount(limit: options.dirtyLimit)
+        groups = GroupTable()
+        renameGlock = locks.make(.rename, owner: nil)
+        barrierOwner = BarrierOwner()
+        barrierGlock = locks.make(.logBarrier, owner: barrierOwner)
+        groups.volume = self
+        barrierOwner.volume = self
+        journal.onFailure = { [weak self] error in self?.withdraw("the journal failed: \(error)") }
+    }
+
+    // MARK: Inodes
+
+    /// The inode behind the kernel's number.
+    func inode(_ handle: NodeHandle) throws(FileError) -> Inode {
+        try checkUsable()
+        guard let inode = inodes[handle] else { throw .stale }
+        return inode
+    }
+
+    /// The inode in memory, made if it is not there.
+    func remember(_ number: InodeNumber, flags: LockFlags = []) -> Inode {
+        if let inode = inodes[number] { return inode }
+        let inode = Inode(
+            number: number, handle: inodes.reserveHandle(), volume: self, flags: flags)
+        inodes.insert(inode)
+        return inode
+    }
+
+    /// The kernel gains a reference with the reply that is being made.
+    func refer(to inode: Inode) { inode.lookups += 1 }
+
+    /// After a reference has gone: lists the inode as idle if it was the last.
+    func unrefer(_ inode: Inode) {
+        guard !inode.isReferenced, !inode.isIdleListed, inode.number != superblock.root else {
+            return
+        }
+        inode.isIdleListed = true
+        idleInodes.append(inode)
+        if idleInodes.count > options.idleInodes || inode.isFreed { sweepSoon() }
+    }
+
+    /// Fails when no operation may go on.
+    func checkUsable() throws(FileError) {
+        if isWithdrawn { throw .inputOutput }
+    }
+
+    /// Fails when nothing may be changed.
+    func checkWritable() throws(FileError) {
+        try checkUsable()
+        if options.isReadOnly { throw .readOnly }
+    }
+
+    // MARK: Holding
+
+    /// Enters an inode's glock and has its fields at hand. Ends with `release`.
+    ///
+    /// - Throws: `interrupted`, `stale` when the inode has been freed, `inputOutput`.
+    func hold(
+        _ inode: Inode, _ mode: HolderMode, _ interruption: Interruption? = nil,
+        isUrgent: Bool = false
+    ) async throws(FileError) -> StoredInode {
+        if inode.isFreed { throw .stale }
+        try await locks.enter(inode.glock, mode, interruption, isUrgent: isUrgent)
+        if let stored = inode.stored, !inode.isFreed { return stored }
+        do throws(FileError) {
+            return try await load(inode)
+        } catch {
+            locks.leave(inode.glock, mode)
+            throw error
+        }
+    }
+
+    /// As `hold`, at once or not at all.
+    func holdIfCached(_ inode: Inode, _ mode: HolderMode) -> StoredInode? {
+        guard !inode.isFreed, let stored = inode.stored,
+            locks.enterIfPossible(inode.glock, mode)
+        else { return nil }
+        return stored
+    }
+
+    /// Ends `hold`.
+    func release(_ inode: Inode, _ mode: HolderMode) { locks.leave(inode.glock, mode) }
+
+    private func load(_ inode: Inode) async throws(FileError) -> StoredInode {
+        await inode.loading.enter()
+        defer { inode.loading.leave() }
+        if inode.isFreed { throw .stale }
+        if let stored = inode.stored { return stored }
+        do throws(StoreError) {
+            let stored = try await store.readInode(inode.number)
+            inode.stored = stored
+            return stored
+        } catch {
+            throw fileError(error)
+        }
+    }
+
+    // MARK: Transactions and failures
+
+    /// Begins a transaction that changes at most `blocks` metadata blocks.
+    func begin(blocks: Int) async throws(FileError) -> Transaction {
+        do throws(StorageError) {
+            return try await journal.begin(blocks: blocks)
+        } catch {
+            throw fileError(.storage(error))
+        }
+    }
+
+    /// What an error of the store is to a program; damage and device errors are reported.
+    func fileError(_ error: StoreError) -> FileError {
+        switch error {
+        case .storage(let storage):
+            report(storage)
+            return .inputOutput
+        case .notFound: return .notFound
+        case .exists: return .exists
+        case .noSpace: return .noSpace
+        case .tooLong: return .nameTooLong
+        case .tooLarge: return .range
+        case .invalidName: return .invalid
+        case .stale: return .stale
+        }
+    }
+
+    /// What failed after the first change: memory and disk can no longer be trusted to agree (V4).
+    func failed(_ error: StoreError) -> FileError {
+        let answer = fileError(error)
+        withdraw("a change could not be completed: \(error)")
+        return answer
+    }
+
+    /// A line for the log about damage or a device that fails.
+    func report(_ error: StorageError) {
+        counters.storageErrors += 1
+        onReport?("\(error)")
+    }
+
+    /// Told of damage and device errors, one line each.
+    package var onReport: ((String) -> Void)? {
+        get { reporter }
+        set { reporter = newValue }
+    }
+    private var reporter: ((String) -> Void)?
+
+    /// Stops for good: nothing is written any more, everything fails.
+    package func withdraw(_ reason: String) {
+        guard !isWithdrawn else { return }
+        isWithdrawn = true
+        journal.stop()
+        onWithdraw?(reason)
+    }
+
+    // MARK: Times
+
+    /// Now, for a file.
+    var now: Timestamp { engine.clock.civilTime }
+
+    /// Marks a directory as changed (V3).
+    func touchDirectory(_ stored: StoredInode) {
+        let time = max(now, stored.record.modified.successor)
+        stored.record.modified = time
+        stored.record.changed = time
+    }
+
+    /// What `stat` shows of an inode that is held.
+    func attributes(_ inode: Inode, _ stored: StoredInode) -> FileAttributes {
+        let record = stored.record
+        return FileAttributes(
+            inode: inode.number, mode: record.mode, linkCount: record.linkCount,
+            user: record.user, group: record.group, device: record.device, size: record.size,
+            blocks: record.blockCount * UInt64(blockSize / 512), blockSize: UInt32(blockSize),
+            accessed: record.accessed, modified: record.modified, changed: record.changed,
+            born: record.born)
+    }
+}
+
+/// What has happened on a volume since it was mounted.
+package struct VolumeCounters: Sendable {
+    package var storageErrors: UInt64 = 0
+    package var demotions: UInt64 = 0
+    package var invalidatedInodes: UInt64 = 0
+    package var invalidatedNames: UInt64 = 0
+    package var repeatedInvalidations: UInt64 = 0
+    package var strayWritebacks: UInt64 = 0
+    package var orphansListed: UInt64 = 0
+    package var orphansFreed: UInt64 = 0
+    package var orphansLeft: UInt64 = 0
+    package var reclaimedInodes: UInt64 = 0
+}

@@ -1,0 +1,126 @@
+// Coming and going: what a mount does before it answers and after the last request, and the timers in between.
+
+import BlockIO
+import DiskFormat
+import Execution
+import FileStore
+import Journaling
+import LockCache
+package import Vocabulary
+
+extension MountedVolume {
+    /// Reads the root and takes the locks that every mount holds. The caller has replayed what had to be replayed.
+    ///
+    /// - Throws: what reading the root's inode meets.
+    package func start() async throws(FileError) {
+        try await locks.enter(barrierGlock, .shared)
+        locks.leave(barrierGlock, .shared)
+        let root = remember(superblock.root)
+        precondition(root.handle == .root, "the root is the kernel's inode 1")
+        root.lookups = 1
+        let stored = try await hold(root, .shared)
+        let isDirectory = stored.record.isDirectory
+        release(root, .shared)
+        guard isDirectory else { throw .notDirectory }
+        if !options.isReadOnly {
+            engine.spawn { [self] in await freeOrphans(of: slot) }
+            scheduleMaintenance()
+        }
+    }
+
+    /// Everything to the device, the journal clean, no lock in use. No request comes any more.
+    package func stop() async throws(FileError) {
+        isStopping = true
+        if options.isReadOnly || isWithdrawn { return }
+        do throws(StorageError) {
+            try await writeBackAll()
+            try await journal.close()
+        } catch {
+            throw fileError(.storage(error))
+        }
+    }
+
+    // MARK: Timers
+
+    private func scheduleMaintenance() {
+        let next = engine.clock.now.advanced(nanoseconds: options.commitInterval / 5 + 1)
+        engine.clock.schedule(
+            at: next, in: engine,
+            EngineBound { [weak self] in
+                guard let self, !isStopping, !isWithdrawn else { return }
+                engine.spawn { [self] in
+                    await writeBackOld()
+                    sweep()
+                }
+                scheduleMaintenance()
+            })
+    }
+
+    func sweepSoon() {
+        guard !isSweepScheduled else { return }
+        isSweepScheduled = true
+        engine.spawn { [self] in
+            isSweepScheduled = false
+            sweep()
+        }
+    }
+
+    /// Gives back the locks of inodes that nobody has referred to for the longest time, and forgets those that are gone.
+    func sweep() {
+        var kept: [Inode] = []
+        let excess = idleInodes.count - options.idleInodes
+        var index = 0
+        for inode in idleInodes {
+            defer { index += 1 }
+            guard !inode.isReferenced else {
+                inode.isIdleListed = false
+                continue
+            }
+            if canForget(inode) {
+                forget(inode)
+                continue
+            }
+            if inode.isFreed || index < excess {
+                locks.reclaim(inode.glock)
+                if let open = inode.openGlock { locks.reclaim(open) }
+            }
+            kept.append(inode)
+        }
+        idleInodes = kept
+    }
+
+    private func canForget(_ inode: Inode) -> Bool {
+        guard inode.glock.machine.isIdle, inode.glock.held == .null, inode.dirty == nil else {
+            return false
+        }
+        guard let open = inode.openGlock else { return true }
+        return open.machine.isIdle && open.held == .null
+    }
+
+    private func forget(_ inode: Inode) {
+        counters.reclaimedInodes += 1
+        locks.discard(inode.glock)
+        if let open = inode.openGlock { locks.discard(open) }
+        inode.isIdleListed = false
+        inodes.remove(inode)
+    }
+
+    // MARK: Recovery
+
+    /// What another slot's descriptor says.
+    func readDescriptor(_ slot: SlotIndex) async throws(FileError) -> SlotDescriptor {
+        let buffer = AlignedBuffer(byteCount: blockSize)
+        let address = superblock.slotDescriptor(slot)
+        do throws(DeviceError) {
+            try await device.read(buffer.bytes, at: superblock.byteOffset(address))
+        } catch {
+            throw fileError(.storage(.device(error)))
+        }
+        do throws(FormatError) {
+            return try SlotDescriptor(
+                verifying: buffer.readOnly, at: address, in: superblock)
+        } catch {
+            throw fileError(.storage(.format(error)))
+        }
+    }
+}

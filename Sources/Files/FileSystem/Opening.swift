@@ -1,0 +1,136 @@
+// Opening and closing. While a process of this node has an inode open, the node is inside the inode's open lock in PR:
+// whoever deletes the last name of the inode frees it only under that lock in EX (Orphans.swift).
+
+import BlockIO
+import DiskFormat
+import Execution
+import FileStore
+import Journaling
+import LockCache
+package import Vocabulary
+
+extension MountedVolume {
+    package func open(
+        _ node: NodeHandle, _ intent: OpenIntent, _ interruption: Interruption?
+    ) async throws(FileError) -> OpenReply {
+        if intent.writes { try checkWritable() }
+        return try await openInode(try inode(node), intent, interruption)
+    }
+
+    func openInode(
+        _ inode: Inode, _ intent: OpenIntent, _ interruption: Interruption?
+    ) async throws(FileError) -> OpenReply {
+        let reply = try await openExisting(inode, intent, interruption)
+        if intent.truncates {
+            do throws(FileError) {
+                var change = AttributeChange()
+                change.size = 0
+                _ = try await changeAttributes(inode, change, interruption)
+            } catch {
+                await release(inode.handle, reply.handle)
+                throw error
+            }
+        }
+        if intent.reads && intent.writes && !reply.isDirect {
+            await makeFillsExclusive(inode)
+        }
+        return reply
+    }
+
+    private func openExisting(
+        _ inode: Inode, _ intent: OpenIntent, _ interruption: Interruption?
+    ) async throws(FileError) -> OpenReply {
+        // The inode's lock keeps it from being freed until the open lock does.
+        let stored = try await hold(inode, .shared, interruption)
+        defer { release(inode, .shared) }
+        if stored.record.isDirectory, intent.writes { throw .isDirectory }
+        // An orphan lives on for those who have it open; nobody else gets in (Orphans.swift).
+        if stored.record.linkCount == 0, inode.opens == 0 { throw .notFound }
+        return try await openHeld(inode, intent, isFresh: false, interruption)
+    }
+
+    /// Opens an inode whose glock the caller is inside of.
+    func openHeld(
+        _ inode: Inode, _ intent: OpenIntent, isFresh: Bool, _ interruption: Interruption?
+    ) async throws(FileError) -> OpenReply {
+        try await enterOpenLock(inode, isFresh, interruption)
+        // Appends go past the page cache, whose idea of the end of the file may be old (rule F7).
+        let isDirect = intent.appends && intent.writes
+        if intent.writes { inode.writableOpens += 1 }
+        if intent.reads && intent.writes { inode.readWriteOpens += 1 }
+        let file = OpenFile(inode: inode, intent: intent, isDirect: isDirect)
+        return OpenReply(
+            handle: openFiles.insert(file), keepsCache: !isDirect, isDirect: isDirect)
+    }
+
+    /// Counts an open; the first one enters the open lock.
+    private func enterOpenLock(
+        _ inode: Inode, _ isFresh: Bool, _ interruption: Interruption?
+    ) async throws(FileError) {
+        await inode.opening.enter()
+        defer { inode.opening.leave() }
+        if !inode.isInsideOpenLock {
+            try await locks.enter(
+                openGlock(of: inode, isFresh: isFresh), .shared, interruption)
+            inode.isInsideOpenLock = true
+        }
+        inode.opens += 1
+    }
+
+    /// The open lock of an inode.
+    func openGlock(of inode: Inode, isFresh: Bool = false) -> Glock {
+        if let glock = inode.openGlock { return glock }
+        let glock = locks.make(
+            .open(inode.number), owner: inode, flags: isFresh ? .freshName : [])
+        inode.openGlock = glock
+        return glock
+    }
+
+    /// From the first read-write open on, page-cache fills take EX; pages that were filled under PR must go (rule M1).
+    private func makeFillsExclusive(_ inode: Inode) async {
+        guard inode.readWriteOpens == 1, inode.kernelMayCache, inode.glock.held != .exclusive,
+            let kernel
+        else { return }
+        await kernel.invalidateInode(inode.handle, data: (0, nil))
+    }
+
+    package func flush(_ node: NodeHandle, _ handle: OpenHandle) async throws(FileError) {
+        // Nothing is written at close: what must be durable is synchronised. An earlier failure is reported here.
+        try checkUsable()
+    }
+
+    package func release(_ node: NodeHandle, _ handle: OpenHandle) async {
+        guard let file = openFiles.remove(handle) else { return }
+        let inode = file.inode
+        inode.opens -= 1
+        if file.intent.writes {
+            inode.writableOpens -= 1
+            if inode.writableOpens == 0 { inode.wasInvalidatedWhileWritable = false }
+        }
+        if file.intent.reads && file.intent.writes { inode.readWriteOpens -= 1 }
+        if inode.opens == 0, inode.isInsideOpenLock, let glock = inode.openGlock {
+            inode.isInsideOpenLock = false
+            locks.leave(glock, .shared)
+        }
+        if file.intent.reads && !file.intent.writes { await noteAccess(inode) }
+        unrefer(inode)
+    }
+
+    /// The time of last access, relatime: when it is a day old or older than the last change, and only if this node holds
+    /// the inode exclusively anyway.
+    private func noteAccess(_ inode: Inode) async {
+        guard options.accessTime == .relative, !options.isReadOnly, !isWithdrawn,
+            inode.glock.held == .exclusive, let stored = holdIfCached(inode, .exclusive)
+        else { return }
+        defer { release(inode, .exclusive) }
+        let record = stored.record
+        let isOld = now.seconds - record.accessed.seconds > 24 * 3600
+        guard isOld || record.accessed <= record.modified || record.accessed <= record.changed,
+            let transaction = journal.beginIfPossible(blocks: 1)
+        else { return }
+        defer { transaction.end() }
+        stored.record.accessed = now
+        stored.store(in: transaction)
+        inode.lastSequence = transaction.sequence
+    }
+}

@@ -1,0 +1,186 @@
+// Inodes that are deleted but still there: somebody, on some node, has them open, or they are too big to free in the
+// transaction that deletes them. An orphan has link count 0, the orphan flag, and an entry in the orphan directory of the
+// slot whose node deleted it, so that it is freed even if everybody dies.
+//
+// Who frees it? The node that deleted it waits for the inode's open lock in EX, holding nothing else: it is granted when the
+// last process on the last node has closed the inode. After a death, and at mount, a node does the same for what it finds
+// in its own slot's orphan directory, the coordinator also for slots that nobody is in. Two may wait for one inode: the
+// inode's lock in EX and the orphan flag decide, the second finds the inode gone.
+//
+// Here the open lock comes before the inode's, against the lock order (L1). It cannot lock up: who holds the inode's lock
+// asks for the open lock either without queueing or to open the inode, and an orphan is not opened anew.
+
+import BlockIO
+import DiskFormat
+import Execution
+import FileStore
+import Journaling
+import LockCache
+package import Vocabulary
+
+extension MountedVolume {
+    /// An orphan directory that is held, with the place of a new name found.
+    struct OrphanEnlisting {
+        let held: Held
+        let insertion: DirectoryInsertion
+        let name: [UInt8]
+    }
+
+    /// The name of an inode in an orphan directory.
+    static func orphanName(_ number: InodeNumber) -> [UInt8] {
+        Array(
+            (String(number.address.rawValue, radix: 16) + "."
+                + String(number.generation, radix: 16)).utf8)
+    }
+
+    /// Holds this node's orphan directory for a new entry.
+    func holdOrphanDirectory(
+        for number: InodeNumber
+    ) async throws(FileError) -> OrphanEnlisting {
+        let inode = remember(orphanDirectory)
+        let stored = try await hold(inode, .exclusive)
+        let name = Self.orphanName(number)
+        do throws(StoreError) {
+            let insertion = try await prepare(name, stored)
+            return OrphanEnlisting(
+                held: Held(inode: inode, stored: stored), insertion: insertion, name: name)
+        } catch {
+            release(inode, .exclusive)
+            throw fileError(error)
+        }
+    }
+
+    private func prepare(
+        _ name: [UInt8], _ stored: StoredInode
+    ) async throws(StoreError) -> DirectoryInsertion {
+        let bytes = NameBuffer(name)
+        return try await Directory(store, stored).prepareInsertion(bytes.bytes)
+    }
+
+    /// Puts an inode on the list, in the transaction that takes its last name.
+    func enlist(
+        _ child: Held, _ orphans: OrphanEnlisting, _ allocator: Allocator
+    ) throws(StoreError) {
+        let name = NameBuffer(orphans.name)
+        try Directory(store, orphans.held.stored).insert(
+            orphans.insertion, name.bytes, target: child.inode.number,
+            type: UInt8(child.stored.record.typeBits >> 12), with: allocator)
+        touchDirectory(orphans.held.stored)
+        orphans.held.stored.store(in: allocator.transaction)
+        child.stored.record.flags.insert(.orphan)
+        child.stored.record.orphanSlot = slot
+        counters.orphansListed += 1
+    }
+
+    /// Frees an orphan as soon as nobody has it open on any node; does nothing for other inodes.
+    func freeOrphanWhenClosed(_ inode: Inode) async {
+        guard !inode.isFreed, !isWithdrawn, !options.isReadOnly else { return }
+        do throws(FileError) {
+            let openLock = openGlock(of: inode)
+            try await locks.enter(openLock, .exclusive)
+            defer { locks.leave(openLock, .exclusive) }
+            let stored = try await hold(inode, .exclusive)
+            defer { release(inode, .exclusive) }
+            if stored.record.flags.contains(.orphan), stored.record.linkCount == 0 {
+                try await freeOrphan(Held(inode: inode, stored: stored))
+            }
+        } catch {
+            // Gone already, or the node is going down: the list on disk remembers.
+            if error != .stale { counters.orphansLeft += 1 }
+        }
+        unrefer(inode)
+    }
+
+    private func freeOrphan(_ child: Held) async throws(FileError) {
+        await child.inode.dirty?.discard(from: 0)
+        try await freeBlocks(child.inode, child.stored, from: 0)
+        try await freeAttributes(child)
+        guard let home = superblock.group(of: child.inode.number.address) else { return }
+        let listInode = try await orphanDirectory(of: child.stored.record.orphanSlot)
+        let listStored = try await hold(listInode, .exclusive)
+        defer { release(listInode, .exclusive) }
+        let name = NameBuffer(Self.orphanName(child.inode.number))
+        let list = Directory(store, listStored)
+        let removal: DirectoryRemoval
+        do throws(StoreError) {
+            removal = try await list.prepareRemoval(name.bytes)
+        } catch {
+            throw fileError(error)
+        }
+        let cost = removal.cost + FileStore.freeInodeCost
+        let held = try await holdGroups(removal.groups + [home], metadata: cost.newBlocks)
+        defer { for group in held { groups.release(group, self) } }
+        let transaction = try await begin(blocks: cost.modifiedBlocks + held.count + 1)
+        defer { transaction.end() }
+        let allocator = Allocator(store: store, groups: held, transaction: transaction)
+        defer { allocator.end() }
+        guard allocator.reserve(metadata: cost.newBlocks) else { throw .noSpace }
+        do throws(StoreError) {
+            try list.remove(removal, with: allocator)
+            touchDirectory(listStored)
+            listStored.store(in: transaction)
+            try store.freeInode(child.stored, with: allocator)
+        } catch {
+            throw failed(error)
+        }
+        forgetFreed(child.inode)
+        counters.orphansFreed += 1
+    }
+
+    private func freeAttributes(_ child: Held) async throws(FileError) {
+        let attributes = ExtendedAttributes(store, child.stored)
+        if attributes.isEmpty { return }
+        let update: AttributeUpdate
+        do throws(StoreError) {
+            update = try await attributes.prepareRemoveAll()
+        } catch {
+            throw fileError(error)
+        }
+        try await apply(update, to: child)
+    }
+
+    /// The orphan directory of a slot.
+    private func orphanDirectory(of slot: SlotIndex) async throws(FileError) -> Inode {
+        if slot == self.slot { return remember(orphanDirectory) }
+        return remember(try await readDescriptor(slot).orphanDirectory)
+    }
+
+    /// Looks through the orphan directory of a slot and frees what nobody has open.
+    package func freeOrphans(of slot: SlotIndex) async {
+        guard !options.isReadOnly else { return }
+        var found: [InodeNumber] = []
+        do throws(FileError) {
+            let list = try await orphanDirectory(of: slot)
+            let stored = try await hold(list, .shared)
+            defer { release(list, .shared) }
+            do throws(StoreError) {
+                try await Directory(store, stored).enumerate(after: 0) { record, _ in
+                    found.append(record.inode)
+                    return true
+                }
+            } catch {
+                throw fileError(error)
+            }
+        } catch {
+            return
+        }
+        for number in found where !isStopping {
+            let inode = remember(number)
+            engine.spawn { [self] in await freeOrphanWhenClosed(inode) }
+        }
+    }
+}
+
+/// The bytes of a name, valid as long as the object lives.
+final class NameBuffer {
+    let bytes: UnsafeRawBufferPointer
+    private let memory: UnsafeMutableRawBufferPointer
+
+    init(_ name: [UInt8]) {
+        memory = .allocate(byteCount: max(name.count, 1), alignment: 1)
+        for (index, byte) in name.enumerated() { memory[index] = byte }
+        bytes = UnsafeRawBufferPointer(rebasing: memory[..<name.count])
+    }
+
+    deinit { memory.deallocate() }
+}

@@ -1,0 +1,79 @@
+// Making changes durable: fsync, sync, and the timers that keep them from growing old.
+
+import BlockIO
+import DiskFormat
+import Execution
+import FileStore
+import Journaling
+import LockCache
+package import Vocabulary
+
+extension MountedVolume {
+    package func synchronize(
+        _ node: NodeHandle, _ handle: OpenHandle?, dataOnly: Bool
+    ) async throws(FileError) {
+        let inode = try inode(node)
+        try checkUsable()
+        if options.isReadOnly { return }
+        // No lock is needed: what this node has changed and not written is found here; what another node has changed it
+        // has written before this node's lock was given, or still has to synchronise itself.
+        var wroteData = false
+        do throws(StorageError) {
+            if let dirty = inode.dirty {
+                try await dirty.writeBack()
+                wroteData = dirty.takeUnflushed()
+            }
+            if inode.lastSequence > 0, !journal.isDurable(inode.lastSequence) {
+                try await journal.commit(through: inode.lastSequence)
+            } else if wroteData {
+                try await flushDevice()
+            }
+        } catch {
+            throw fileError(.storage(error))
+        }
+    }
+
+    private func flushDevice() async throws(StorageError) {
+        do throws(DeviceError) {
+            try await device.flush()
+        } catch {
+            throw .device(error)
+        }
+    }
+
+    package func synchronizeAll() async throws(FileError) {
+        try checkUsable()
+        if options.isReadOnly { return }
+        do throws(StorageError) {
+            try await writeBackAll()
+            try await journal.commit()
+            try await flushDevice()
+        } catch {
+            throw fileError(.storage(error))
+        }
+    }
+
+    /// Writes all dirty data of all files.
+    func writeBackAll() async throws(StorageError) {
+        var dirty: [DirtyData] = []
+        inodes.forEach { inode in
+            if let data = inode.dirty, !data.isEmpty { dirty.append(data) }
+        }
+        // All begin before any is waited for: the device works on many at once.
+        for data in dirty { data.startWriteBack() }
+        for data in dirty { try await data.writeBack() }
+    }
+
+    /// Writes what has been dirty for longer than the commit interval. Called by a timer.
+    func writeBackOld() async {
+        let age = options.commitInterval
+        let nowTick = engine.clock.now.rawValue
+        var old: [DirtyData] = []
+        inodes.forEach { inode in
+            if let data = inode.dirty, let since = data.since, nowTick &- since.rawValue >= age {
+                old.append(data)
+            }
+        }
+        for data in old { data.startWriteBack() }
+    }
+}

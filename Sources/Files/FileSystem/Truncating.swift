@@ -1,0 +1,117 @@
+// Changing the size of a file. Making it shorter frees blocks in steps, each a transaction of its own, from the end
+// backwards; each step stores the size that it has reached, so that after a crash the file is longer than asked but whole.
+
+import BlockIO
+import DiskFormat
+import Execution
+import FileStore
+import Journaling
+import LockCache
+import Vocabulary
+
+extension MountedVolume {
+    /// Makes a regular file, held exclusively, `size` bytes long.
+    func resize(
+        _ inode: Inode, _ stored: StoredInode, to size: UInt64
+    ) async throws(FileError) {
+        if size == stored.record.size { return }
+        if stored.record.layout == .inlineData {
+            if size <= UInt64(stored.inlineCapacity) {
+                let transaction = try await begin(blocks: 1)
+                defer { transaction.end() }
+                stored.resizeInline(to: size, in: transaction)
+                inode.lastSequence = transaction.sequence
+                return
+            }
+            try await leaveBody(inode, stored)
+        }
+        if size < stored.record.size {
+            try await zeroTail(inode, stored, from: size)
+            try await freeBlocks(inode, stored, from: size)
+        }
+        let transaction = try await begin(blocks: 1)
+        defer { transaction.end() }
+        stored.record.size = size
+        if let dirty = inode.dirty, !dirty.isEmpty { transaction.order(dirty) }
+        stored.store(in: transaction)
+        inode.lastSequence = transaction.sequence
+    }
+
+    /// Zeroes what lies behind the new end in its block (D4).
+    private func zeroTail(
+        _ inode: Inode, _ stored: StoredInode, from size: UInt64
+    ) async throws(FileError) {
+        let unit = UInt64(blockSize)
+        guard size % unit != 0 else { return }
+        let block = size / unit
+        let found: ExtentLookup
+        do throws(StoreError) {
+            found = try await ExtentMap(store, stored).lookup(block)
+        } catch {
+            throw fileError(error)
+        }
+        guard case .extent(let extent) = found, !extent.isUnwritten else { return }
+        try await bringIn(inode, block, extent.physical + (block - extent.logical))
+        inode.dirty?.zero(size..<(block + 1) * unit)
+    }
+
+    /// Frees all blocks behind `size`, step by step.
+    func freeBlocks(
+        _ inode: Inode, _ stored: StoredInode, from size: UInt64
+    ) async throws(FileError) {
+        guard stored.record.layout == .extents else { return }
+        let unit = UInt64(blockSize)
+        let first = (size + unit - 1) / unit
+        let map = ExtentMap(store, stored)
+        while true {
+            let step: ExtentRemoval
+            do throws(StoreError) {
+                guard let next = try await map.nextRemoval(from: first) else { return }
+                step = next
+            } catch {
+                throw fileError(error)
+            }
+            await inode.dirty?.discard(from: step.firstLogical)
+            let held = try await holdGroups(step.groups, metadata: step.cost.newBlocks)
+            defer { for group in held { groups.release(group, self) } }
+            let transaction = try await begin(
+                blocks: step.cost.modifiedBlocks + held.count + 1)
+            defer { transaction.end() }
+            let allocator = Allocator(store: store, groups: held, transaction: transaction)
+            defer { allocator.end() }
+            guard allocator.reserve(metadata: step.cost.newBlocks) else { throw .noSpace }
+            stored.record.size = min(
+                stored.record.size, max(size, step.firstLogical * unit))
+            do throws(StoreError) {
+                try map.remove(step, with: allocator)
+            } catch {
+                throw failed(error)
+            }
+            stored.store(in: transaction)
+            inode.lastSequence = transaction.sequence
+        }
+    }
+
+    /// Holds the groups that a change touches and, if it needs new metadata blocks, groups that have them; ascending.
+    func holdGroups(
+        _ needed: [UInt32], metadata: Int, _ interruption: Interruption? = nil
+    ) async throws(FileError) -> [ResourceGroup] {
+        if needed.isEmpty {
+            if metadata == 0 { return [] }
+            return [
+                try await groups.holdWithRoom(metadata: metadata, data: 0, self, interruption)
+            ]
+        }
+        var wanted = needed
+        while true {
+            let held = try await groups.hold(all: wanted, self, interruption)
+            if held.reduce(0, { $0 + Int($1.freeForMetadata) }) >= metadata { return held }
+            for group in held { groups.release(group, self) }
+            // Found first, then taken in order with the others; it may have filled up in between.
+            let roomy = try await groups.holdWithRoom(
+                metadata: metadata, data: 0, self, interruption)
+            groups.release(roomy, self)
+            wanted = needed + [roomy.index]
+        }
+    }
+}

@@ -1,0 +1,316 @@
+// Writing file data: blocks are found or allocated at once, the bytes stay in memory (DirtyData) and reach the device
+// before the transaction that points to them commits ("ordered"), at fsync, when they are old, when there are too
+// many, or when another node wants the file.
+
+import BlockIO
+import DiskFormat
+import Execution
+import FileStore
+import Journaling
+import LockCache
+package import Vocabulary
+
+extension MountedVolume {
+    /// No file is longer: offsets are signed 64-bit numbers.
+    static let largestFile = UInt64(Int64.max)
+
+    package func write(
+        _ node: NodeHandle, _ handle: OpenHandle, at offset: UInt64,
+        from buffer: UnsafeRawBufferPointer, _ flags: WriteFlags, _ interruption: Interruption?
+    ) async throws(FileError) -> Int {
+        try checkWritable()
+        let inode = try inode(node)
+        guard let file = openFiles[handle], file.inode === inode, file.intent.writes else {
+            throw .badHandle
+        }
+        guard buffer.count > 0 else { return 0 }
+        guard offset <= Self.largestFile - UInt64(buffer.count) else { throw .tooLarge }
+        if !flags.isWriteback { await dirtyAccount.waitForRoom() }
+        let invalidations = inode.invalidations
+        let (start, count) = try await writeLocked(inode, offset, buffer, flags, interruption)
+        guard count > 0, !flags.isWriteback else { return buffer.count }
+        let isContended = inode.invalidations != invalidations || inode.wasInvalidatedWhileWritable
+        if !flags.isDirect, isContended || start != offset {
+            await invalidateBriefly(inode, offset..<offset + UInt64(count))
+        }
+        if start != offset, inode.kernelMayCache {
+            await invalidateBriefly(inode, start..<start + UInt64(count))
+        }
+        return count
+    }
+
+    /// Takes the lock and writes; returns where and how much.
+    private func writeLocked(
+        _ inode: Inode, _ offset: UInt64, _ buffer: UnsafeRawBufferPointer, _ flags: WriteFlags,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> (start: UInt64, count: Int) {
+        let end = offset + UInt64(buffer.count)
+        let stored = try await holdForWrite(inode, end, flags, interruption)
+        defer { release(inode, .exclusive) }
+        guard stored.record.isRegular else { throw .invalid }
+        var bytes = buffer
+        var start = offset
+        if flags.isWriteback {
+            // A mapping does not make a file longer (rule F8).
+            guard offset < stored.record.size else { return (offset, 0) }
+            let rest = stored.record.size - offset
+            if UInt64(bytes.count) > rest {
+                bytes = UnsafeRawBufferPointer(rebasing: bytes[..<Int(rest)])
+            }
+        } else if flags.appends {
+            start = stored.record.size
+            guard start <= Self.largestFile - UInt64(bytes.count) else { throw .tooLarge }
+        }
+        if flags.dropsPrivileges { dropPrivileges(stored) }
+        return (start, try await writeHeld(inode, stored, at: start, bytes))
+    }
+
+    /// Holds for a write; while it waits, a cached write is parked: the kernel may have locked its last page (rule F3).
+    private func holdForWrite(
+        _ inode: Inode, _ end: UInt64, _ flags: WriteFlags, _ interruption: Interruption?
+    ) async throws(FileError) -> StoredInode {
+        if let stored = holdIfCached(inode, .exclusive) { return stored }
+        if flags.isWriteback, inode.glock.held != .exclusive { counters.strayWritebacks += 1 }
+        guard !flags.isWriteback, !flags.isDirect, end % 4096 != 0 else {
+            return try await hold(inode, .exclusive, interruption, isUrgent: true)
+        }
+        let ticket = nextParkTicket
+        nextParkTicket += 1
+        inode.parkedWrites.append((ticket, end / 4096 * 4096))
+        inode.whenParked?()
+        defer { inode.parkedWrites.removeAll { $0.ticket == ticket } }
+        return try await hold(inode, .exclusive, interruption, isUrgent: true)
+    }
+
+    /// Set-user-id and, of executables, set-group-id go when somebody writes.
+    func dropPrivileges(_ stored: StoredInode) {
+        stored.record.mode &= ~0o4000
+        if stored.record.mode & 0o010 != 0 { stored.record.mode &= ~0o2000 }
+    }
+
+    // MARK: Held
+
+    /// Writes bytes to a regular file that is held exclusively. Returns how many, fewer only when the volume is full.
+    ///
+    /// - Throws: `noSpace` when not one byte could be written.
+    func writeHeld(
+        _ inode: Inode, _ stored: StoredInode, at start: UInt64, _ bytes: UnsafeRawBufferPointer
+    ) async throws(FileError) -> Int {
+        let end = start + UInt64(bytes.count)
+        if stored.record.layout == .inlineData {
+            if max(end, stored.record.size) <= UInt64(stored.inlineCapacity) {
+                try await writeInline(inode, stored, at: start, bytes)
+                return bytes.count
+            }
+            try await leaveBody(inode, stored)
+        }
+        var done = 0
+        do throws(FileError) {
+            while done < bytes.count {
+                let rest = UnsafeRawBufferPointer(rebasing: bytes[done...])
+                done += try await writePiece(inode, stored, at: start + UInt64(done), rest)
+            }
+        } catch .noSpace where done > 0 {
+            return done
+        }
+        if let dirty = inode.dirty, dirty.byteCount >= Self.writeBehind { dirty.startWriteBack() }
+        return bytes.count
+    }
+
+    /// Dirty bytes of one file above which they begin to move to the device.
+    static let writeBehind = 4 << 20
+
+    private func writeInline(
+        _ inode: Inode, _ stored: StoredInode, at start: UInt64, _ bytes: UnsafeRawBufferPointer
+    ) async throws(FileError) {
+        let transaction = try await begin(blocks: 1)
+        defer { transaction.end() }
+        stored.writeInline(bytes, at: start, in: transaction)
+        finishWrite(inode, stored, end: start + UInt64(bytes.count), transaction)
+    }
+
+    /// Size, times and the inode's block, at the end of each change of data.
+    private func finishWrite(
+        _ inode: Inode, _ stored: StoredInode, end: UInt64, _ transaction: Transaction
+    ) {
+        stored.record.size = max(stored.record.size, end)
+        let time = now
+        stored.record.modified = time
+        stored.record.changed = time
+        stored.store(in: transaction)
+        inode.lastSequence = transaction.sequence
+    }
+
+    /// Inline data moves into a block of its own, because the file outgrows the inode.
+    func leaveBody(_ inode: Inode, _ stored: StoredInode) async throws(FileError) {
+        let length = Int(stored.record.size)
+        if length == 0 {
+            let transaction = try await begin(blocks: 1)
+            defer { transaction.end() }
+            _ = stored.convertInlineDataToExtents(in: transaction)
+            inode.lastSequence = transaction.sequence
+            return
+        }
+        let cost = ExtentMap(store, stored).insertionCost()
+        let group = try await groups.holdWithRoom(
+            metadata: cost.newBlocks, data: 1, near: inode.number.address, self)
+        defer { groups.release(group, self) }
+        let transaction = try await begin(blocks: cost.modifiedBlocks + 2)
+        defer { transaction.end() }
+        let allocator = Allocator(store: store, groups: [group], transaction: transaction)
+        defer { allocator.end() }
+        guard allocator.reserve(metadata: cost.newBlocks),
+            let run = allocator.takeData(near: inode.number.address, wanted: 1)
+        else { throw .noSpace }
+        let old = stored.convertInlineDataToExtents(in: transaction)
+        do throws(StoreError) {
+            try await ExtentMap(store, stored).insert(
+                Extent(logical: 0, physical: run.start, length: 1), with: allocator)
+        } catch {
+            throw failed(error)
+        }
+        old.withUnsafeBytes {
+            inode.dirtyData().write($0, at: 0, logical: 0, physical: run.start)
+        }
+        stored.store(in: transaction)
+        transaction.order(inode.dirtyData())
+        inode.lastSequence = transaction.sequence
+    }
+
+    /// Writes the front of `bytes`, as far as one extent or one allocation reaches.
+    private func writePiece(
+        _ inode: Inode, _ stored: StoredInode, at start: UInt64, _ bytes: UnsafeRawBufferPointer
+    ) async throws(FileError) -> Int {
+        let map = ExtentMap(store, stored)
+        let block = start / UInt64(blockSize)
+        let found: ExtentLookup
+        if let cached = map.lookupIfCached(block) {
+            found = cached
+        } else {
+            do throws(StoreError) {
+                found = try await map.lookup(block)
+            } catch {
+                throw fileError(error)
+            }
+        }
+        switch found {
+        case .extent(let extent):
+            return try await overwrite(inode, stored, extent, at: start, bytes)
+        case .hole(let until):
+            return try await fillHole(inode, stored, until: until, at: start, bytes)
+        }
+    }
+
+    private func overwrite(
+        _ inode: Inode, _ stored: StoredInode, _ extent: Extent, at start: UInt64,
+        _ bytes: UnsafeRawBufferPointer
+    ) async throws(FileError) -> Int {
+        let size = UInt64(blockSize)
+        let end = min(start + UInt64(bytes.count), extent.logicalEnd * size)
+        let piece = UnsafeRawBufferPointer(rebasing: bytes[..<Int(end - start)])
+        let block = start / size
+        let physical = extent.physical + (block - extent.logical)
+        let lastBlock = (end - 1) / size
+        if !extent.isUnwritten {
+            if start % size != 0 || (end < (block + 1) * size && end < stored.record.size) {
+                try await bringIn(inode, block, physical)
+            }
+            if lastBlock != block, end % size != 0, end < stored.record.size {
+                try await bringIn(inode, lastBlock, physical + (lastBlock - block))
+            }
+        }
+        let map = ExtentMap(store, stored)
+        let cost =
+            extent.isUnwritten
+            ? map.insertionCost() : OperationCost(newBlocks: 0, modifiedBlocks: 1)
+        let group =
+            cost.newBlocks > 0
+            ? try await groups.holdWithRoom(metadata: cost.newBlocks, data: 0, self) : nil
+        defer { if let group { groups.release(group, self) } }
+        let transaction = try await begin(blocks: cost.modifiedBlocks + 2)
+        defer { transaction.end() }
+        let allocator = Allocator(
+            store: store, groups: group.map { [$0] } ?? [], transaction: transaction)
+        defer { allocator.end() }
+        guard allocator.reserve(metadata: cost.newBlocks) else { throw .noSpace }
+        if extent.isUnwritten {
+            do throws(StoreError) {
+                try await map.markWritten(
+                    block, length: UInt32(lastBlock - block + 1), with: allocator)
+            } catch {
+                throw failed(error)
+            }
+        }
+        inode.dirtyData().write(piece, at: start, logical: block, physical: physical)
+        if extent.isUnwritten || end > stored.record.size { transaction.order(inode.dirtyData()) }
+        finishWrite(inode, stored, end: end, transaction)
+        return piece.count
+    }
+
+    /// Has a block that will be changed in part among the dirty data, with what it holds now.
+    func bringIn(
+        _ inode: Inode, _ block: UInt64, _ physical: BlockAddress
+    ) async throws(FileError) {
+        let dirty = inode.dirtyData()
+        if dirty.contains(block) { return }
+        let buffer = AlignedBuffer(byteCount: blockSize)
+        do throws(DeviceError) {
+            try await device.read(buffer.bytes, at: physical.rawValue * UInt64(blockSize))
+        } catch {
+            throw fileError(.storage(.device(error)))
+        }
+        dirty.write(
+            buffer.readOnly, at: block * UInt64(blockSize), logical: block, physical: physical)
+    }
+
+    private func fillHole(
+        _ inode: Inode, _ stored: StoredInode, until: UInt64, at start: UInt64,
+        _ bytes: UnsafeRawBufferPointer
+    ) async throws(FileError) -> Int {
+        let size = UInt64(blockSize)
+        let block = start / size
+        let lastBlock = (start + UInt64(bytes.count) - 1) / size
+        let wanted = UInt32(clamping: min(lastBlock + 1, until) - block)
+        let map = ExtentMap(store, stored)
+        let cost = map.insertionCost()
+        let goal = try await self.goal(inode, map, before: block)
+        let group = try await groups.holdWithRoom(
+            metadata: cost.newBlocks, data: 1, near: goal, self)
+        defer { groups.release(group, self) }
+        let transaction = try await begin(blocks: cost.modifiedBlocks + 2)
+        defer { transaction.end() }
+        let allocator = Allocator(store: store, groups: [group], transaction: transaction)
+        defer { allocator.end() }
+        guard allocator.reserve(metadata: cost.newBlocks),
+            let run = allocator.takeData(near: goal, wanted: wanted)
+        else { throw .noSpace }
+        do throws(StoreError) {
+            try await map.insert(
+                Extent(logical: block, physical: run.start, length: run.length),
+                with: allocator)
+        } catch {
+            throw failed(error)
+        }
+        let end = min(start + UInt64(bytes.count), (block + UInt64(run.length)) * size)
+        let piece = UnsafeRawBufferPointer(rebasing: bytes[..<Int(end - start)])
+        inode.dirtyData().write(piece, at: start, logical: block, physical: run.start)
+        transaction.order(inode.dirtyData())
+        finishWrite(inode, stored, end: end, transaction)
+        return piece.count
+    }
+
+    /// Where the block before `block` ends on the device, so that a growing file stays in one piece.
+    private func goal(
+        _ inode: Inode, _ map: ExtentMap, before block: UInt64
+    ) async throws(FileError) -> BlockAddress {
+        guard block > 0 else { return inode.number.address + 1 }
+        do throws(StoreError) {
+            guard case .extent(let extent) = try await map.lookup(block - 1) else {
+                return inode.number.address + 1
+            }
+            return extent.physical + UInt64(extent.length)
+        } catch {
+            throw fileError(error)
+        }
+    }
+}
