@@ -55,7 +55,9 @@ import Testing
     }
 
     @Test func ownNamesAreNotBanned() {
-        let text = source("func sleep(until a: Int) {}\nengine.sleep(until: 3)\nMyTask { }")
+        let text = source(
+            "func sleep(until a: Int) {}\nengine.sleep(until: 3)\nMyTask { }\nlet a = try !b\nawait sleep(until: 3)"
+        )
         #expect(TextRules.checkBans(text, grade: .closed).isEmpty)
         #expect(TextRules.checkBans(source("ContinuousClock().now"), grade: .shell).isEmpty)
         #expect(TextRules.checkBans(source("try! f()"), grade: .shell).count == 1)
@@ -176,6 +178,7 @@ import Testing
             for x in d.values { f() }
             for x in a.keys.sorted() { f() }
             for x in b.sorted() { f() }
+            func g(_ a: [Int]) { for x in a { f() } }
             """
         )
         #expect(DeclarationRules.checkUnorderedIteration(text).map(\.line) == [5, 6, 8, 9])

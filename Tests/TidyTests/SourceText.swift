@@ -11,6 +11,8 @@ struct Token: Hashable, Sendable {
     let text: String
     /// Counted from 1.
     let line: Int
+    /// Whether white space or the start of the file stands before it.
+    let isApart: Bool
 }
 
 /// A file cut into tokens.
@@ -38,6 +40,8 @@ struct SourceText: Sendable {
         return (0...(tokens.count - pattern.count)).filter { start in
             pattern.indices.allSatisfy {
                 tokens[start + $0].text == pattern[$0] && tokens[start + $0].kind != .string
+                    // "try !a" is not "try!".
+                    && !(pattern[$0] == "!" && tokens[start + $0].isApart)
             }
         }
     }
@@ -139,7 +143,8 @@ private struct Scanner {
 
     private mutating func add(_ kind: Token.Kind, from start: Int, to end: Int, line: Int) {
         let text = String(decoding: bytes[start..<end], as: UTF8.self)
-        tokens.append(Token(kind: kind, text: text, line: line))
+        let isApart = start == 0 || bytes[start - 1] <= 32
+        tokens.append(Token(kind: kind, text: text, line: line, isApart: isApart))
     }
 
     private mutating func takeWord() {

@@ -49,7 +49,7 @@ enum TextRules {
     private static func isOwn(_ ban: [String], at index: Int, in file: SourceText) -> Bool {
         guard ban.first != ".", index > 0 else { return false }
         let before = file.tokens[index - 1].text
-        return before == "." || before == "func"
+        return before == "." || before == "func" || (before == "await" && ban == ["sleep", "("])
     }
 
     /// A file that is too long.
@@ -154,7 +154,8 @@ enum DeclarationRules {
     static let wellKnown: Set<String> = [
         "description", "debugDescription", "hash", "next", "rawValue", "allCases", "id", "encode",
         "startIndex", "endIndex", "makeIterator", "unownedExecutor", "checkIsolated", "enqueue",
-        "asUnownedSerialExecutor", "isSameExclusiveExecutionContext", "configuration", "run",
+        "asUnownedSerialExecutor", "asUnownedTaskExecutor", "isIsolatingCurrentContext",
+        "isSameExclusiveExecutionContext", "configuration", "run",
         "validate", "count", "isEmpty", "init",
     ]
 
@@ -260,29 +261,27 @@ enum DeclarationRules {
     /// Loops over a `Dictionary` or `Set` that the same file declares: their order changes with every
     /// run. A heuristic: it knows the names whose declared type or initial value shows what they are.
     static func checkUnorderedIteration(_ file: SourceText) -> [Finding] {
-        let names = unorderedNames(file)
         let tokens = file.tokens
         return tokens.indices.compactMap { index in
             guard tokens[index].text == "in", index + 2 < tokens.count else { return nil }
             guard isLoop(index, in: file) else { return nil }
-            var next = index + 1
-            while next + 2 < tokens.count, tokens[next + 1].text == "." {
-                if names.contains(tokens[next].text) { break }
-                next += 2
+            // self.a.b.keys: the last name but `keys` and `values` is what is looped over.
+            var last = index + 1
+            while last + 2 < tokens.count, tokens[last + 1].text == ".",
+                !["keys", "values"].contains(tokens[last + 2].text)
+            {
+                last += 2
             }
-            guard names.contains(tokens[next].text), tokens[next].line == tokens[index].line else {
-                return nil
-            }
-            var after = next + 1
-            if tokens[after].text == ".", ["keys", "values"].contains(tokens[after + 1].text) {
-                after += 2
-            }
-            guard tokens[after].text == "{" || tokens[after].text == "where" else { return nil }
+            let after =
+                last + 1 < tokens.count && tokens[last + 1].text == "." ? last + 3 : last + 1
+            guard after < tokens.count, tokens[after].text == "{" || tokens[after].text == "where",
+                isUnordered(tokens[last].text, before: index, in: file)
+            else { return nil }
             return Finding(
                 rule: .unorderedIteration,
                 path: file.path,
                 line: tokens[index].line,
-                message: "loops over '\(tokens[next].text)', whose order changes with every run"
+                message: "loops over '\(tokens[last].text)', whose order changes with every run"
             )
         }
     }
@@ -298,18 +297,30 @@ enum DeclarationRules {
         return false
     }
 
-    private static func unorderedNames(_ file: SourceText) -> Set<String> {
-        let tokens = file.tokens
-        var names: Set<String> = []
-        for index in tokens.indices.dropLast(4)
-        where tokens[index].text == "var" || tokens[index].text == "let" {
-            var at = index + 3
-            guard tokens[index + 2].text == ":" || tokens[index + 2].text == "=" else { continue }
-            while tokens[at].text == "any" || tokens[at].text == "some" { at += 1 }
-            let isNamed = tokens[at].text == "Set" || tokens[at].text == "Dictionary"
-            if isNamed || isDictionaryType(at, in: file) { names.insert(tokens[index + 1].text) }
+    /// Whether the nearest declaration of `name` above, else any, makes it a dictionary or a set.
+    private static func isUnordered(_ name: String, before: Int, in file: SourceText) -> Bool {
+        let found = file.tokens.indices.dropLast(3).filter { index in
+            guard file.tokens[index].text == name else { return false }
+            let next = file.tokens[index + 1].text
+            let isBound = index > 0 && ["var", "let"].contains(file.tokens[index - 1].text)
+            return (next == ":" && file.tokens[index + 2].text != ":") || (isBound && next == "=")
         }
-        return names
+        let declarations = found.filter { isType($0 + 2, in: file) }
+        guard let nearest = declarations.last(where: { $0 < before }) ?? declarations.first else {
+            return false
+        }
+        var at = nearest + 2
+        while ["any", "some", "inout", "borrowing"].contains(file.tokens[at].text) { at += 1 }
+        let isNamed = ["Set", "Dictionary"].contains(file.tokens[at].text)
+        return isNamed || isDictionaryType(at, in: file)
+    }
+
+    /// Whether what follows `name:` or `name =` can be a type or tells one (an argument label's value, as
+    /// in `f(name: x)`, does not).
+    private static func isType(_ index: Int, in file: SourceText) -> Bool {
+        let token = file.tokens[index]
+        return token.text == "[" || token.text == "inout" || token.text == "any"
+            || (token.kind == .word && token.text.first?.isUppercase == true)
     }
 
     /// Whether `[` at `start` opens `[Key: Value]` (and not an array).

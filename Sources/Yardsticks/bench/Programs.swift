@@ -1,0 +1,65 @@
+import CLinux
+import Glibc
+
+/// Running other programs.
+enum Programs {
+    /// Starts a program. Its output goes where this one's errors go.
+    static func start(_ path: String, _ arguments: [String]) throws -> pid_t {
+        var words: [UnsafeMutablePointer<CChar>?] = ([path] + arguments).map { strdup($0) } + [nil]
+        defer { for word in words { free(word) } }
+        var actions = posix_spawn_file_actions_t()
+        posix_spawn_file_actions_init(&actions)
+        defer { posix_spawn_file_actions_destroy(&actions) }
+        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+        posix_spawn_file_actions_adddup2(&actions, 2, 1)
+        var process = pid_t()
+        let code = posix_spawnp(&process, path, &actions, nil, &words, environ)
+        guard code == 0 else {
+            throw BenchFailure("cannot run \(path): \(String(cString: strerror(code)))")
+        }
+        return process
+    }
+
+    /// Waits for a child and returns its exit code, 128 + signal if one ended it.
+    static func wait(for process: pid_t) -> Int32 {
+        var status: Int32 = 0
+        while waitpid(process, &status, 0) < 0 && errno == EINTR {}
+        return status & 0x7F == 0 ? status >> 8 & 0xFF : 128 + status & 0x7F
+    }
+
+    /// Runs a program and throws unless it succeeds.
+    static func run(_ path: String, _ arguments: [String]) throws {
+        let code = wait(for: try start(path, arguments))
+        guard code == 0 else {
+            throw BenchFailure("\(path) \(arguments.joined(separator: " ")): exit code \(code)")
+        }
+    }
+
+    /// The file system of a mount point, "" where nothing is mounted.
+    static func fileSystem(at path: String) -> String {
+        guard let table = fopen("/proc/self/mounts", "re") else { return "" }
+        defer { fclose(table) }
+        var line = [CChar](repeating: 0, count: 4096)
+        var found = ""
+        while fgets(&line, Int32(line.count), table) != nil {
+            let fields = String(
+                decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) },
+                as: UTF8.self
+            )
+            .split(separator: " ")
+            if fields.count > 2, fields[1] == path { found = String(fields[2]) }
+        }
+        return found
+    }
+
+    /// The folder of this program.
+    static var ownFolder: String {
+        var buffer = [CChar](repeating: 0, count: 4096)
+        let count = readlink("/proc/self/exe", &buffer, buffer.count)
+        let path = String(
+            decoding: buffer.prefix(max(count, 0)).map { UInt8(bitPattern: $0) },
+            as: UTF8.self
+        )
+        return path.split(separator: "/").dropLast().reduce("") { $0 + "/" + $1 }
+    }
+}
