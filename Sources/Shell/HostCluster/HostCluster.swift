@@ -66,6 +66,20 @@ package struct SlotClaim: Sendable {
     /// Random identity of the run directory: who shares it is in the same cluster.
     package let clusterHigh: UInt64
     package let clusterLow: UInt64
+
+    package init(
+        member: Member,
+        socketPath: String,
+        isFirst: Bool,
+        clusterHigh: UInt64,
+        clusterLow: UInt64
+    ) {
+        self.member = member
+        self.socketPath = socketPath
+        self.isFirst = isFirst
+        self.clusterHigh = clusterHigh
+        self.clusterLow = clusterLow
+    }
 }
 
 /// Whom a cluster calls. On its own thread, one call at a time; must not block long, and not call
