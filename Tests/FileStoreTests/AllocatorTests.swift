@@ -117,7 +117,8 @@ import Vocabulary
                     !runs.contains {
                         $0.start <= file.number.address
                             && file.number.address < $0.start + UInt64($0.length)
-                    })
+                    }
+                )
                 #expect(group.freeForData == 0 && group.freeForMetadata == 1)
                 for run in runs { try allocator.freeData(run.start, length: run.length) }
             }
@@ -155,10 +156,14 @@ import Vocabulary
             let group = try await volume.store.group(1)
             let all = Int(group.freeForMetadata)
             try await volume.change(
-                OperationCost(newBlocks: 10, modifiedBlocks: 12), groups: [1]
+                OperationCost(newBlocks: 10, modifiedBlocks: 12),
+                groups: [1]
             ) { first in
                 let second = Allocator(
-                    store: volume.store, groups: [group], transaction: first.transaction)
+                    store: volume.store,
+                    groups: [group],
+                    transaction: first.transaction
+                )
                 #expect(!second.reserve(metadata: all - 9))
                 #expect(second.reserved == 0)
                 var data = 0
@@ -166,7 +171,12 @@ import Vocabulary
                 #expect(data == all - 10)
                 #expect(first.reserved == 10)
                 let record = InodeRecord(
-                    mode: 0o100644, user: 0, group: 0, linkCount: 1, born: .zero)
+                    mode: 0o100644,
+                    user: 0,
+                    group: 0,
+                    linkCount: 1,
+                    born: .zero
+                )
                 for _ in 0..<10 {
                     _ = volume.store.makeInode(record, near: group.start, with: first)
                 }
@@ -194,7 +204,8 @@ import Vocabulary
                     try await volume.change(Self.small, groups: [3]) {
                         try $0.freeData(start + 40, length: 2)
                     }
-                })
+                }
+            )
         }
     }
 }
@@ -215,7 +226,8 @@ extension TestVolume {
 
     /// Changes a block on the device behind the back of everybody, with a checksum that fits.
     func damage(
-        _ address: BlockAddress, _ body: (UnsafeMutableRawBufferPointer) -> Void
+        _ address: BlockAddress,
+        _ body: (UnsafeMutableRawBufferPointer) -> Void
     ) async throws {
         let buffer = AlignedBuffer(byteCount: Int(superblock.blockSize))
         try await device.read(buffer.bytes, at: superblock.byteOffset(address))

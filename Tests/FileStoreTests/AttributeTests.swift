@@ -8,7 +8,9 @@ import Vocabulary
 @Suite struct AttributeTests {
     /// Writes a prepared change, holding only the groups it names (and one to take blocks from).
     private func apply(
-        _ update: AttributeUpdate, _ attributes: ExtendedAttributes, _ volume: TestVolume
+        _ update: AttributeUpdate,
+        _ attributes: ExtendedAttributes,
+        _ volume: TestVolume
     ) async throws {
         var groups = Set(update.groups)
         if update.cost.newBlocks > 0 { groups.insert(1) }
@@ -46,11 +48,15 @@ import Vocabulary
                 if dice.oneIn(4) {
                     if model.removeValue(forKey: name) != nil {
                         try await apply(
-                            try await attributes.prepareRemove(name), attributes, volume)
+                            try await attributes.prepareRemove(name),
+                            attributes,
+                            volume
+                        )
                     } else {
                         #expect(
                             await storeError { _ = try await attributes.prepareRemove(name) }
-                                == "notFound")
+                                == "notFound"
+                        )
                     }
                 } else {
                     let length =
@@ -63,18 +69,23 @@ import Vocabulary
                         total + 4 + name.utf8.count + length <= AttributeRecord.longestStream
                     if fits {
                         try await apply(
-                            try await attributes.prepareSet(name, value), attributes, volume)
+                            try await attributes.prepareSet(name, value),
+                            attributes,
+                            volume
+                        )
                         model[name] = value
                     } else {
                         #expect(
                             await storeError { _ = try await attributes.prepareSet(name, value) }
-                                == "noSpace")
+                                == "noSpace"
+                        )
                     }
                 }
                 wasInline = wasInline || inode.record.inlineAttributeLength > 0
                 wasChain = wasChain || inode.record.attributeBlock != .none
                 #expect(
-                    inode.record.inlineAttributeLength == 0 || inode.record.attributeBlock == .none)
+                    inode.record.inlineAttributeLength == 0 || inode.record.attributeBlock == .none
+                )
                 if step % 40 == 39 {
                     try await volume.remount()
                     inode = try await volume.store.readInode(inode.number)
@@ -94,13 +105,15 @@ import Vocabulary
         }
     }
 
-    private func compare(_ model: [String: [UInt8]], _ attributes: ExtendedAttributes) async throws {
+    private func compare(_ model: [String: [UInt8]], _ attributes: ExtendedAttributes) async throws
+    {
         let names = try await attributes.names()
         let found = names.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
         #expect(found.count == model.count && Set(found) == Set(model.keys))
         for name in found { #expect(try await attributes.value(name) == model[name]) }
         #expect(
-            await storeError { _ = try await attributes.value("user.none") } == "notFound")
+            await storeError { _ = try await attributes.value("user.none") } == "notFound"
+        )
     }
 
     @Test func limitsAndExpectations() throws {
@@ -109,7 +122,9 @@ import Vocabulary
             let file = try await volume.make("file", mode: 0o100644)
             let attributes = ExtendedAttributes(volume.store, file)
             func error(
-                _ name: String, _ length: Int, _ expectation: AttributeExpectation = .any
+                _ name: String,
+                _ length: Int,
+                _ expectation: AttributeExpectation = .any
             ) async -> String? {
                 let value = [UInt8](repeating: 1, count: length)
                 return await storeError {
@@ -123,7 +138,10 @@ import Vocabulary
             #expect(await error("user.a", 65_535) == nil)
             #expect(await error("user.a", 1, .present) == "notFound")
             let update = try await attributes.prepareSet(
-                "user.a", [UInt8](repeating: 2, count: 65_535), .absent)
+                "user.a",
+                [UInt8](repeating: 2, count: 65_535),
+                .absent
+            )
             #expect(update.cost.newBlocks == 17)
             try await apply(update, attributes, volume)
             #expect(await error("user.a", 1, .absent) == "exists")
@@ -144,7 +162,10 @@ import Vocabulary
             let attributes = ExtendedAttributes(volume.store, file)
             let value = [UInt8](repeating: 3, count: 1000)
             try await apply(
-                try await attributes.prepareSet("user.a", value), attributes, volume)
+                try await attributes.prepareSet("user.a", value),
+                attributes,
+                volume
+            )
             #expect(file.inlineCapacity == 4096 - 256 - 1010)
             try await apply(try attributes.prepareMovingOut(), attributes, volume)
             #expect(file.inlineCapacity == 4096 - 256)

@@ -14,12 +14,15 @@ import Vocabulary
     private func build(_ engine: Engine) async throws -> (
         TestVolume, file: InodeNumber, directory: InodeNumber, blocks: [BlockAddress]
     ) {
-        let volume = try await TestVolume.make(engine, mebibytes: 16)
+        let volume = try await TestVolume.make(engine)
         let file = try await volume.makeFile("file")
         let inode = try await volume.make("directory", mode: 0o040755)
         for object in [file, inode] {
             let attributes = ExtendedAttributes(volume.store, object)
-            let wide = try await attributes.prepareSet("user.wide", [UInt8](repeating: 1, count: 3600))
+            let wide = try await attributes.prepareSet(
+                "user.wide",
+                [UInt8](repeating: 1, count: 3600)
+            )
             try await volume.change(wide.cost) { try attributes.apply(wide, with: $0) }
         }
         let extents = ExtentMap(volume.store, file)
@@ -29,15 +32,21 @@ import Vocabulary
             try await volume.change(extents.insertionCost()) {
                 let run = try #require($0.takeData(near: nil, wanted: 1))
                 try await extents.insert(
-                    Extent(logical: logical, physical: run.start, length: 1, isUnwritten: index % 5 == 0),
-                    with: $0)
+                    Extent(
+                        logical: logical,
+                        physical: run.start,
+                        length: 1,
+                        isUnwritten: index % 5 == 0
+                    ),
+                    with: $0
+                )
             }
         }
         let directory = Directory(volume.store, inode)
         for index in 0..<1300 {
             let name = "a directory entry called \(index)"
             let insertion = try await directory.prepareInsertion(name)
-            try await volume.change(insertion.cost, groups: [0]) {
+            try await volume.change(insertion.cost, groups: [3]) {
                 try directory.insert(insertion, name, target: file.number, type: 8, with: $0)
             }
         }
@@ -53,7 +62,10 @@ import Vocabulary
             try await volume.device.read(buffer.bytes, at: volume.superblock.byteOffset(place))
             guard
                 let header = try? BlockHeader(
-                    verifying: buffer.readOnly, at: place, volume: volume.superblock.volume),
+                    verifying: buffer.readOnly,
+                    at: place,
+                    volume: volume.superblock.volume
+                ),
                 header.owner == file.number.address.rawValue
                     || header.owner == inode.number.address.rawValue
             else { continue }
@@ -110,7 +122,9 @@ import Vocabulary
 
     /// Everything there is to do, in any order; returns how many operations met an error.
     private func use(
-        _ volume: TestVolume, _ file: InodeNumber, _ directory: InodeNumber,
+        _ volume: TestVolume,
+        _ file: InodeNumber,
+        _ directory: InodeNumber,
         _ dice: inout SeededGenerator
     ) async -> Int {
         var errors = 0
@@ -147,7 +161,8 @@ import Vocabulary
                     }
                 default:
                     let update = try await attributes.prepareSet("user.new", [1, 2, 3])
-                    try await volume.change(update.cost, groups: Set(update.groups + [1]).sorted()) {
+                    try await volume.change(update.cost, groups: Set(update.groups + [1]).sorted())
+                    {
                         try attributes.apply(update, with: $0)
                     }
                 }
@@ -160,19 +175,25 @@ import Vocabulary
     }
 
     private static func insert(
-        _ place: UInt64, _ extents: ExtentMap, _ volume: TestVolume
+        _ place: UInt64,
+        _ extents: ExtentMap,
+        _ volume: TestVolume
     ) async throws {
         guard case .hole(let until) = try await extents.lookup(place) else { return }
         try await volume.change(extents.insertionCost(), groups: [2]) {
             let wanted = UInt32(min(3, until - place))
             guard let run = $0.takeData(near: nil, wanted: wanted) else { return }
             try await extents.insert(
-                Extent(logical: place, physical: run.start, length: run.length), with: $0)
+                Extent(logical: place, physical: run.start, length: run.length),
+                with: $0
+            )
         }
     }
 
     private static func remove(
-        _ place: UInt64, _ extents: ExtentMap, _ volume: TestVolume
+        _ place: UInt64,
+        _ extents: ExtentMap,
+        _ volume: TestVolume
     ) async throws {
         var steps = 0
         while steps < 40, let step = try await extents.nextRemoval(from: place, to: place + 900) {
@@ -191,7 +212,8 @@ import Vocabulary
             let other = try await volume.root.number.address
             for target in [
                 file.address, directory.address, other, volume.superblock.firstGroup,
-                BlockAddress(volume.superblock.blockCount), BlockAddress(.max), .none, BlockAddress(16),
+                BlockAddress(volume.superblock.blockCount), BlockAddress(.max), .none,
+                BlockAddress(16),
             ] {
                 for number in [file, directory] {
                     let copy = MemoryBlockDevice(content: sound)
@@ -207,7 +229,8 @@ import Vocabulary
                             } else {
                                 _ = try await Directory(damaged.store, inode).find("name")
                             }
-                        })
+                        }
+                    )
                 }
             }
         }
@@ -221,7 +244,8 @@ import Vocabulary
             let first = inode.record.attributeBlock
             try await volume.damage(first) { $0.put64(first.rawValue, 64) }
             #expect(
-                await isDamage { _ = try await ExtendedAttributes(volume.store, inode).names() })
+                await isDamage { _ = try await ExtendedAttributes(volume.store, inode).names() }
+            )
         }
     }
 }

@@ -98,8 +98,11 @@ private final class ModelDirectory {
     func agreesWithModel(seed: UInt64, blockSize: UInt32) throws {
         try runSimulated(seed: seed) { engine in
             let volume = try await TestVolume.make(
-                engine, mebibytes: blockSize == 4096 ? 32 : 64, blockSize: blockSize,
-                cacheCapacity: 30)
+                engine,
+                mebibytes: blockSize == 4096 ? 32 : 64,
+                blockSize: blockSize,
+                cacheCapacity: 30
+            )
             let model = try await ModelDirectory(volume, seed: seed)
             // Grows, breathes, and shrinks to nothing.
             for share in [9, 9, 6, 5, 2, 1, 7, 5, 1, 0] {
@@ -110,7 +113,8 @@ private final class ModelDirectory {
                             #expect(
                                 await storeError {
                                     _ = try await model.directory.prepareInsertion(name)
-                                } == "exists")
+                                } == "exists"
+                            )
                         } else {
                             try await model.insert(name)
                         }
@@ -169,7 +173,8 @@ private final class ModelDirectory {
             for number in 0..<256 {
                 let name = collidingName(number)
                 #expect(
-                    name.withUnsafeBytes { DirectoryEntryRecord.firstKey(forName: $0) } == first)
+                    name.withUnsafeBytes { DirectoryEntryRecord.firstKey(forName: $0) } == first
+                )
                 try await model.insert(name)
                 #expect(try await model.directory.find(name)?.key == first + UInt64(number))
             }
@@ -177,13 +182,15 @@ private final class ModelDirectory {
                 #expect(
                     await storeError {
                         _ = try await model.directory.prepareInsertion(collidingName(number))
-                    } == "noSpace")
+                    } == "noSpace"
+                )
                 #expect(try await model.directory.find(collidingName(number)) == nil)
             }
             #expect(
                 await storeError {
                     _ = try await model.directory.prepareInsertion(collidingName(255))
-                } == "exists")
+                } == "exists"
+            )
             try await model.compare()
             try await model.remount()
             // Holes are filled from below, whatever the order of removal.
@@ -288,7 +295,11 @@ private final class ModelDirectory {
                     groups: removal.groups
                 ) {
                     model.directory.replaceTarget(
-                        location, with: other.number, type: 4, in: $0.transaction)
+                        location,
+                        with: other.number,
+                        type: 4,
+                        in: $0.transaction
+                    )
                     try model.directory.remove(removal, with: $0)
                 }
                 model.names[from] = nil
@@ -308,7 +319,12 @@ private final class ModelDirectory {
                     try model.directory.remove(removal, with: $0)
                     let insertion = try await model.directory.prepareInsertion(to)
                     try model.directory.insert(
-                        insertion, to, target: removal.entry.inode, type: 8, with: $0)
+                        insertion,
+                        to,
+                        target: removal.entry.inode,
+                        type: 8,
+                        with: $0
+                    )
                 }
                 model.names[to] = model.names.removeValue(forKey: from)
                 model.order.removeAll { $0 == from }
@@ -328,12 +344,15 @@ private final class ModelDirectory {
                 (String(repeating: "x", count: 256), "tooLong"),
             ] {
                 #expect(await storeError { _ = try await directory.find(name) } == error)
-                #expect(await storeError { _ = try await directory.prepareInsertion(name) } == error)
+                #expect(
+                    await storeError { _ = try await directory.prepareInsertion(name) } == error
+                )
             }
             #expect(try await directory.find(String(repeating: "x", count: 255)) == nil)
             #expect(
                 await storeError { _ = try await directory.prepareRemoval(Array("none".utf8)) }
-                    == "notFound")
+                    == "notFound"
+            )
         }
     }
 }

@@ -43,14 +43,19 @@ private final class ModelFile {
         let extent = try await volume.change(extents.insertionCost()) { allocator in
             let run = try #require(allocator.takeData(near: goal, wanted: UInt32(length)))
             let extent = Extent(
-                logical: start, physical: run.start, length: run.length,
-                isUnwritten: isUnwritten)
+                logical: start,
+                physical: run.start,
+                length: run.length,
+                isUnwritten: isUnwritten
+            )
             try await extents.insert(extent, with: allocator)
             return extent
         }
         for offset in 0..<UInt64(extent.length) {
             blocks[start + offset] = Mapped(
-                physical: extent.physical.rawValue + offset, isUnwritten: isUnwritten)
+                physical: extent.physical.rawValue + offset,
+                isUnwritten: isUnwritten
+            )
         }
     }
 
@@ -63,7 +68,10 @@ private final class ModelFile {
         let length = 1 + dice.below(Int(extent.length) - from)
         try await volume.change(extents.insertionCost()) {
             try await extents.markWritten(
-                extent.logical + UInt64(from), length: UInt32(length), with: $0)
+                extent.logical + UInt64(from),
+                length: UInt32(length),
+                with: $0
+            )
         }
         for block in extent.logical + UInt64(from)..<extent.logical + UInt64(from + length) {
             blocks[block]?.isUnwritten = false
@@ -74,8 +82,10 @@ private final class ModelFile {
     func remove(_ start: UInt64, _ end: UInt64) async throws {
         var last = end
         while let step = try await extents.nextRemoval(
-            from: start, to: end, groupLimit: 1 + dice.below(4))
-        {
+            from: start,
+            to: end,
+            groupLimit: 1 + dice.below(4)
+        ) {
             #expect(step.firstLogical < last && step.firstLogical >= start)
             last = step.firstLogical
             var groups = Set(step.groups)
@@ -103,7 +113,8 @@ private final class ModelFile {
             for offset in 0..<UInt64(extent.length) {
                 found[extent.logical + offset] = Mapped(
                     physical: extent.physical.rawValue + offset,
-                    isUnwritten: extent.isUnwritten)
+                    isUnwritten: extent.isUnwritten
+                )
             }
             return true
         }
@@ -113,7 +124,9 @@ private final class ModelFile {
             switch try await extents.lookup(place) {
             case .extent(let extent):
                 #expect(place >= extent.logical && place < extent.logicalEnd)
-                #expect(blocks[place]?.physical == extent.physical.rawValue + place - extent.logical)
+                #expect(
+                    blocks[place]?.physical == extent.physical.rawValue + place - extent.logical
+                )
             case .hole(let until):
                 #expect(until > place && blocks[place] == nil)
                 #expect(!blocks.keys.contains { $0 >= place && $0 < until })
@@ -190,7 +203,10 @@ private final class ModelFile {
                 try await volume.change(extents.insertionCost()) {
                     let run = try #require($0.takeData(near: nil, wanted: 1))
                     let extent = Extent(
-                        logical: UInt64(index) * 2, physical: run.start, length: 1)
+                        logical: UInt64(index) * 2,
+                        physical: run.start,
+                        length: 1
+                    )
                     try await extents.insert(extent, with: $0)
                 }
             }
@@ -211,7 +227,10 @@ private final class ModelFile {
                 #expect(run.length == 9)
                 for part in [0, 2, 1] as [UInt64] {
                     let extent = Extent(
-                        logical: 100 + part * 3, physical: run.start + part * 3, length: 3)
+                        logical: 100 + part * 3,
+                        physical: run.start + part * 3,
+                        length: 3
+                    )
                     try await extents.insert(extent, with: $0)
                 }
             }
@@ -219,7 +238,8 @@ private final class ModelFile {
             #expect(
                 extents.lookupIfCached(104).map {
                     if case .extent(let extent) = $0 { extent.length == 9 } else { false }
-                } == true)
+                } == true
+            )
             #expect(extents.lookupIfCached(99) == .hole(until: 100))
             #expect(extents.lookupIfCached(109) == .hole(until: .max))
         }
@@ -238,7 +258,8 @@ private final class ModelFile {
                 for logical in [7, 10, 13] as [UInt64] {
                     let extent = Extent(logical: logical, physical: run.start, length: 4)
                     #expect(
-                        await isDamage { try await extents.insert(extent, with: allocator) })
+                        await isDamage { try await extents.insert(extent, with: allocator) }
+                    )
                 }
             }
             #expect(file.record.rootCount == 1)

@@ -34,7 +34,9 @@ import Vocabulary
                         model += [UInt8](repeating: 0, count: offset - model.count)
                     }
                     model.replaceSubrange(
-                        offset..<min(model.count, offset + length), with: bytes)
+                        offset..<min(model.count, offset + length),
+                        with: bytes
+                    )
                 }
                 #expect(file.inlineData == model && file.record.size == UInt64(model.count))
                 let start = dice.below(5000)
@@ -42,7 +44,10 @@ import Vocabulary
                 let count = buffer.withUnsafeMutableBytes {
                     file.readInline(at: UInt64(start), into: $0)
                 }
-                #expect(Array(buffer.prefix(count)) == Array(model.dropFirst(start).prefix(buffer.count)))
+                #expect(
+                    Array(buffer.prefix(count))
+                        == Array(model.dropFirst(start).prefix(buffer.count))
+                )
             }
             try await volume.remount()
             let again = try await volume.store.readInode(file.number)
@@ -50,9 +55,12 @@ import Vocabulary
             let data = try await volume.change(Self.one, groups: []) {
                 again.convertInlineDataToExtents(in: $0.transaction)
             }
-            #expect(data == model && !again.hasInlineData && again.record.size == UInt64(model.count))
             #expect(
-                try await ExtentMap(volume.store, again).lookup(0) == .hole(until: .max))
+                data == model && !again.hasInlineData && again.record.size == UInt64(model.count)
+            )
+            #expect(
+                try await ExtentMap(volume.store, again).lookup(0) == .hole(until: .max)
+            )
             try await volume.change(Self.one, groups: []) {
                 again.record.size = 0
                 again.convertEmptyExtentsToInlineData(in: $0.transaction)
@@ -78,6 +86,13 @@ import Vocabulary
                     let mode: UInt32 = [0o100644, 0o120777, 0o020600][dice.below(3)]
                     let inode = try await volume.make("name\(step)", mode: mode)
                     #expect(ever.insert(inode.number).inserted)
+                    if inode.record.isSymbolicLink {
+                        try await volume.change(Self.one, groups: []) { change in
+                            Array("target".utf8).withUnsafeBytes {
+                                inode.writeInline($0, at: 0, in: change.transaction)
+                            }
+                        }
+                    }
                     #expect(volume.store.inodeIfCached(inode.number) != nil)
                     alive.append(("name\(step)", inode))
                 } else {
@@ -93,13 +108,15 @@ import Vocabulary
                     try await volume.expectSound()
                     for index in alive.indices {
                         alive[index].inode = try await volume.store.readInode(
-                            alive[index].inode.number)
+                            alive[index].inode.number
+                        )
                     }
                 }
             }
             for number in dead.sorted() {
                 #expect(
-                    await storeError { _ = try await volume.store.readInode(number) } == "stale")
+                    await storeError { _ = try await volume.store.readInode(number) } == "stale"
+                )
             }
             for (name, inode) in alive { try await volume.unlink(name, inode) }
             try await volume.journal.commit()
@@ -120,7 +137,9 @@ import Vocabulary
             try await volume.change(extents.insertionCost()) {
                 let run = try #require($0.takeData(near: nil, wanted: 3))
                 try await extents.insert(
-                    Extent(logical: 0, physical: run.start, length: run.length), with: $0)
+                    Extent(logical: 0, physical: run.start, length: run.length),
+                    with: $0
+                )
             }
             #expect(await isDamage { try await volume.unlink("file", file) })
         }

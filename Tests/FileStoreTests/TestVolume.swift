@@ -21,7 +21,10 @@ final class TestVolume {
     private let cacheCapacity: Int
 
     private init(
-        engine: Engine, disk: SimulatedDisk, device: any BlockDevice, plan: VolumePlan,
+        engine: Engine,
+        disk: SimulatedDisk,
+        device: any BlockDevice,
+        plan: VolumePlan,
         cacheCapacity: Int
     ) async throws {
         self.engine = engine
@@ -32,48 +35,78 @@ final class TestVolume {
         let descriptor = plan.slots[0]
         self.cacheCapacity = cacheCapacity
         cache = MetadataCache(
-            device: device, superblock: superblock, capacity: cacheCapacity)
+            device: device,
+            superblock: superblock,
+            capacity: cacheCapacity
+        )
         journal = try await Journal.open(
-            device: device, superblock: superblock, descriptor: descriptor, cache: cache,
-            engine: engine)
+            device: device,
+            superblock: superblock,
+            descriptor: descriptor,
+            cache: cache,
+            engine: engine
+        )
         store = FileStore(superblock: superblock, cache: cache)
     }
 
     static func make(
-        _ engine: Engine, mebibytes: UInt64 = 32, blockSize: UInt32 = 4096,
-        blocksPerGroup: UInt32? = 1024, cacheCapacity: Int = 500
+        _ engine: Engine,
+        mebibytes: UInt64 = 32,
+        blockSize: UInt32 = 4096,
+        blocksPerGroup: UInt32? = 1024,
+        cacheCapacity: Int = 500
     ) async throws -> TestVolume {
         var options = VolumeOptions(
-            deviceSize: mebibytes << 20, volume: VolumeID(high: 1, low: 2),
-            created: Timestamp(seconds: 1_700_000_000, nanoseconds: 0))
+            deviceSize: mebibytes << 20,
+            volume: VolumeID(high: 1, low: 2),
+            created: Timestamp(seconds: 1_700_000_000, nanoseconds: 0)
+        )
         options.blockSize = blockSize
         options.blocksPerGroup = blocksPerGroup
         options.journalCount = 1
         options.journalSize = 1024 * UInt64(blockSize)
         let plan = try VolumePlan(options)
         let disk = SimulatedDisk(
-            byteCount: mebibytes << 20, executor: engine.seededExecutor)
+            byteCount: mebibytes << 20,
+            executor: engine.seededExecutor
+        )
         let device = disk.attach()
         try await VolumeMaker.make(on: device, plan: plan)
         return try await TestVolume(
-            engine: engine, disk: disk, device: device, plan: plan,
-            cacheCapacity: cacheCapacity)
+            engine: engine,
+            disk: disk,
+            device: device,
+            plan: plan,
+            cacheCapacity: cacheCapacity
+        )
     }
 
     /// The same volume as another device holds it, whose journal was not left in order by us.
     func opened(on device: any BlockDevice) async throws -> TestVolume {
         let buffer = AlignedBuffer(byteCount: Int(superblock.blockSize))
         JournalHeader(
-            slot: descriptor.slot, tailSequence: 1 << 32, tail: 1,
-            length: descriptor.journalLength, isClean: true
+            slot: descriptor.slot,
+            tailSequence: 1 << 32,
+            tail: 1,
+            length: descriptor.journalLength,
+            isClean: true
         ).write(
-            to: buffer.bytes, at: descriptor.journalStart, volume: superblock.volume,
-            version: 1 << 32)
+            to: buffer.bytes,
+            at: descriptor.journalStart,
+            volume: superblock.volume,
+            version: 1 << 32
+        )
         try await device.write(
-            buffer.readOnly, at: superblock.byteOffset(descriptor.journalStart))
+            buffer.readOnly,
+            at: superblock.byteOffset(descriptor.journalStart)
+        )
         return try await TestVolume(
-            engine: engine, disk: disk, device: device, plan: plan,
-            cacheCapacity: cacheCapacity)
+            engine: engine,
+            disk: disk,
+            device: device,
+            plan: plan,
+            cacheCapacity: cacheCapacity
+        )
     }
 
     /// Writes everything home and starts with an empty memory.
@@ -81,8 +114,12 @@ final class TestVolume {
         try await journal.close()
         cache = MetadataCache(device: device, superblock: superblock, capacity: cacheCapacity)
         journal = try await Journal.open(
-            device: device, superblock: superblock, descriptor: descriptor, cache: cache,
-            engine: engine)
+            device: device,
+            superblock: superblock,
+            descriptor: descriptor,
+            cache: cache,
+            engine: engine
+        )
         store = FileStore(superblock: superblock, cache: cache)
     }
 
@@ -91,7 +128,8 @@ final class TestVolume {
 
     /// One operation, as the file system would do it: groups, transaction, blocks set aside, change, end.
     func change<Result>(
-        _ cost: OperationCost, groups indices: [UInt32]? = nil,
+        _ cost: OperationCost,
+        groups indices: [UInt32]? = nil,
         _ body: (Allocator) async throws -> Result
     ) async throws -> Result {
         var groups: [ResourceGroup] = []
@@ -121,8 +159,12 @@ final class TestVolume {
         let directory = Directory(store, root)
         let insertion = try await directory.prepareInsertion(name)
         var record = InodeRecord(
-            mode: mode, user: 0, group: 0, linkCount: 1,
-            born: Timestamp(seconds: 1, nanoseconds: 2))
+            mode: mode,
+            user: 0,
+            group: 0,
+            linkCount: 1,
+            born: Timestamp(seconds: 1, nanoseconds: 2)
+        )
         if record.isDirectory {
             record.linkCount = 2
             record.parent = root.number
@@ -131,7 +173,12 @@ final class TestVolume {
             let inode = store.makeInode(record, near: root.number.address, with: allocator)
             if record.isDirectory { root.record.linkCount += 1 }
             try directory.insert(
-                insertion, name, target: inode.number, type: UInt8(mode >> 12), with: allocator)
+                insertion,
+                name,
+                target: inode.number,
+                type: UInt8(mode >> 12),
+                with: allocator
+            )
             return inode
         }
     }
@@ -182,14 +229,20 @@ extension Directory {
     }
 
     func insert(
-        _ insertion: DirectoryInsertion, _ name: String, target: InodeNumber, type: UInt8,
+        _ insertion: DirectoryInsertion,
+        _ name: String,
+        target: InodeNumber,
+        type: UInt8,
         with allocator: Allocator
     ) throws {
         try insert(insertion, Array(name.utf8), target: target, type: type, with: allocator)
     }
 
     func insert(
-        _ insertion: DirectoryInsertion, _ name: [UInt8], target: InodeNumber, type: UInt8,
+        _ insertion: DirectoryInsertion,
+        _ name: [UInt8],
+        target: InodeNumber,
+        type: UInt8,
         with allocator: Allocator
     ) throws {
         let copy = Bytes(name)
@@ -214,7 +267,9 @@ extension ExtendedAttributes {
     }
 
     func prepareSet(
-        _ name: String, _ value: [UInt8], _ expectation: AttributeExpectation = .any
+        _ name: String,
+        _ value: [UInt8],
+        _ expectation: AttributeExpectation = .any
     ) async throws -> AttributeUpdate {
         let name = Bytes(Array(name.utf8))
         let value = Bytes(value)
