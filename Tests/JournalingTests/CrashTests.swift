@@ -122,6 +122,9 @@ import Vocabulary
         }
         defer { for group in lost { group.gate.leave() } }
         let survivor = world.nodes[(number + 1) % world.nodes.count]
+        let living = world.nodes.filter { $0 !== dead }
+        for node in living { await node.journal.holdWritesHome() }
+        defer { for node in living { node.journal.releaseWritesHome() } }
         _ = try await JournalReplay.replay(
             device: survivor.host,
             superblock: world.volume.superblock,

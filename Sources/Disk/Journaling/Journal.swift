@@ -121,6 +121,9 @@ package final class Journal {
     var unflushed: [(copy: HomeCopy, version: UInt64)] = []
     var firstUnflushed = 0
     var orphanWrites = 0
+    /// Runs of writes in place that have begun, and reasons not to begin any.
+    var runsInFlight = 0
+    var homeHolds = 0
 
     /// Somebody ended, closed, committed, or the tail moved: who waits to begin looks again.
     let roomChanged = Signal()
@@ -130,6 +133,8 @@ package final class Journal {
     let becameDurable = Signal()
     /// A write in place returned.
     let wroteHome = Signal()
+    /// Writes in place may begin again.
+    let homeReleased = Signal()
     /// Those who must wait to begin, first come first served.
     private let beginning = Gate()
     /// One change of the tail at a time.
@@ -282,7 +287,9 @@ package final class Journal {
         guard !isStopped else { return }
         isStopped = true
         running.callbacks = []
-        for signal in [roomChanged, handlesEnded, becameDurable, wroteHome] { signal.notify() }
+        for signal in [roomChanged, handlesEnded, becameDurable, wroteHome, homeReleased] {
+            signal.notify()
+        }
     }
 
     /// Stops because of an error of the device.

@@ -14,7 +14,11 @@
 //     because no later one was begun before it was durable.
 // R4. The next owner begins with a sequence number that was never used, not even by the transaction that
 //     did not get through: what is left of that is never taken for the present (J10).
-// R5. The place of a block is not data: a freed metadata block becomes data only after every log has passed
+// R5. While other nodes live, none of them writes in place during a replay (`Journal.holdWritesHome`). So a
+//     place that does not verify is torn for good, by a writer that is gone.
+// R6. If such a place claims a higher version than the image, its writer was a later owner, whose own log
+//     still has what it wrote: it is left to that log.
+// R7. The place of a block is not data: a freed metadata block becomes data only after every log has passed
 //     the transaction that freed it.
 
 package import BlockIO
@@ -167,13 +171,7 @@ package enum JournalReplay {
             try await onDevice { () async throws(DeviceError) in
                 try await device.read(there.bytes, at: offset)
             }
-            if let found = try? BlockHeader(
-                verifying: there.readOnly,
-                at: address,
-                volume: superblock.volume
-            ),
-                found.version >= wanted.version
-            {
+            if isNewer(there.readOnly, at: address, in: superblock, than: wanted.version) {
                 report.skipped += 1
                 continue
             }
@@ -183,5 +181,22 @@ package enum JournalReplay {
             }
             report.written += 1
         }
+    }
+
+    /// Whether a place holds, or was to hold when it was torn, something the image must not replace (R2, R6).
+    private static func isNewer(
+        _ there: UnsafeRawBufferPointer,
+        at address: BlockAddress,
+        in superblock: Superblock,
+        than version: UInt64
+    ) -> Bool {
+        if let found = try? BlockHeader(verifying: there, at: address, volume: superblock.volume) {
+            return found.version >= version
+        }
+        // The first bytes of a block are written as one (B3), so they can be believed by themselves.
+        guard there.u32(0) == BlockHeader.magic, there.u64(16) == address.rawValue,
+            VolumeID(there.window(32, 16)) == superblock.volume
+        else { return false }
+        return there.u64(24) > version
     }
 }

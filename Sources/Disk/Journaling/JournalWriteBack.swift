@@ -147,69 +147,75 @@ extension Journal {
         }
     }
 
+    /// An image on its way home. It keeps the bytes even if the image is given up meanwhile; then the write is
+    /// one too many and harmless, because whoever gets the place next waits for it (J8).
+    private struct Claim {
+        var copy: HomeCopy
+        var version: UInt64
+        var buffer: AlignedBuffer
+        var offset: Int
+    }
+
     private func writeRun(_ copies: [HomeCopy]) async throws(StorageError) {
-        // An image may have been abandoned since it was claimed: then nothing of this run that follows
-        // it is adjacent any more, so each piece is written by itself.
-        var pieces: [[HomeCopy]] = []
+        while homeHolds > 0, !isStopped { await homeReleased.wait() }
+        // An image may have been given up since the copy was claimed: what follows it is not adjacent then.
+        var pieces: [[Claim]] = []
         for copy in copies {
-            guard copy.image != nil else {
+            guard let image = copy.image, let buffer = image.transaction.buffer else {
                 finishWrite(copy, version: nil)
                 continue
             }
-            if let before = pieces.last?.last, before.address + 1 == copy.address {
-                pieces[pieces.count - 1].append(copy)
+            let claim = Claim(
+                copy: copy,
+                version: image.version,
+                buffer: buffer,
+                offset: image.offset
+            )
+            if let before = pieces.last?.last, before.copy.address + 1 == copy.address {
+                pieces[pieces.count - 1].append(claim)
             } else {
-                pieces.append([copy])
+                pieces.append([claim])
             }
+        }
+        runsInFlight += 1
+        defer {
+            runsInFlight -= 1
+            wroteHome.notify()
         }
         for (index, piece) in pieces.enumerated() {
             do throws(StorageError) {
                 try await writePiece(piece)
             } catch {
-                for rest in pieces[(index + 1)...] {
-                    for copy in rest { finishWrite(copy, version: nil) }
+                for rest in pieces[index...] {
+                    for claim in rest { finishWrite(claim.copy, version: nil) }
                 }
                 throw error
             }
+            for claim in piece { finishWrite(claim.copy, version: claim.version) }
         }
-        wroteHome.notify()
     }
 
     /// Writes adjacent blocks with one write: a single one from the buffer of its transaction, several
     /// from a copy.
-    private func writePiece(_ copies: [HomeCopy]) async throws(StorageError) {
+    private func writePiece(_ piece: [Claim]) async throws(StorageError) {
+        try requireRunning()
         let size = ring.blockSize
-        var versions: [UInt64?] = []
-        var buffer: AlignedBuffer?
-        var window = UnsafeRawBufferPointer(start: nil, count: 0)
-        let gathered = copies.count > 1 ? AlignedBuffer(byteCount: copies.count * size) : nil
-        for (index, copy) in copies.enumerated() {
-            guard let image = copy.image, let log = image.transaction.buffer else {
-                preconditionFailure("J6: \(copy.address) has no image to write")
+        var buffer = piece[0].buffer
+        var window = buffer.readOnly.window(piece[0].offset, size)
+        if piece.count > 1 {
+            buffer = AlignedBuffer(byteCount: piece.count * size)
+            for (index, claim) in piece.enumerated() {
+                buffer.bytes.put(claim.buffer.readOnly.window(claim.offset, size), index * size)
             }
-            versions.append(image.version)
-            window = log.readOnly.window(image.offset, size)
-            buffer = log
-            gathered?.bytes.put(window, index * size)
-        }
-        if let gathered {
-            buffer = gathered
-            window = gathered.readOnly
+            window = buffer.readOnly
         }
         defer { withExtendedLifetime(buffer) {} }
-        let offset = superblock.byteOffset(copies[0].address)
-        do throws(StorageError) {
-            try requireRunning()
-            try await onDevice { () async throws(DeviceError) in
-                try await device.write(window, at: offset)
-            }
-        } catch {
-            for copy in copies { finishWrite(copy, version: nil) }
-            throw error
+        let offset = superblock.byteOffset(piece[0].copy.address)
+        try await onDevice { () async throws(DeviceError) in
+            try await device.write(window, at: offset)
         }
         counters.writesHome += 1
-        counters.blocksWrittenHome += copies.count
-        for (index, copy) in copies.enumerated() { finishWrite(copy, version: versions[index]) }
+        counters.blocksWrittenHome += piece.count
     }
 
     /// The write of an image in place returned, or, with version nil, did not happen or failed.
@@ -228,6 +234,22 @@ extension Journal {
         } else {
             removeIfDone(copy)
         }
+    }
+
+    /// Begins no write in place from now on, and returns when none is in flight. While another node's log is
+    /// replayed every living node holds: a place that does not verify is then really torn, and not
+    /// one that its owner is writing at this moment. Commits go on; what needs a write in place waits.
+    /// Ends with `releaseWritesHome`.
+    package func holdWritesHome() async {
+        homeHolds += 1
+        while runsInFlight > 0 { await wroteHome.wait() }
+    }
+
+    /// Ends one `holdWritesHome`.
+    package func releaseWritesHome() {
+        precondition(homeHolds > 0, "writes in place are released twice")
+        homeHolds -= 1
+        if homeHolds == 0 { homeReleased.notify() }
     }
 
     // MARK: Settling a lock

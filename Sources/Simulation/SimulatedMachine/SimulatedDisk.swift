@@ -8,7 +8,8 @@
 //   durable     a flush that was called after it had returned has returned
 //
 // Invariants
-// D1. `visible` = what readers see: all returned writes in the order in which they returned.
+// D1. `visible` = what readers see: all returned writes in the order in which they returned. A read that
+//     overlaps a write in flight finds each of its units old or new.
 // D2. `durable` + any subset of the units in flight and volatile, in any order = a legal content
 //     after a power cut.
 // D3. A flush makes durable exactly what had returned when it was called.
@@ -270,6 +271,28 @@ package final class SimulatedDisk: @unchecked Sendable {
         )
     }
 
+    /// D1: what a read finds, torn where a write is in flight.
+    fileprivate func read(_ buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) {
+        visible.read(buffer, at: offset)
+        let end = offset + UInt64(buffer.count)
+        for write in inFlight
+        where write.offset < end && offset < write.offset + UInt64(write.bytes.count) {
+            write.bytes.withUnsafeBytes { bytes in
+                for start in stride(from: 0, to: bytes.count, by: alignment) {
+                    let place = write.offset + UInt64(start)
+                    guard place >= offset, place < end, dice.oneIn(2) else { continue }
+                    let target = Int(place - offset)
+                    UnsafeMutableRawBufferPointer(rebasing: buffer[target..<target + alignment])
+                        .copyMemory(
+                            from: UnsafeRawBufferPointer(
+                                rebasing: bytes[start..<start + alignment]
+                            )
+                        )
+                }
+            }
+        }
+    }
+
     fileprivate func returnedWrites() -> [UInt64] { volatile.map(\.id) }
 
     /// D3.
@@ -309,7 +332,7 @@ package final class SimulatedHost: BlockDevice, @unchecked Sendable {
 
     package let name: String
     package let disk: SimulatedDisk
-    fileprivate(set) package var isCutOff = false
+    package fileprivate(set) var isCutOff = false
 
     fileprivate init(name: String, disk: SimulatedDisk) {
         self.name = name
@@ -337,7 +360,7 @@ package final class SimulatedHost: BlockDevice, @unchecked Sendable {
         await disk.delay(disk.latency.read)
         if isCutOff { throw .closed }
         if fails { throw .failed(operation: "read", offset: offset, errno: 5) }
-        disk.visible.read(buffer, at: offset)
+        disk.read(buffer, at: offset)
     }
 
     package func write(
