@@ -1,0 +1,177 @@
+// Bytes to messages. The only file here that reads raw memory.
+
+import LockCore
+import Vocabulary
+
+/// Decodes the message at the start of `bytes`; more may follow it. Throws without having read outside.
+package func decodeMessage(_ bytes: UnsafeRawBufferPointer) throws(WireError) -> DecodedMessage {
+    var header = WireReader(bytes)
+    let magic = try header.integer(UInt32.self)
+    if magic != WireFormat.magic { throw .badMagic(magic) }
+    let version = try header.byte()
+    if version != WireFormat.version { throw .unsupportedVersion(version) }
+    let kindNumber = try header.byte()
+    if try header.integer(UInt16.self) != 0 { throw .badValue(.reserved) }
+    let length = Int(try header.integer(UInt32.self))
+    let epoch = Epoch(try header.integer(UInt64.self))
+    guard let kind = WireKind(rawValue: kindNumber) else { throw .unknownKind(kindNumber) }
+    if length > WireFormat.maximumPayload { throw .badLength(length) }
+    let end = WireFormat.headerLength + length
+    if bytes.count < end { throw .truncated(needed: end, found: bytes.count) }
+    var payload = WireReader(
+        UnsafeRawBufferPointer(rebasing: bytes[WireFormat.headerLength..<end]))
+    let message = try payload.message(kind)
+    if payload.remaining != 0 { throw .badLength(length) }
+    return DecodedMessage(message: message, epoch: epoch, byteCount: end)
+}
+
+/// Reads fields in order, each checked.
+private struct WireReader {
+    private let bytes: UnsafeRawBufferPointer
+    private var offset = 0
+
+    init(_ bytes: UnsafeRawBufferPointer) { self.bytes = bytes }
+
+    var remaining: Int { bytes.count - offset }
+
+    mutating func integer<Integer: FixedWidthInteger>(
+        _: Integer.Type
+    ) throws(WireError) -> Integer {
+        let size = MemoryLayout<Integer>.size
+        if remaining < size { throw .truncated(needed: offset + size, found: bytes.count) }
+        defer { offset += size }
+        return Integer(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Integer.self))
+    }
+
+    mutating func byte() throws(WireError) -> UInt8 { try integer(UInt8.self) }
+
+    private mutating func boolean() throws(WireError) -> Bool {
+        switch try byte() {
+        case 0: return false
+        case 1: return true
+        default: throw .badValue(.boolean)
+        }
+    }
+
+    private mutating func name() throws(WireError) -> ResourceName {
+        guard let kind = ResourceKind(rawValue: try byte()) else { throw .badValue(.resourceKind) }
+        let number = try integer(UInt64.self)
+        return ResourceName(kind: kind, number: number, generation: try integer(UInt64.self))
+    }
+
+    private mutating func node() throws(WireError) -> NodeID {
+        let node = NodeID(try integer(UInt32.self))
+        if node == .none { throw .badValue(.node) }
+        return node
+    }
+
+    private mutating func lock() throws(WireError) -> LockID { LockID(try integer(UInt64.self)) }
+
+    private mutating func mode() throws(WireError) -> LockMode {
+        guard let mode = LockMode(rawValue: try byte()) else { throw .badValue(.mode) }
+        return mode
+    }
+
+    private mutating func flags() throws(WireError) -> LockFlags {
+        let flags = LockFlags(rawValue: try integer(UInt32.self))
+        if !LockFlags.known.isSuperset(of: flags) { throw .badValue(.flags) }
+        return flags
+    }
+
+    private mutating func phase() throws(WireError) -> RecoveryPhase {
+        guard let phase = RecoveryPhase(rawValue: try byte()) else { throw .badValue(.phase) }
+        return phase
+    }
+
+    private mutating func value() throws(WireError) -> SequencedValue? {
+        if try !boolean() { return nil }
+        let word0 = try integer(UInt64.self)
+        let word1 = try integer(UInt64.self)
+        let word2 = try integer(UInt64.self)
+        let word3 = try integer(UInt64.self)
+        let sequence = try integer(UInt64.self)
+        return SequencedValue(
+            value: ValueBlock(word0, word1, word2, word3), sequence: sequence,
+            isValid: try boolean())
+    }
+
+    private mutating func names() throws(WireError) -> [ResourceName] {
+        let count = Int(try integer(UInt16.self))
+        // Checked before anything is allocated (W2).
+        if count > LockMessage.namesPerMessage { throw .badValue(.count) }
+        if remaining != count * 17 { throw .badLength(remaining) }
+        var names: [ResourceName] = []
+        names.reserveCapacity(count)
+        for _ in 0..<count { names.append(try name()) }
+        return names
+    }
+
+    private mutating func report() throws(WireError) -> RebuiltLock {
+        let lock = try lock()
+        guard let state = RebuiltLock.State(rawValue: try byte()) else { throw .badValue(.state) }
+        let granted = try mode()
+        let requested = try mode()
+        let flags = try flags()
+        let isVouched = try boolean()
+        return RebuiltLock(
+            lock: lock, state: state, granted: granted, requested: requested, flags: flags,
+            value: try value(), isVouched: isVouched)
+    }
+
+    mutating func message(_ kind: WireKind) throws(WireError) -> NodeMessage {
+        switch kind {
+        case .replayed: return .replayed(Epoch(try integer(UInt64.self)))
+        case .goodbye: return .goodbye
+        case .marker: return .lock(.marker(try phase()))
+        case .reached: return .lock(.reached(try phase()))
+        case .proceed: return .lock(.proceed(try phase()))
+        case .masters: return .lock(.masters(try names()))
+        default: return .lock(try namedMessage(kind, try name()))
+        }
+    }
+
+    private mutating func namedMessage(
+        _ kind: WireKind, _ name: ResourceName
+    ) throws(WireError) -> LockMessage {
+        switch kind {
+        case .lookup: return .lookup(name)
+        case .lookupReply: return .lookupReply(name, master: try node())
+        case .claim: return .claim(name)
+        case .claimReply: return .claimReply(name, master: try node())
+        case .confirm: return .confirm(name)
+        case .confirmReply: return .confirmReply(name, isMaster: try boolean())
+        case .remove: return .remove(name)
+        case .handover:
+            guard let value = try value() else { throw .badValue(.boolean) }
+            return .handover(name, value: value)
+        case .rebuild: return .rebuild(name, try report())
+        default: return try lockMessage(kind, name, try lock())
+        }
+    }
+
+    private mutating func lockMessage(
+        _ kind: WireKind, _ name: ResourceName, _ lock: LockID
+    ) throws(WireError) -> LockMessage {
+        switch kind {
+        case .request:
+            let mode = try mode()
+            return .request(name, lock: lock, mode: mode, flags: try flags())
+        case .convert:
+            let mode = try mode()
+            let flags = try flags()
+            return .convert(name, lock: lock, mode: mode, flags: flags, value: try value())
+        case .unlock: return .unlock(name, lock: lock, value: try value())
+        case .cancel: return .cancel(name, lock: lock)
+        case .granted:
+            let mode = try mode()
+            return .granted(name, lock: lock, mode: mode, value: try value())
+        case .refused:
+            guard let status = LockStatus(rawValue: try byte()) else { throw .badValue(.status) }
+            return .refused(name, lock: lock, status: status)
+        case .unlocked: return .unlocked(name, lock: lock)
+        case .notMaster: return .notMaster(name, lock: lock)
+        case .blocking: return .blocking(name, lock: lock, wanted: try mode())
+        default: throw .unknownKind(kind.rawValue)
+        }
+    }
+}

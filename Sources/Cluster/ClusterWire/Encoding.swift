@@ -1,0 +1,171 @@
+// Messages to bytes.
+
+import LockCore
+package import Vocabulary
+
+/// Appends one message to `bytes`. `epoch`: of the sender's view.
+package func encode(_ message: NodeMessage, epoch: Epoch, into bytes: inout [UInt8]) {
+    let start = bytes.count
+    bytes.append(integer: WireFormat.magic)
+    bytes.append(WireFormat.version)
+    bytes.append(0)
+    bytes.append(integer: UInt16(0))
+    bytes.append(integer: UInt32(0))
+    bytes.append(integer: epoch.rawValue)
+    let kind = bytes.append(payload: message)
+    let length = bytes.count - start - WireFormat.headerLength
+    precondition(length <= WireFormat.maximumPayload, "ClusterWire W2: a message too long")
+    bytes[start + 5] = kind.rawValue
+    for place in 0..<4 {
+        bytes[start + 8 + place] = UInt8(truncatingIfNeeded: length >> (8 * place))
+    }
+}
+
+extension [UInt8] {
+    fileprivate mutating func append(integer: some FixedWidthInteger) {
+        var rest = integer.littleEndian
+        Swift.withUnsafeBytes(of: &rest) { append(contentsOf: $0) }
+    }
+
+    fileprivate mutating func append(name: ResourceName) {
+        append(name.kind.rawValue)
+        append(integer: name.number)
+        append(integer: name.generation)
+    }
+
+    private mutating func append(_ name: ResourceName, _ lock: LockID) {
+        append(name: name)
+        append(integer: lock.rawValue)
+    }
+
+    private mutating func append(value: SequencedValue?) {
+        guard let value else {
+            append(0)
+            return
+        }
+        append(1)
+        append(integer: value.value.word0)
+        append(integer: value.value.word1)
+        append(integer: value.value.word2)
+        append(integer: value.value.word3)
+        append(integer: value.sequence)
+        append(value.isValid ? 1 : 0)
+    }
+
+    fileprivate mutating func append(payload message: NodeMessage) -> WireKind {
+        switch message {
+        case .lock(let message): return append(lockMessage: message)
+        case .replayed(let epoch):
+            append(integer: epoch.rawValue)
+            return .replayed
+        case .goodbye: return .goodbye
+        }
+    }
+
+    private mutating func append(lockMessage message: LockMessage) -> WireKind {
+        switch message {
+        case .lookup(let name):
+            append(name: name)
+            return .lookup
+        case .lookupReply(let name, let master):
+            append(name: name)
+            append(integer: master.rawValue)
+            return .lookupReply
+        case .claim(let name):
+            append(name: name)
+            return .claim
+        case .claimReply(let name, let master):
+            append(name: name)
+            append(integer: master.rawValue)
+            return .claimReply
+        case .confirm(let name):
+            append(name: name)
+            return .confirm
+        case .confirmReply(let name, let isMaster):
+            append(name: name)
+            append(isMaster ? 1 : 0)
+            return .confirmReply
+        case .remove(let name):
+            append(name: name)
+            return .remove
+        default: return append(operation: message)
+        }
+    }
+
+    private mutating func append(operation message: LockMessage) -> WireKind {
+        switch message {
+        case .request(let name, let lock, let mode, let flags):
+            append(name, lock)
+            append(mode.rawValue)
+            append(integer: flags.rawValue)
+            return .request
+        case .convert(let name, let lock, let mode, let flags, let value):
+            append(name, lock)
+            append(mode.rawValue)
+            append(integer: flags.rawValue)
+            append(value: value)
+            return .convert
+        case .unlock(let name, let lock, let value):
+            append(name, lock)
+            append(value: value)
+            return .unlock
+        case .cancel(let name, let lock):
+            append(name, lock)
+            return .cancel
+        case .granted(let name, let lock, let mode, let value):
+            append(name, lock)
+            append(mode.rawValue)
+            append(value: value)
+            return .granted
+        case .refused(let name, let lock, let status):
+            append(name, lock)
+            append(status.rawValue)
+            return .refused
+        case .unlocked(let name, let lock):
+            append(name, lock)
+            return .unlocked
+        case .notMaster(let name, let lock):
+            append(name, lock)
+            return .notMaster
+        case .blocking(let name, let lock, let wanted):
+            append(name, lock)
+            append(wanted.rawValue)
+            return .blocking
+        default: return append(recovery: message)
+        }
+    }
+
+    private mutating func append(recovery message: LockMessage) -> WireKind {
+        switch message {
+        case .handover(let name, let value):
+            append(name: name)
+            append(value: value)
+            return .handover
+        case .masters(let names):
+            precondition(
+                names.count <= LockMessage.namesPerMessage, "ClusterWire W2: too many names")
+            append(integer: UInt16(names.count))
+            for name in names { append(name: name) }
+            return .masters
+        case .rebuild(let name, let report):
+            append(name, report.lock)
+            append(report.state.rawValue)
+            append(report.granted.rawValue)
+            append(report.requested.rawValue)
+            append(integer: report.flags.rawValue)
+            append(report.isVouched ? 1 : 0)
+            append(value: report.value)
+            return .rebuild
+        case .marker(let phase):
+            append(phase.rawValue)
+            return .marker
+        case .reached(let phase):
+            append(phase.rawValue)
+            return .reached
+        case .proceed(let phase):
+            append(phase.rawValue)
+            return .proceed
+        default: preconditionFailure("ClusterWire W1: a message without an encoding")
+        }
+    }
+}

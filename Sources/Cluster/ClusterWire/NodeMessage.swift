@@ -1,0 +1,104 @@
+// What travels between two nodes, and its header.
+//
+// Purpose: messages to bytes and back, on raw memory, without a trap on any input.
+//
+//   offset size  field (little-endian)
+//        0    4  magic "LKSM"
+//        4    1  version
+//        5    1  kind
+//        6    2  zero
+//        8    4  length of the payload in bytes, at most `maximumPayload`
+//       12    8  epoch of the sender's view
+//       20    -  payload
+//
+// Invariants
+// W1. Encoding and decoding are inverse: every message survives, and every accepted byte sequence is the
+//     one encoding of its message.
+// W2. Whatever the bytes are, decoding returns a message or throws a `WireError`; it reads nothing
+//     outside the buffer and allocates no more than the payload's length justifies.
+// W3. Numbers of kinds, modes, flags and statuses never change within a version. `Docs/PROTOCOL.md` lists
+//     them, and a test compares golden bytes.
+
+package import LockCore
+package import Vocabulary
+
+/// One message from node to node.
+package enum NodeMessage: Hashable, Sendable {
+    case lock(LockMessage)
+    /// From the coordinator: the journals that the view of this epoch listed are replayed.
+    case replayed(Epoch)
+    /// The sender has left: it holds nothing and will say nothing more in this life.
+    case goodbye
+}
+
+/// Why bytes are no message.
+package enum WireError: Error, Hashable, Sendable {
+    /// Fewer bytes than the header or the payload needs.
+    case truncated(needed: Int, found: Int)
+    case badMagic(UInt32)
+    /// A version that this build does not speak.
+    case unsupportedVersion(UInt8)
+    case unknownKind(UInt8)
+    /// A payload longer than any message, or not as long as its message.
+    case badLength(Int)
+    /// A field with a value that means nothing.
+    case badValue(WireField)
+}
+
+/// The field that an error speaks of.
+package enum WireField: UInt8, Hashable, Sendable {
+    case reserved, resourceKind, mode, flags, status, node, boolean, phase, state, count
+}
+
+/// Numbers of the format.
+package enum WireFormat {
+    /// "LKSM".
+    package static let magic: UInt32 = 0x4D53_4B4C
+    package static let version: UInt8 = 1
+    /// Bytes before the payload.
+    package static let headerLength = 20
+    /// The longest payload in bytes.
+    package static let maximumPayload = 8192
+}
+
+/// A message with what its header says.
+package struct DecodedMessage: Hashable, Sendable {
+    package var message: NodeMessage
+    /// Of the sender's view.
+    package var epoch: Epoch
+    /// Bytes the message took, header included: where the next one of a batch begins.
+    package var byteCount: Int
+}
+
+/// The kinds of messages on the wire. Never renumbered.
+enum WireKind: UInt8, CaseIterable {
+    case lookup = 1
+    case lookupReply = 2
+    case claim = 3
+    case claimReply = 4
+    case confirm = 5
+    case confirmReply = 6
+    case remove = 7
+    case request = 16
+    case convert = 17
+    case unlock = 18
+    case cancel = 19
+    case granted = 32
+    case refused = 33
+    case unlocked = 34
+    case notMaster = 35
+    case blocking = 36
+    case handover = 37
+    case masters = 48
+    case rebuild = 49
+    case marker = 50
+    case reached = 51
+    case proceed = 52
+    case replayed = 64
+    case goodbye = 65
+}
+
+extension LockFlags {
+    /// All flags this version knows.
+    static let known = LockFlags(rawValue: 0x3FF)
+}

@@ -1,0 +1,204 @@
+// Fresh names. A node that has just allocated an inode masters its name at once and tells the directory
+// by a *claim*; no round trip. Two rules keep that safe:
+//
+// - Demotions wait until the claims made before them are acknowledged (I7). Claims are counted in two
+//   batches, so that a steady stream of creations cannot hold a demotion back for ever: those that wait
+//   close the batch they came in, and newer claims count in the next.
+// - A claim that meets another master's entry is parked while that node is asked whether it still is
+//   the master (its removal may be on the way). If it is, the name was not fresh: the claimant hands
+//   its locks to the master, which wins.
+
+import Vocabulary
+
+/// A demotion that waits for claims.
+struct DeferredDemotion: Sendable {
+    var lock: LockID
+    /// nil: an unlock.
+    var mode: LockMode?
+    var flags: LockFlags
+    var value: ValueBlock?
+}
+
+/// Claims that are not acknowledged, and who waits for them.
+struct ClaimLedger: Sendable {
+    /// Claims of the open batch; `openBatch` is its mark.
+    var open = 0
+    var openBatch = false
+    /// Claims of the closed batch that are still unacknowledged.
+    var closing = 0
+    /// Wait for the closed batch.
+    var behindClosing: [DeferredDemotion] = []
+    /// Wait for the open batch too.
+    var behindOpen: [DeferredDemotion] = []
+
+    var isOutstanding: Bool { open | closing != 0 }
+
+    mutating func closeBatch() {
+        precondition(closing == 0 && behindClosing.isEmpty, "LockCore I7: two closed batches")
+        closing = open
+        open = 0
+        openBatch.toggle()
+        behindClosing = behindOpen
+        behindOpen = []
+    }
+}
+
+/// A claim that waits for the old master's word. On the directory node.
+struct ParkedClaim: Sendable {
+    var name: ResourceName
+    var claimant: NodeID
+}
+
+extension Lockspace {
+    mutating func addClaim(_ resource: UInt32) {
+        counters.claims += 1
+        claims.open += 1
+        resources[resource].marks.insert(.claimPending)
+        if claims.openBatch { resources[resource].marks.insert(.claimBatch) }
+    }
+
+    mutating func postpone(_ lock: UInt32, _ demotion: DeferredDemotion) {
+        locks[lock].marks.insert(.deferred)
+        claims.behindOpen.append(demotion)
+        if claims.closing == 0 && claims.behindClosing.isEmpty { claims.closeBatch() }
+    }
+
+    /// Executes the demotions whose claims are acknowledged.
+    mutating func runDeferred(_ effects: inout [LockEffect]) {
+        while claims.closing == 0 {
+            let ready = claims.behindClosing
+            claims.behindClosing = []
+            for demotion in ready { runDeferred(demotion, &effects) }
+            if claims.behindOpen.isEmpty { return }
+            claims.closeBatch()
+        }
+    }
+
+    private mutating func runDeferred(_ demotion: DeferredDemotion, _ effects: inout [LockEffect]) {
+        let lock = localIndex(demotion.lock)
+        precondition(
+            lock != 0 && locks[lock].marks.contains(.deferred),
+            "LockCore I7: a deferred demotion lost its lock")
+        locks[lock].marks.remove(.deferred)
+        if let mode = demotion.mode {
+            executeConversion(lock, to: mode, demotion.flags, demotion.value, &effects)
+        } else {
+            executeUnlock(lock, demotion.flags, demotion.value, &effects)
+        }
+    }
+
+    // MARK: On the claimant
+
+    mutating func claimReply(
+        _ name: ResourceName, master: NodeID, from peer: NodeID, _ effects: inout [LockEffect]
+    ) {
+        let resource = find(name)
+        guard resource != 0, resources[resource].marks.contains(.claimPending),
+            peer == directoryNode(name), isMember(master)
+        else {
+            counters.protocolErrors += 1
+            return
+        }
+        let isOfOpenBatch =
+            resources[resource].marks.contains(.claimBatch) == claims.openBatch
+        resources[resource].marks.subtract([.claimPending, .claimBatch])
+        if isOfOpenBatch { claims.open -= 1 } else { claims.closing -= 1 }
+        if master != node { loseClaim(resource, to: master, &effects) }
+        releaseIfUnused(resource, &effects)
+        runDeferred(&effects)
+    }
+
+    /// Hands all locks to the true master: this node's are reported to it, others' ask again.
+    private mutating func loseClaim(
+        _ resource: UInt32, to master: NodeID, _ effects: inout [LockEffect]
+    ) {
+        counters.lostClaims += 1
+        var all: [UInt32] = []
+        for queue in [Queue.granted, .converting, .waiting] {
+            let first = head(resource, queue)
+            var lock = first
+            while lock != 0 {
+                all.append(lock)
+                lock = following(lock, head: first)
+            }
+        }
+        resources[resource].granted = 0
+        resources[resource].converting = 0
+        resources[resource].waiting = 0
+        resources[resource].master = master
+        resources[resource].mastery = .remote
+        for lock in all {
+            if locks[lock].holder == node {
+                locks[lock].marks = locks[lock].marks.intersection([.deferred])
+                append(lock, to: .granted)
+            } else {
+                send(
+                    .notMaster(resources[resource].name, lock: LockID(locks[lock].identity)),
+                    to: locks[lock].holder, &effects)
+                freeLock(lock)
+            }
+        }
+        sendAllPending(resource, &effects)
+    }
+
+    /// The directory node asks whether this node masters a name still.
+    mutating func serveConfirm(
+        _ name: ResourceName, from peer: NodeID, _ effects: inout [LockEffect]
+    ) {
+        let resource = find(name)
+        let isMaster = resource != 0 && resources[resource].mastery == .local
+        send(.confirmReply(name, isMaster: isMaster), to: peer, &effects)
+    }
+
+    // MARK: On the directory node
+
+    mutating func serveClaim(
+        _ name: ResourceName, from peer: NodeID, _ effects: inout [LockEffect]
+    ) {
+        guard directoryNode(name) == node else {
+            counters.protocolErrors += 1
+            return
+        }
+        let resource = findOrInsert(name)
+        let known = resources[resource].directoryMaster
+        if known == .none || known == peer {
+            resources[resource].directoryMaster = peer
+            send(.claimReply(name, master: peer), to: peer, &effects)
+        } else if known == node {
+            send(.claimReply(name, master: node), to: peer, &effects)
+        } else {
+            parkedClaims.append(ParkedClaim(name: name, claimant: peer))
+            send(.confirm(name), to: known, &effects)
+        }
+    }
+
+    mutating func confirmReply(
+        _ name: ResourceName, isMaster: Bool, from peer: NodeID, _ effects: inout [LockEffect]
+    ) {
+        let resource = find(name)
+        guard resource != 0, resources[resource].directoryMaster == peer else { return }
+        if !isMaster {
+            // Its removal comes before this answer: a correct peer never gets here.
+            counters.protocolErrors += 1
+            resources[resource].directoryMaster = .none
+        }
+        settleParkedClaims(name, &effects)
+    }
+
+    /// Decides parked claims of a name by what the entry says now.
+    mutating func settleParkedClaims(_ name: ResourceName, _ effects: inout [LockEffect]) {
+        if parkedClaims.isEmpty { return }
+        let mine = parkedClaims.filter { $0.name == name }
+        if mine.isEmpty { return }
+        parkedClaims.removeAll { $0.name == name }
+        for claim in mine {
+            let resource = findOrInsert(name)
+            if resources[resource].directoryMaster == .none {
+                resources[resource].directoryMaster = claim.claimant
+            }
+            send(
+                .claimReply(name, master: resources[resource].directoryMaster),
+                to: claim.claimant, &effects)
+        }
+    }
+}

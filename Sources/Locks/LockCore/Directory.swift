@@ -1,0 +1,185 @@
+// Who masters what: the directory node's answers, the questions of the others, the end of a mastership.
+// The essay in Lockspace.swift explains which entries can be stale and why that is harmless.
+
+import Vocabulary
+
+extension Lockspace {
+    /// The node that knows the master of a name: the same on all members of a view.
+    @inline(__always)
+    func directoryNode(_ name: ResourceName) -> NodeID {
+        if members.count == 1 { return node }
+        // The high half of the hash: the low half chooses the bucket.
+        let place = (name.stableHash >> 32) * UInt64(members.count) >> 32
+        return members[Int(place)].node
+    }
+
+    func isMember(_ peer: NodeID) -> Bool {
+        for member in members where member.node == peer { return true }
+        return false
+    }
+
+    // MARK: Asking
+
+    /// Finds the master of a record in state `unknown`: knows it at once (`local`, `remote`) or asks
+    /// (`lookingUp`). Locks that are linked here are the caller's to see to, by `masterIsKnown`.
+    /// `isFresh`: the name never existed before, and no lock is linked here yet.
+    mutating func askForMaster(_ resource: UInt32, isFresh: Bool, _ effects: inout [LockEffect]) {
+        assert(resources[resource].mastery == .unknown, "LockCore: the master is known")
+        let name = resources[resource].name
+        let directory = directoryNode(name)
+        if directory == node {
+            if resources[resource].directoryMaster == .none {
+                resources[resource].directoryMaster = node
+            }
+            setMaster(resource, resources[resource].directoryMaster)
+        } else if isFresh {
+            setMaster(resource, node)
+            addClaim(resource)
+            send(.claim(name), to: directory, &effects)
+        } else {
+            resources[resource].mastery = .lookingUp
+            send(.lookup(name), to: directory, &effects)
+        }
+    }
+
+    private mutating func setMaster(_ resource: UInt32, _ master: NodeID) {
+        resources[resource].master = master
+        resources[resource].mastery = master == node ? .local : .remote
+        guard status == .recovering else { return }
+        resources[resource].marks.insert(master == node ? .newMaster : .provisional)
+    }
+
+    mutating func lookupReply(
+        _ name: ResourceName, master: NodeID, from peer: NodeID, _ effects: inout [LockEffect]
+    ) {
+        let resource = find(name)
+        guard resource != 0, resources[resource].mastery == .lookingUp,
+            peer == directoryNode(name), isMember(master)
+        else {
+            counters.protocolErrors += 1
+            return
+        }
+        setMaster(resource, master)
+        masterIsKnown(resource, &effects)
+        releaseIfUnused(resource, &effects)
+        if status == .recovering {
+            recovery.lookupsOutstanding -= 1
+            checkPhase(&effects)
+        }
+    }
+
+    /// Sees to the locks that waited for the master to be known.
+    mutating func masterIsKnown(_ resource: UInt32, _ effects: inout [LockEffect]) {
+        switch resources[resource].mastery {
+        case .local: takeOver(resource, &effects)
+        case .remote:
+            if status == .running { sendAllPending(resource, &effects) }
+        case .lookingUp, .unknown, .free: return
+        }
+    }
+
+    /// Sends the master everything it was not told about this record's locks.
+    mutating func sendAllPending(_ resource: UInt32, _ effects: inout [LockEffect]) {
+        let first = resources[resource].granted
+        var lock = first
+        while lock != 0 {
+            if !locks[lock].marks.contains(.sent) { sendPending(lock, &effects) }
+            lock = following(lock, head: first)
+        }
+    }
+
+    /// Sorts this node's own locks into the three queues of a resource that it masters from now on.
+    private mutating func takeOver(_ resource: UInt32, _ effects: inout [LockEffect]) {
+        let first = resources[resource].granted
+        if first == 0 { return }
+        var own: [UInt32] = []
+        var lock = first
+        while lock != 0 {
+            own.append(lock)
+            lock = following(lock, head: first)
+        }
+        resources[resource].granted = 0
+        for lock in own where locks[lock].state != .waiting {
+            takeOverEstablished(lock, &effects)
+        }
+        for lock in own where locks[lock].state == .waiting {
+            locks[lock].marks = locks[lock].marks.intersection([.cancelRequested])
+            append(lock, to: .waiting)
+        }
+        if status == .running {
+            serveQueues(resource, &effects)
+            refuseImpatient(resource, &effects)
+            releaseIfUnused(resource, &effects)
+        }
+    }
+
+    private mutating func takeOverEstablished(_ lock: UInt32, _ effects: inout [LockEffect]) {
+        let record = locks[lock]
+        locks[lock].marks = record.marks.intersection([.cancelRequested, .deferred])
+        switch record.state {
+        case .unlocking:
+            append(lock, to: .granted)
+            decideUnlock(lock, &effects)
+        case .converting where record.granted.covers(record.requested):
+            append(lock, to: .granted)
+            grant(lock, record.requested, &effects)
+        case .converting: append(lock, to: .converting)
+        default: append(lock, to: .granted)
+        }
+    }
+
+    // MARK: Answering
+
+    mutating func serveLookup(
+        _ name: ResourceName, from peer: NodeID, _ effects: inout [LockEffect]
+    ) {
+        guard directoryNode(name) == node else {
+            counters.protocolErrors += 1
+            return
+        }
+        let resource = findOrInsert(name)
+        if resources[resource].directoryMaster == .none {
+            resources[resource].directoryMaster = peer
+        }
+        send(.lookupReply(name, master: resources[resource].directoryMaster), to: peer, &effects)
+    }
+
+    mutating func serveRemove(
+        _ name: ResourceName, from peer: NodeID, _ effects: inout [LockEffect]
+    ) {
+        let resource = find(name)
+        guard resource != 0 && resources[resource].directoryMaster == peer else { return }
+        resources[resource].directoryMaster = .none
+        settleParkedClaims(name, &effects)
+        let entry = find(name)
+        if entry != 0 { releaseIfUnused(entry, &effects) }
+    }
+
+    // MARK: The end
+
+    /// Forgets a record that nothing needs: gives the mastership of a resource without locks up, and the
+    /// record when it is no directory entry either (I1).
+    mutating func releaseIfUnused(_ resource: UInt32, _ effects: inout [LockEffect]) {
+        if !resources[resource].isEmpty { return }
+        switch resources[resource].mastery {
+        case .free, .lookingUp: return
+        case .local:
+            if status != .running || resources[resource].marks.contains(.claimPending) { return }
+            let directory = directoryNode(resources[resource].name)
+            if directory == node {
+                resources[resource].directoryMaster = .none
+            } else {
+                send(.remove(resources[resource].name), to: directory, &effects)
+            }
+        case .remote, .unknown: break
+        }
+        resources[resource].mastery = .unknown
+        resources[resource].master = .none
+        resources[resource].marks = []
+        if resources[resource].directoryMaster == .none {
+            removeRecord(resource)
+        } else {
+            dropValue(resource)
+        }
+    }
+}

@@ -1,0 +1,137 @@
+// The invariants of the essay, checked. Walks everything: for tests and simulation, after every event.
+
+import Vocabulary
+
+/// An invariant of the essay that does not hold.
+package struct InvariantViolation: Error, Hashable, Sendable, CustomStringConvertible {
+    /// Number and circumstances, one line.
+    package var description: String
+}
+
+private func require(
+    _ condition: Bool, _ description: @autoclosure () -> String
+) throws(InvariantViolation) {
+    if !condition { throw InvariantViolation(description: description()) }
+}
+
+extension Lockspace {
+    /// Checks the invariants of one node. Throws the first that does not hold.
+    package func checkInvariants() throws(InvariantViolation) {
+        if status == .left { return }
+        var linked = 0
+        var records = 0
+        for resource in 1..<resources.bound where resources[resource].mastery != .free {
+            records += 1
+            linked += try checkRecord(resource)
+        }
+        try require(records == resources.liveCount, "LockCore I1: lost records")
+        try require(linked == locks.liveCount, "LockCore I2: a lock is in no queue")
+        try checkClaims()
+    }
+
+    private func checkRecord(_ resource: UInt32) throws(InvariantViolation) -> Int {
+        let record = resources[resource]
+        try require(find(record.name) == resource, "LockCore I1: \(record.name) is not in the table")
+        let isKept =
+            !record.isEmpty || record.mastery == .local || record.mastery == .lookingUp
+            || record.directoryMaster != .none
+        try require(isKept, "LockCore I1: \(record.name) is kept for nothing")
+        if record.directoryMaster != .none {
+            try require(
+                directoryNode(record.name) == node, "LockCore: a directory entry in the wrong place")
+        }
+        var linked = 0
+        for queue in [Queue.granted, .converting, .waiting] {
+            linked += try checkQueue(resource, queue)
+        }
+        if record.mastery == .local {
+            try checkMastered(resource)
+        } else {
+            try require(
+                record.converting == 0 && record.waiting == 0, "LockCore I2: queues without a master")
+            if status == .running && !record.isEmpty {
+                try require(record.mastery != .unknown, "LockCore I6: \(record.name) is forgotten")
+            }
+        }
+        return linked
+    }
+
+    private func checkQueue(_ resource: UInt32, _ queue: Queue) throws(InvariantViolation) -> Int {
+        let first = head(resource, queue)
+        var count = 0
+        var lock = first
+        while lock != 0 {
+            count += 1
+            try require(locks[lock].resource == resource, "LockCore I2: a lock in a foreign queue")
+            try require(
+                locks[locks[lock].next].previous == lock, "LockCore I2: a torn queue")
+            try require(self.queue(of: lock) == queue, "LockCore I2: a lock in the wrong queue")
+            try require(
+                status != .running || !locks[lock].marks.contains(.unconfirmed),
+                "LockCore: an unconfirmed copy outlived its recovery")
+            try require(
+                locks[lock].holder == node || resources[resource].mastery == .local,
+                "LockCore I2: a copy without mastership")
+            lock = following(lock, head: first)
+        }
+        return count
+    }
+
+    /// I3, I4, I5. In the middle of a recovery reported and unreported locks stand side by side, so that
+    /// nothing can be said.
+    private func checkMastered(_ resource: UInt32) throws(InvariantViolation) {
+        let name = resources[resource].name
+        if status != .running { return }
+        for queue in [Queue.granted, .converting] {
+            let first = head(resource, queue)
+            var lock = first
+            while lock != 0 {
+                try require(
+                    !conflicts(resource, locks[lock].granted, except: lock),
+                    "LockCore I3: incompatible grants on \(name)")
+                lock = following(lock, head: first)
+            }
+        }
+        try checkNothingGrantable(resource)
+        let wanted = wantedModes(resource)
+        let first = resources[resource].granted
+        var lock = first
+        while lock != 0 {
+            let blocked = wanted & ~compatibleModes(locks[lock].granted)
+            for mode in LockMode.strongestFirst where blocked & (1 << mode.rawValue) != 0 {
+                try require(
+                    isCovered(mode, by: locks[lock].told) || locks[lock].marks.contains(.deferred),
+                    "LockCore I5: \(name): a holder in \(locks[lock].granted) was not told of \(mode)")
+            }
+            lock = following(lock, head: first)
+        }
+    }
+
+    private func checkNothingGrantable(_ resource: UInt32) throws(InvariantViolation) {
+        for queue in [Queue.converting, .waiting] {
+            let first = head(resource, queue)
+            var lock = first
+            while lock != 0 {
+                if mayGrant(locks[lock].flags) {
+                    try require(
+                        compatibleMode(lock) == nil,
+                        "LockCore I4: \(resources[resource].name): a lock waits for nothing")
+                    return
+                }
+                lock = following(lock, head: first)
+            }
+        }
+    }
+
+    private func checkClaims() throws(InvariantViolation) {
+        var pending = 0
+        for resource in 1..<resources.bound
+        where resources[resource].mastery != .free
+            && resources[resource].marks.contains(.claimPending)
+        {
+            pending += 1
+        }
+        try require(
+            pending == claims.open + claims.closing, "LockCore I7: claims are miscounted")
+    }
+}

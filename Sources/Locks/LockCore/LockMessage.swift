@@ -1,0 +1,135 @@
+// What lockspaces say to each other. Every message travels with the epoch of its sender's view.
+// Bytes: ClusterWire.
+
+package import Vocabulary
+
+/// A value block with its place in the order of writes.
+package struct SequencedValue: Hashable, Sendable {
+    package var value: ValueBlock
+    /// 1 for the first write of a resource's life; an invalidation counts as a write.
+    package var sequence: UInt64
+    package var isValid: Bool
+
+    package init(value: ValueBlock, sequence: UInt64, isValid: Bool) {
+        self.value = value
+        self.sequence = sequence
+        self.isValid = isValid
+    }
+}
+
+/// A lock as its holder reports it to the master of its resource after a change of view.
+package struct RebuiltLock: Hashable, Sendable {
+    /// Where the lock stands.
+    package enum State: UInt8, CaseIterable, Hashable, Sendable {
+        case granted = 0
+        case converting = 1
+        case waiting = 2
+        /// Given up; only the value it wrote matters, and only to a master that still has its copy.
+        case unlocking = 3
+    }
+
+    /// Its name on the holder.
+    package var lock: LockID
+    package var state: State
+    /// Null while waiting.
+    package var granted: LockMode
+    /// What is asked; `granted` when nothing is.
+    package var requested: LockMode
+    package var flags: LockFlags
+    /// What the holder knows of the value block, if it was ever written.
+    package var value: SequencedValue?
+    /// A master that left cleanly said that `value` is the last one written.
+    package var isVouched: Bool
+
+    package init(
+        lock: LockID, state: State, granted: LockMode, requested: LockMode, flags: LockFlags,
+        value: SequencedValue?, isVouched: Bool
+    ) {
+        self.lock = lock
+        self.state = state
+        self.granted = granted
+        self.requested = requested
+        self.flags = flags
+        self.value = value
+        self.isVouched = isVouched
+    }
+}
+
+/// The parts of a recovery, in order; all nodes are in the same one.
+package enum RecoveryPhase: UInt8, CaseIterable, Hashable, Comparable, Sendable {
+    /// Masters tell the new directory nodes what they master.
+    case directory = 0
+    /// Resources whose master is gone get a new one.
+    case masters = 1
+    /// Holders report their locks to the masters.
+    case locks = 2
+
+    package static func < (left: RecoveryPhase, right: RecoveryPhase) -> Bool {
+        left.rawValue < right.rawValue
+    }
+}
+
+/// One message from lockspace to lockspace.
+package enum LockMessage: Hashable, Sendable {
+    // To the directory node and back.
+
+    /// Who masters this? The asker does, if nobody.
+    case lookup(ResourceName)
+    case lookupReply(ResourceName, master: NodeID)
+    /// The sender masters this fresh name already.
+    case claim(ResourceName)
+    /// The master is not the claimant when the claim lost.
+    case claimReply(ResourceName, master: NodeID)
+    /// From the directory node: do you still master this? Somebody claims it.
+    case confirm(ResourceName)
+    case confirmReply(ResourceName, isMaster: Bool)
+    /// The sender masters this no longer: nobody has a lock on it.
+    case remove(ResourceName)
+
+    // From holder to master.
+
+    case request(ResourceName, lock: LockID, mode: LockMode, flags: LockFlags)
+    case convert(
+        ResourceName, lock: LockID, mode: LockMode, flags: LockFlags, value: SequencedValue?)
+    case unlock(ResourceName, lock: LockID, value: SequencedValue?)
+    case cancel(ResourceName, lock: LockID)
+
+    // From master to holder. `lock` is always the holder's name for it.
+
+    case granted(ResourceName, lock: LockID, mode: LockMode, value: SequencedValue?)
+    case refused(ResourceName, lock: LockID, status: LockStatus)
+    case unlocked(ResourceName, lock: LockID)
+    /// The receiver's directory answer was stale: ask again.
+    case notMaster(ResourceName, lock: LockID)
+    case blocking(ResourceName, lock: LockID, wanted: LockMode)
+    /// The sender masters this and leaves; this is the last value.
+    case handover(ResourceName, value: SequencedValue)
+
+    // Recovery.
+
+    /// The sender masters these. At most `namesPerMessage`.
+    case masters([ResourceName])
+    case rebuild(ResourceName, RebuiltLock)
+    /// Nothing of this phase follows from the sender.
+    case marker(RecoveryPhase)
+    /// To the coordinator: the sender has everything of this phase.
+    case reached(RecoveryPhase)
+    /// From the coordinator: all have reached it; on to the next phase.
+    case proceed(RecoveryPhase)
+
+    /// The largest number of names in `masters`.
+    package static let namesPerMessage = 256
+}
+
+/// What a lockspace asks of whoever drives it, in order.
+package enum LockEffect: Hashable, Sendable {
+    /// Send with the present epoch. Reliable and in order per pair of nodes while both live.
+    case send(LockMessage, to: NodeID)
+    /// An operation of the client has ended.
+    case complete(LockCompletion)
+    /// The client's lock stands in the way of somebody who wants `wanted`.
+    case blocking(cookie: UInt64, lock: LockID, wanted: LockMode)
+    /// Lock recovery of this view is finished on this node: locking goes on, except that what waits
+    /// for the replay of journals waits on.
+    case recoveryFinished(Epoch)
+}

@@ -1,0 +1,235 @@
+// The receiving side of a recovery, and its end: directory entries and reported locks come in; values are
+// judged; locking goes on.
+
+import Vocabulary
+
+extension Lockspace {
+    mutating func takeMasters(_ names: [ResourceName], from peer: NodeID) {
+        for name in names {
+            guard status == .recovering && directoryNode(name) == node else {
+                counters.protocolErrors += 1
+                continue
+            }
+            let resource = findOrInsert(name)
+            if resources[resource].directoryMaster == .none {
+                resources[resource].directoryMaster = peer
+            } else if resources[resource].directoryMaster != peer {
+                counters.protocolErrors += 1
+            }
+        }
+    }
+
+    /// A holder's report: confirms or changes the copy, or makes one. Outside a recovery it comes from a
+    /// node that lost a claim.
+    mutating func takeReport(
+        _ name: ResourceName, _ report: RebuiltLock, from peer: NodeID,
+        _ effects: inout [LockEffect]
+    ) {
+        let resource = find(name)
+        guard resource != 0 && resources[resource].mastery == .local else {
+            // A holder whose only granted lock was just given up may report what waits behind it to a
+            // master that has forgotten the resource already.
+            if report.state == .waiting || (status == .running && report.state != .unlocking) {
+                send(.notMaster(name, lock: report.lock), to: peer, &effects)
+            } else if report.state != .unlocking {
+                counters.protocolErrors += 1
+            }
+            return
+        }
+        var copy = findCopy(resource, holder: peer, report.lock)
+        if report.state == .unlocking {
+            if copy == 0 { return }
+            absorb(resource, report.value)
+            unlink(copy, from: queue(of: copy))
+            freeLock(copy)
+            if status == .running { serveQueues(resource, &effects) }
+            releaseIfUnused(resource, &effects)
+            return
+        }
+        takeValue(resource, report)
+        let state: LockState =
+            switch report.state {
+            case .waiting: .waiting
+            case .converting: .converting
+            case .granted, .unlocking: .granted
+            }
+        if copy != 0 && locks[copy].state == state && locks[copy].granted == report.granted
+            && locks[copy].requested == report.requested
+        {
+            locks[copy].marks.remove(.unconfirmed)
+            return
+        }
+        if copy == 0 {
+            copy = insertLock(resource, holder: peer, identity: report.lock.rawValue)
+        } else {
+            unlink(copy, from: queue(of: copy))
+        }
+        locks[copy].state = state
+        locks[copy].granted = report.granted
+        locks[copy].requested = report.requested
+        locks[copy].flags = report.flags
+        locks[copy].marks = []
+        locks[copy].told = 0
+        append(copy, to: queue(of: copy))
+        if status == .running { serveQueues(resource, ignoringOrder: true, &effects) }
+    }
+
+    /// Takes a reported value if it is newer. Whoever has the highest number decides whether it was vouched
+    /// for.
+    private mutating func takeValue(_ resource: UInt32, _ report: RebuiltLock) {
+        guard let value = report.value else { return }
+        let known = resources[resource].value == 0 ? 0 : values[resources[resource].value].sequence
+        if value.sequence > known {
+            absorb(resource, value)
+            resources[resource].marks.remove(.vouched)
+        }
+        if report.isVouched && value.sequence >= known {
+            resources[resource].marks.insert(.vouched)
+        }
+    }
+
+    // MARK: Finish
+
+    mutating func finishRecovery(_ effects: inout [LockEffect]) {
+        status = .running
+        counters.recoveries += 1
+        for lock in 1..<locks.bound
+        where locks[lock].state != .free && locks[lock].marks.contains(.unconfirmed) {
+            unlink(lock, from: queue(of: lock))
+            freeLock(lock)
+        }
+        for resource in 1..<resources.bound where resources[resource].mastery == .local {
+            judgeValue(resource)
+            grantProvenConversions(resource, &effects)
+        }
+        for resource in 1..<resources.bound where resources[resource].mastery != .free {
+            resources[resource].marks = []
+        }
+        for lock in 1..<locks.bound where locks[lock].state != .free {
+            locks[lock].told = 0
+        }
+        effects.append(.recoveryFinished(epoch))
+        for resource in 1..<resources.bound where resources[resource].mastery == .local {
+            serveQueues(resource, ignoringOrder: true, &effects)
+            refuseImpatient(resource, &effects)
+            releaseIfUnused(resource, &effects)
+        }
+        runDeferred(&effects)
+        resumeRequests(&effects)
+        receiveHeld(&effects)
+    }
+
+    /// I10: what a new master may believe.
+    private mutating func judgeValue(_ resource: UInt32) {
+        let marks = resources[resource].marks
+        if !marks.contains(.newMaster) || marks.contains(.vouched) || !recovery.someoneDeparted {
+            return
+        }
+        for queue in [Queue.granted, .converting] {
+            let first = head(resource, queue)
+            var lock = first
+            while lock != 0 {
+                if locks[lock].granted > .concurrentRead { return }
+                lock = following(lock, head: first)
+            }
+        }
+        invalidateValue(resource)
+    }
+
+    /// A converting lock whose old mode conflicts with somebody's granted mode had been granted its new
+    /// mode: the answer was lost with the old epoch (I3).
+    private mutating func grantProvenConversions(
+        _ resource: UInt32, _ effects: inout [LockEffect]
+    ) {
+        var remaining = queueLength(resource, .converting)
+        var lock = resources[resource].converting
+        while remaining > 0 {
+            remaining -= 1
+            let next = locks[lock].next
+            if conflicts(resource, locks[lock].granted, except: lock) {
+                unlink(lock, from: .converting)
+                append(lock, to: .granted)
+                grant(lock, locks[lock].requested, &effects)
+            }
+            lock = next
+        }
+    }
+
+    /// Refuses what was queued during the recovery but would rather be refused than wait, and ends what
+    /// was cancelled meanwhile.
+    mutating func refuseImpatient(_ resource: UInt32, _ effects: inout [LockEffect]) {
+        var hasChanged = false
+        for queue in [Queue.converting, .waiting] {
+            var remaining = queueLength(resource, queue)
+            var lock = head(resource, queue)
+            while remaining > 0 {
+                remaining -= 1
+                let next = locks[lock].next
+                let isCancelled = locks[lock].marks.contains(.cancelRequested)
+                if isCancelled || locks[lock].flags.contains(.noQueue) {
+                    let status = isCancelled ? LockStatus.cancelled : .wouldBlock
+                    if !isCancelled && locks[lock].flags.contains(.noQueueButNotify) {
+                        notifyOf(lock, &effects)
+                    }
+                    locks[lock].marks.remove(.cancelRequested)
+                    unlink(lock, from: queue)
+                    if queue == .converting {
+                        append(lock, to: .granted)
+                        refuseConversion(lock, status, &effects)
+                    } else {
+                        refuseRequest(lock, status, &effects)
+                    }
+                    hasChanged = true
+                }
+                lock = next
+            }
+        }
+        if hasChanged { serveQueues(resource, ignoringOrder: true, &effects) }
+    }
+
+    /// Sends what the client asked while nothing could be sent.
+    private mutating func resumeRequests(_ effects: inout [LockEffect]) {
+        for resource in 1..<resources.bound where !resources[resource].isEmpty {
+            switch resources[resource].mastery {
+            case .unknown:
+                askForMaster(resource, isFresh: false, &effects)
+                masterIsKnown(resource, &effects)
+            case .remote:
+                endReportedUnlocks(resource, &effects)
+                cancelReported(resource, &effects)
+                sendAllPending(resource, &effects)
+                releaseIfUnused(resource, &effects)
+            case .local, .lookingUp, .free: continue
+            }
+        }
+    }
+
+    private mutating func endReportedUnlocks(
+        _ resource: UInt32, _ effects: inout [LockEffect]
+    ) {
+        var remaining = queueLength(resource, .granted)
+        var lock = resources[resource].granted
+        while remaining > 0 {
+            remaining -= 1
+            let next = locks[lock].next
+            if locks[lock].marks.contains(.reportedUnlock) {
+                endUnlock(lock, &effects)
+            }
+            lock = next
+        }
+        if !hasEstablished(resource) { forgetValue(resource) }
+    }
+
+    private mutating func cancelReported(_ resource: UInt32, _ effects: inout [LockEffect]) {
+        let first = resources[resource].granted
+        var lock = first
+        while lock != 0 {
+            if locks[lock].marks.isSuperset(of: [.cancelRequested, .sent]) {
+                send(
+                    .cancel(resources[resource].name, lock: lockID(lock)),
+                    to: resources[resource].master, &effects)
+            }
+            lock = following(lock, head: first)
+        }
+    }
+}

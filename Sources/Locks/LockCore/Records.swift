@@ -1,0 +1,135 @@
+// What a lockspace stores: resources, locks, value blocks. Plain data; the meaning is in the essay at
+// the head of Lockspace.swift.
+
+import Vocabulary
+
+/// What this node knows about who decides on a resource.
+enum Mastery: UInt8, Sendable {
+    /// The place in the slab is free.
+    case free
+    /// Nobody was asked. While the lockspace runs, only records without locks are in this state.
+    case unknown
+    /// The directory node was asked and has not answered.
+    case lookingUp
+    /// `master` decides.
+    case remote
+    /// This node decides.
+    case local
+}
+
+/// Short-lived facts about a resource.
+struct ResourceMarks: OptionSet, Sendable {
+    let rawValue: UInt8
+
+    /// Self-mastered as a fresh name; the directory has not acknowledged it.
+    static let claimPending = ResourceMarks(rawValue: 1 << 0)
+    /// Which of the two batches of claims it belongs to (see Claims.swift).
+    static let claimBatch = ResourceMarks(rawValue: 1 << 1)
+    /// This node became its master in the recovery that is not finished yet.
+    static let newMaster = ResourceMarks(rawValue: 1 << 2)
+    /// Its remote master was learned in the recovery that is not finished yet.
+    static let provisional = ResourceMarks(rawValue: 1 << 3)
+    /// The master that left said that the value known here is the last one (see Leaving.swift).
+    static let vouched = ResourceMarks(rawValue: 1 << 4)
+}
+
+/// One name. On its master: all locks of all nodes in three queues. Elsewhere: this node's own locks,
+/// all in the `granted` list whatever their state. On its directory node: who the master is.
+struct ResourceRecord: SlabRecord, Sendable {
+    var number: UInt64 = 0
+    var generation: UInt64 = 0
+    /// Next in the hash chain, or next free place.
+    var link: UInt32 = 0
+    /// Heads of circular lists of locks; 0 when empty.
+    var granted: UInt32 = 0
+    var converting: UInt32 = 0
+    var waiting: UInt32 = 0
+    /// The value block known here, 0 when it was never written. On the master: the value block.
+    var value: UInt32 = 0
+    var master = NodeID.none
+    /// On the directory node: who masters the resource, `none` when nobody does.
+    var directoryMaster = NodeID.none
+    var kind = ResourceKind.application
+    var mastery = Mastery.free
+    var marks: ResourceMarks = []
+
+    var name: ResourceName {
+        @inline(__always) get {
+            ResourceName(kind: kind, number: number, generation: generation)
+        }
+    }
+
+    /// Whether no lock is linked here.
+    var isEmpty: Bool {
+        @inline(__always) get { granted | converting | waiting == 0 }
+    }
+}
+
+/// Where a lock stands.
+enum LockState: UInt8, Sendable {
+    /// The place in the slab is free.
+    case free
+    /// Granted, nothing asked.
+    case granted
+    /// Granted in one mode, asks for another.
+    case converting
+    /// Not granted, asks for a mode.
+    case waiting
+    /// Only on the holder of a lock mastered elsewhere: the master was or will be told to unlock.
+    case unlocking
+}
+
+/// Short-lived facts about a lock.
+struct LockMarks: OptionSet, Sendable {
+    let rawValue: UInt8
+
+    /// The master was told what is asked.
+    static let sent = LockMarks(rawValue: 1 << 0)
+    /// The master has a copy of this lock.
+    static let established = LockMarks(rawValue: 1 << 1)
+    /// The client wants the operation withdrawn.
+    static let cancelRequested = LockMarks(rawValue: 1 << 2)
+    /// The pending operation wrote the value block known here.
+    static let wrote = LockMarks(rawValue: 1 << 3)
+    /// On the master: the holder has not yet confirmed this copy in the present recovery.
+    static let unconfirmed = LockMarks(rawValue: 1 << 4)
+    /// Given up, and the master was told by a report: over when the recovery is.
+    static let reportedUnlock = LockMarks(rawValue: 1 << 6)
+    /// A demotion waits until claims are acknowledged.
+    static let deferred = LockMarks(rawValue: 1 << 5)
+}
+
+/// One claim on a resource: of this node's client, or, on the master, the copy of another node's.
+struct LockRecord: SlabRecord, Sendable {
+    /// This node's lock: the client's cookie. A copy: the lock's `LockID` on its holder.
+    var identity: UInt64 = 0
+    var resource: UInt32 = 0
+    var next: UInt32 = 0
+    var previous: UInt32 = 0
+    /// How often the place was used; never 0.
+    var generation: UInt32 = 1
+    var holder = NodeID.none
+    var flags: LockFlags = []
+    /// Meaningless while `state` is `waiting`.
+    var granted = LockMode.null
+    /// What is asked; equal to `granted` when nothing is.
+    var requested = LockMode.null
+    var state = LockState.free
+    /// Bit per mode: the wants its holder was told that it stands in the way of, in its present mode.
+    var told: UInt8 = 0
+    var marks: LockMarks = []
+
+    var link: UInt32 {
+        @inline(__always) get { next }
+        @inline(__always) set { next = newValue }
+    }
+}
+
+/// A value block as one node knows it.
+struct ValueRecord: SlabRecord, Sendable {
+    var value = ValueBlock.zero
+    /// Grows with every write and with every invalidation.
+    var sequence: UInt64 = 0
+    var isValid = true
+    var link: UInt32 = 0
+}

@@ -1,0 +1,363 @@
+// What happens when the view changes. All members do the same steps; after each phase they wait for each
+// other, and the coordinator says when to go on.
+//
+//   stop        nothing is granted; calls of the client are taken and wait. Locks of the departed are
+//               purged: a value block whose PW or EX holder died is invalid. The directory is forgotten.
+//               Copies of the survivors' locks stay, marked unconfirmed. What this node had asked of
+//               other masters is settled: demotions are complete (nothing can refuse them), cancelled
+//               waits are over, all else will be reported.
+//   directory   every master names its resources to the new directory nodes.
+//   masters     holders of resources without a master ask the directory; the first becomes the master.
+//   locks       holders report every lock that another node masters. The master confirms its copy in
+//               place, so that queues keep their order, or adds one.
+//   finish      unconfirmed copies go. Values: a new master takes the highest number reported, and it is
+//               valid if somebody holds more than CR. Then grants, conversions first and without order;
+//               blocking notices are said again; requests for names without a master are sent.
+//
+// Barriers: in the phases `directory` and `locks` a node sends its messages and then a marker to every
+// member. Channels keep order, so who has everybody's marker has everything. It tells the coordinator
+// (`reached`); when all have, the coordinator says `proceed`. In `masters` the answers to its own questions
+// are all a node waits for. A member of the next phase can therefore rely on all others having finished
+// the last one.
+//
+// A view that comes in the middle begins again from "stop" (I9). What must outlive an unfinished recovery:
+// the copies not yet confirmed (their holder may be the next to die), the mark of new masters (their value
+// is still in doubt) and the mark on masters just learned (they may never have heard of it: forget them).
+//
+// Sideways conversions (PR to CW) are the one case where a holder's old mode can conflict with another's
+// granted mode: the old master had granted both, and the answer was lost. The conflict proves it, so the
+// new master grants the conversion first of all.
+
+package import Vocabulary
+
+/// How far the recovery of the present view has come.
+struct RecoveryProgress: Sendable {
+    var phase = RecoveryPhase.directory
+    /// This node has everything of `phase` and said so.
+    var hasReported = false
+    /// Somebody left in this recovery or in one that it overtook.
+    var someoneDeparted = false
+    /// Questions to directory nodes without an answer.
+    var lookupsOutstanding = 0
+    /// Per phase and member: its marker came.
+    var markers: [[Bool]] = []
+    /// On the coordinator, per phase and member: it has reached the end.
+    var reached: [[Bool]] = []
+
+    init() {}
+
+    init(memberCount: Int, someoneDeparted: Bool) {
+        let none = [Bool](repeating: false, count: memberCount)
+        markers = [none, none, none]
+        reached = markers
+        self.someoneDeparted = someoneDeparted
+    }
+}
+
+extension Lockspace {
+    /// Tells the new view. Views come in ascending order of epochs; an older one is ignored. A view
+    /// without this life of this node puts it out: everything pending ends as `shutDown`.
+    package mutating func viewChanged(_ view: ClusterView, effects: inout [LockEffect]) {
+        if status == .left || view.epoch <= epoch { return }
+        counters.views += 1
+        guard view.members.contains(Member(node: node, incarnation: incarnation)) else {
+            shutDownAll(&effects)
+            return
+        }
+        let departed = members.filter { !view.members.contains($0) }.map(\.node)
+        let overtakes = status == .recovering
+        recovery = RecoveryProgress(
+            memberCount: view.members.count,
+            someoneDeparted: !departed.isEmpty || (overtakes && recovery.someoneDeparted))
+        epoch = view.epoch
+        members = view.members
+        isReplayPending = !view.slotsToReplay.isEmpty && replayedEpoch != view.epoch
+        status = .recovering
+        parkedClaims = []
+        claims.open = 0
+        claims.closing = 0
+        settleLocks(departed: departed, &effects)
+        settleResources(departed: departed, overtakes: overtakes)
+        beginPhase(.directory, &effects)
+        receiveHeld(&effects)
+    }
+
+    /// Journals of the view's dead nodes are replayed: ordinary requests are granted again. Remembered if
+    /// it comes before the view.
+    package mutating func journalsReplayed(_ replayed: Epoch, effects: inout [LockEffect]) {
+        if replayed > replayedEpoch { replayedEpoch = replayed }
+        guard replayed == epoch && isReplayPending else { return }
+        isReplayPending = false
+        guard status == .running else { return }
+        for resource in 1..<resources.bound where resources[resource].mastery == .local {
+            serveQueues(resource, ignoringOrder: true, &effects)
+        }
+    }
+
+    // MARK: Stop
+
+    private mutating func settleLocks(departed: [NodeID], _ effects: inout [LockEffect]) {
+        for lock in 1..<locks.bound where locks[lock].state != .free {
+            let record = locks[lock]
+            if record.holder == node {
+                if resources[record.resource].mastery != .local {
+                    settleOwnLock(lock, departed: departed, &effects)
+                }
+            } else if departed.contains(record.holder) {
+                if record.state != .waiting && record.granted >= .protectedWrite {
+                    invalidateValue(record.resource)
+                }
+                unlink(lock, from: queue(of: lock))
+                freeLock(lock)
+            } else {
+                locks[lock].marks.insert(.unconfirmed)
+            }
+        }
+    }
+
+    /// Brings a lock that another node masters into a state that can be reported: the master's answers of
+    /// the old epoch will not arrive, so nothing may depend on them. The lock may be gone afterwards.
+    private mutating func settleOwnLock(
+        _ lock: UInt32, departed: [NodeID], _ effects: inout [LockEffect]
+    ) {
+        let record = locks[lock]
+        let resource = record.resource
+        switch record.state {
+        case .unlocking:
+            // What it wrote, now or by a demotion settled before, has to reach the master if that lives:
+            // then the lock stays until the report has certainly arrived, at the end of a recovery.
+            if resources[resource].value != 0 && resources[resource].mastery == .remote
+                && !departed.contains(resources[resource].master)
+            {
+                locks[lock].marks.subtract([.sent, .reportedUnlock])
+            } else {
+                endUnlock(lock, &effects)
+            }
+        case .converting where record.granted.covers(record.requested):
+            locks[lock].state = .granted
+            locks[lock].granted = record.requested
+            locks[lock].marks.subtract([.sent, .wrote])
+            complete(lock, .granted, record.requested, &effects)
+        case .waiting where record.marks.contains(.cancelRequested): withdraw(lock, &effects)
+        case .converting
+        where record.marks.contains(.cancelRequested) && record.requested.covers(record.granted):
+            withdraw(lock, &effects)
+        default: locks[lock].marks.remove(.sent)
+        }
+    }
+
+    mutating func endUnlock(_ lock: UInt32, _ effects: inout [LockEffect]) {
+        unlink(lock, from: .granted)
+        complete(lock, .unlocked, .null, &effects)
+        freeLock(lock)
+    }
+
+    private mutating func settleResources(departed: [NodeID], overtakes: Bool) {
+        for resource in 1..<resources.bound where resources[resource].mastery != .free {
+            resources[resource].directoryMaster = .none
+            resources[resource].marks.subtract([.claimPending, .claimBatch])
+            let isProvisional = resources[resource].marks.contains(.provisional)
+            resources[resource].marks.remove(.provisional)
+            switch resources[resource].mastery {
+            case .local where !resources[resource].isEmpty: continue
+            case .remote where hasEstablished(resource):
+                if departed.contains(resources[resource].master) || (overtakes && isProvisional) {
+                    forgetMaster(resource)
+                }
+            default:
+                forgetMaster(resource)
+                if !hasEstablished(resource) { forgetValue(resource) }
+            }
+            if resources[resource].isEmpty { removeRecord(resource) }
+        }
+    }
+
+    private mutating func forgetMaster(_ resource: UInt32) {
+        resources[resource].mastery = .unknown
+        resources[resource].master = .none
+    }
+
+    /// Whether a master elsewhere must know this record: a lock here was granted.
+    func hasEstablished(_ resource: UInt32) -> Bool {
+        let first = resources[resource].granted
+        var lock = first
+        while lock != 0 {
+            if locks[lock].state != .waiting { return true }
+            lock = following(lock, head: first)
+        }
+        return false
+    }
+
+    // MARK: Phases
+
+    private mutating func beginPhase(_ phase: RecoveryPhase, _ effects: inout [LockEffect]) {
+        recovery.phase = phase
+        recovery.hasReported = false
+        switch phase {
+        case .directory: announceMasteries(&effects)
+        case .masters: findMasters(&effects)
+        case .locks: reportLocks(&effects)
+        }
+        if phase != .masters {
+            for member in members where member.node != node {
+                send(.marker(phase), to: member.node, &effects)
+            }
+        }
+        recovery.markers[Int(phase.rawValue)][place(of: node)] = true
+        checkPhase(&effects)
+    }
+
+    private mutating func announceMasteries(_ effects: inout [LockEffect]) {
+        var names = [[ResourceName]](repeating: [], count: members.count)
+        for resource in 1..<resources.bound where resources[resource].mastery == .local {
+            let name = resources[resource].name
+            let directory = directoryNode(name)
+            if directory == node {
+                resources[resource].directoryMaster = node
+                continue
+            }
+            let place = place(of: directory)
+            names[place].append(name)
+            if names[place].count == LockMessage.namesPerMessage {
+                send(.masters(names[place]), to: directory, &effects)
+                names[place] = []
+            }
+        }
+        for (place, rest) in names.enumerated() where !rest.isEmpty {
+            send(.masters(rest), to: members[place].node, &effects)
+        }
+    }
+
+    private mutating func findMasters(_ effects: inout [LockEffect]) {
+        // A node that just came has nothing to rebuild, and does not know who left with the same view: it
+        // must not become the judge of a value (I10). Its requests wait for the end.
+        if counters.recoveries == 0 { return }
+        for resource in 1..<resources.bound
+        where resources[resource].mastery == .unknown && !resources[resource].isEmpty {
+            askForMaster(resource, isFresh: false, &effects)
+            if resources[resource].mastery == .lookingUp {
+                recovery.lookupsOutstanding += 1
+            } else {
+                masterIsKnown(resource, &effects)
+            }
+        }
+    }
+
+    private mutating func reportLocks(_ effects: inout [LockEffect]) {
+        for resource in 1..<resources.bound where resources[resource].mastery == .remote {
+            var remaining = queueLength(resource, .granted)
+            var lock = resources[resource].granted
+            while remaining > 0 {
+                remaining -= 1
+                let next = locks[lock].next
+                settleOwnLock(lock, departed: [], &effects)
+                if locks[lock].state != .free {
+                    send(
+                        .rebuild(resources[resource].name, report(lock)),
+                        to: resources[resource].master, &effects)
+                    locks[lock].marks.formUnion([.sent, .established])
+                    if locks[lock].state == .unlocking {
+                        locks[lock].marks.insert(.reportedUnlock)
+                    }
+                }
+                lock = next
+            }
+            releaseIfUnused(resource, &effects)
+        }
+    }
+
+    /// How this node's lock stands, for its master.
+    func report(_ lock: UInt32) -> RebuiltLock {
+        let record = locks[lock]
+        let state: RebuiltLock.State =
+            switch record.state {
+            case .waiting: .waiting
+            case .converting: .converting
+            case .unlocking: .unlocking
+            case .granted, .free: .granted
+            }
+        let isWaiting = state == .waiting
+        return RebuiltLock(
+            lock: lockID(lock), state: state, granted: isWaiting ? .null : record.granted,
+            requested: record.requested, flags: record.flags,
+            value: isWaiting ? nil : sequencedValue(record.resource),
+            isVouched: !isWaiting && resources[record.resource].marks.contains(.vouched))
+    }
+
+    // MARK: Barriers
+
+    /// The place of a member in the view.
+    func place(of member: NodeID) -> Int {
+        members.firstIndex { $0.node == member } ?? 0
+    }
+
+    /// Reports to the coordinator when everything of the present phase is here.
+    mutating func checkPhase(_ effects: inout [LockEffect]) {
+        if status != .recovering || recovery.hasReported { return }
+        let phase = recovery.phase
+        switch phase {
+        case .masters: if recovery.lookupsOutstanding > 0 { return }
+        case .directory, .locks:
+            if recovery.markers[Int(phase.rawValue)].contains(false) { return }
+        }
+        recovery.hasReported = true
+        let coordinator = members[0].node
+        if coordinator == node {
+            noteReached(phase, node, &effects)
+        } else {
+            send(.reached(phase), to: coordinator, &effects)
+        }
+    }
+
+    private mutating func noteReached(
+        _ phase: RecoveryPhase, _ member: NodeID, _ effects: inout [LockEffect]
+    ) {
+        recovery.reached[Int(phase.rawValue)][place(of: member)] = true
+        if recovery.reached[Int(phase.rawValue)].contains(false) { return }
+        for member in members where member.node != node {
+            send(.proceed(phase), to: member.node, &effects)
+        }
+        proceed(phase, &effects)
+    }
+
+    private mutating func proceed(_ phase: RecoveryPhase, _ effects: inout [LockEffect]) {
+        switch phase {
+        case .directory: beginPhase(.masters, &effects)
+        case .masters: beginPhase(.locks, &effects)
+        case .locks: finishRecovery(&effects)
+        }
+    }
+
+    mutating func takeMarker(
+        _ phase: RecoveryPhase, from peer: NodeID, _ effects: inout [LockEffect]
+    ) {
+        guard status == .recovering else {
+            counters.protocolErrors += 1
+            return
+        }
+        recovery.markers[Int(phase.rawValue)][place(of: peer)] = true
+        checkPhase(&effects)
+    }
+
+    mutating func takeReached(
+        _ phase: RecoveryPhase, from peer: NodeID, _ effects: inout [LockEffect]
+    ) {
+        guard status == .recovering && members[0].node == node && phase == recovery.phase else {
+            counters.protocolErrors += 1
+            return
+        }
+        noteReached(phase, peer, &effects)
+    }
+
+    mutating func takeProceed(
+        _ phase: RecoveryPhase, from peer: NodeID, _ effects: inout [LockEffect]
+    ) {
+        guard status == .recovering && peer == members[0].node && phase == recovery.phase
+            && recovery.hasReported
+        else {
+            counters.protocolErrors += 1
+            return
+        }
+        proceed(phase, &effects)
+    }
+}

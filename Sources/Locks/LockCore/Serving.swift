@@ -1,0 +1,69 @@
+// The master's side of a peer's operation.
+
+import Vocabulary
+
+extension Lockspace {
+    mutating func serveRequest(
+        _ name: ResourceName, _ lock: LockID, _ mode: LockMode, _ flags: LockFlags,
+        from peer: NodeID, _ effects: inout [LockEffect]
+    ) {
+        counters.servedOperations += 1
+        let resource = find(name)
+        guard resource != 0 && resources[resource].mastery == .local else {
+            send(.notMaster(name, lock: lock), to: peer, &effects)
+            return
+        }
+        if findCopy(resource, holder: peer, lock) != 0 {
+            counters.protocolErrors += 1
+            return
+        }
+        let copy = insertLock(resource, holder: peer, identity: lock.rawValue)
+        locks[copy].requested = mode
+        locks[copy].flags = flags
+        decideRequest(copy, &effects)
+    }
+
+    mutating func serveConversion(
+        _ name: ResourceName, _ lock: LockID, _ mode: LockMode, _ flags: LockFlags,
+        _ value: SequencedValue?, from peer: NodeID, _ effects: inout [LockEffect]
+    ) {
+        counters.servedOperations += 1
+        let copy = masteredCopy(name, lock, peer)
+        guard copy != 0 && locks[copy].state == .granted else {
+            counters.protocolErrors += 1
+            return
+        }
+        if valueDirection(from: locks[copy].granted, to: mode) == .write {
+            absorb(locks[copy].resource, value)
+        }
+        decideConversion(copy, to: mode, flags, &effects)
+    }
+
+    mutating func serveUnlock(
+        _ name: ResourceName, _ lock: LockID, _ value: SequencedValue?, from peer: NodeID,
+        _ effects: inout [LockEffect]
+    ) {
+        counters.servedOperations += 1
+        let copy = masteredCopy(name, lock, peer)
+        guard copy != 0 && locks[copy].state == .granted else {
+            counters.protocolErrors += 1
+            return
+        }
+        if unlockWrites(from: locks[copy].granted) { absorb(locks[copy].resource, value) }
+        decideUnlock(copy, &effects)
+    }
+
+    /// A cancel that comes too late finds nothing that waits, and is nothing.
+    mutating func serveCancel(
+        _ name: ResourceName, _ lock: LockID, from peer: NodeID, _ effects: inout [LockEffect]
+    ) {
+        let copy = masteredCopy(name, lock, peer)
+        if copy != 0 { decideCancel(copy, &effects) }
+    }
+
+    private func masteredCopy(_ name: ResourceName, _ lock: LockID, _ peer: NodeID) -> UInt32 {
+        let resource = find(name)
+        if resource == 0 || resources[resource].mastery != .local { return 0 }
+        return findCopy(resource, holder: peer, lock)
+    }
+}
