@@ -17,7 +17,8 @@ struct RandomTests {
             let lineCount = Int(environment("LOCKSTEP_TRACE") ?? "") ?? 0
             print(again.trace.suffix(lineCount).joined(separator: "\n"))
             Issue.record(
-                "LOCKSTEP_SEED=\(seed) LOCKSTEP_NODES=\(options.nodeCount) LOCKSTEP_TRACE=200 deaths \(options.hasDeaths): \(error)")
+                "LOCKSTEP_SEED=\(seed) LOCKSTEP_NODES=\(options.nodeCount) LOCKSTEP_TRACE=200 deaths \(options.hasDeaths): \(error)"
+            )
         }
         return world.statistics
     }
@@ -57,7 +58,9 @@ struct RandomTests {
         var checked = 0
         for seed in Self.seeds() {
             let statistics = Self.run(
-                seed, WorldOptions(nodeCount: 3, hasDeaths: false, hasLeaves: false))
+                seed,
+                WorldOptions(nodeCount: 3, hasDeaths: false, hasLeaves: false)
+            )
             #expect(statistics.invalidValues == 0, "seed \(seed)")
             checked += statistics.valuesChecked
         }
@@ -68,7 +71,11 @@ struct RandomTests {
     func alone() {
         for seed in Self.seeds() {
             let options = WorldOptions(
-                nodeCount: 1, hasDeaths: false, hasJoins: false, hasLeaves: false)
+                nodeCount: 1,
+                hasDeaths: false,
+                hasJoins: false,
+                hasLeaves: false
+            )
             #expect(Self.run(seed, options).messages == 0)
         }
     }

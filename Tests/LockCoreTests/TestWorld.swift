@@ -199,7 +199,8 @@ final class World {
                 encode(.lock(message), epoch: node.space.epoch, into: &bytes)
             }
             channels[Int(node.id.rawValue)][Int(peer.rawValue)].append(
-                Packet(bytes: bytes, message: message, epoch: node.space.epoch))
+                Packet(bytes: bytes, message: message, epoch: node.space.epoch)
+            )
         case .complete(let completion): try completed(completion, node)
         case .blocking(let cookie, _, let wanted): try blocked(cookie, wanted, node)
         case .recoveryFinished(let finished):
@@ -251,13 +252,19 @@ final class World {
 
     private func publish(_ lock: ClientLock) {
         for published in lock.publishes {
-            if published.isFree { freeNames.append(published.name) } else { names.append(published.name) }
+            if published.isFree {
+                freeNames.append(published.name)
+            } else {
+                names.append(published.name)
+            }
         }
         lock.publishes = []
     }
 
     private func grantArrived(
-        _ completion: LockCompletion, _ lock: ClientLock, _ node: TestNode
+        _ completion: LockCompletion,
+        _ lock: ClientLock,
+        _ node: TestNode
     ) throws {
         statistics.grants += 1
         let before = lock.held
@@ -280,7 +287,9 @@ final class World {
         if !isLess && !isSideways && !lock.flags.contains(.recovery)
             && !node.view.slotsToReplay.isEmpty && !replayed.contains(node.view.epoch)
         {
-            throw WorldFailure(description: "\(lock.name) granted before the journals were replayed")
+            throw WorldFailure(
+                description: "\(lock.name) granted before the journals were replayed"
+            )
         }
         lock.held = completion.mode
         lock.asked = .nothing
@@ -336,7 +345,8 @@ final class World {
                 if one.isCompatible(with: other) { continue }
                 throw WorldFailure(
                     description:
-                        "\(first.name): \(firstNode) has \(one) and \(secondNode) has \(other)")
+                        "\(first.name): \(firstNode) has \(one) and \(secondNode) has \(other)"
+                )
             }
         }
         for name in written.keys where !all.contains(where: { $0.0.name == name }) {
@@ -362,7 +372,8 @@ final class World {
                 if resource.master == node.id {
                     if let other = masters[resource.name] {
                         throw WorldFailure(
-                            description: "\(resource.name): masters \(other) and \(node.id)")
+                            description: "\(resource.name): masters \(other) and \(node.id)"
+                        )
                     }
                     masters[resource.name] = node.id
                     copies[resource.name] = resource.locks
@@ -371,7 +382,8 @@ final class World {
         }
         if masters.count != entries.count {
             throw WorldFailure(
-                description: "\(masters.count) masters, \(entries.count) directory entries")
+                description: "\(masters.count) masters, \(entries.count) directory entries"
+            )
         }
         for (name, master) in masters where entries[name] != master {
             throw WorldFailure(description: "\(name): the directory does not know \(master)")
@@ -387,7 +399,9 @@ final class World {
     }
 
     private func checkCopy(
-        of lock: ClientLock, _ node: TestNode, _ copies: [LockDescription]
+        of lock: ClientLock,
+        _ node: TestNode,
+        _ copies: [LockDescription]
     ) throws {
         guard let copy = copies.first(where: { $0.holder == node.id && $0.lock == lock.id }) else {
             throw WorldFailure(description: "\(lock.name): the master lost \(node.id)'s lock")
@@ -405,7 +419,8 @@ final class World {
             guard let wanted = other.requested, !held.isCompatible(with: wanted) else { continue }
             if !lock.heard.contains(where: { $0.covers(wanted) }) {
                 throw WorldFailure(
-                    description: "\(lock.name): \(node.id) in \(held) never heard of \(wanted)")
+                    description: "\(lock.name): \(node.id) in \(held) never heard of \(wanted)"
+                )
             }
         }
     }

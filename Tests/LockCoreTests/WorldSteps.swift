@@ -155,7 +155,10 @@ extension World {
     }
 
     private func convert(
-        _ node: TestNode, _ lock: ClientLock, _ mode: LockMode, _ flags: LockFlags
+        _ node: TestNode,
+        _ lock: ClientLock,
+        _ mode: LockMode,
+        _ flags: LockFlags
     ) throws {
         guard let held = lock.held else { return }
         let value = ValueBlock(nextValue, UInt64(node.id.rawValue))
@@ -329,7 +332,10 @@ extension World {
     /// Delivers everything; fences who is dead; replays journals.
     func settle() throws {
         note("settling")
-        while !unfenced.isEmpty { fence() }
+        while !unfenced.isEmpty {
+            fence()
+            try checkGrants()
+        }
         while try deliverSomething() { try checkGrants() }
         try replayJournals()
         while try deliverSomething() { try checkGrants() }

@@ -19,7 +19,8 @@ package func decodeMessage(_ bytes: UnsafeRawBufferPointer) throws(WireError) ->
     let end = WireFormat.headerLength + length
     if bytes.count < end { throw .truncated(needed: end, found: bytes.count) }
     var payload = WireReader(
-        UnsafeRawBufferPointer(rebasing: bytes[WireFormat.headerLength..<end]))
+        UnsafeRawBufferPointer(rebasing: bytes[WireFormat.headerLength..<end])
+    )
     let message = try payload.message(kind)
     if payload.remaining != 0 { throw .badLength(length) }
     return DecodedMessage(message: message, epoch: epoch, byteCount: end)
@@ -91,8 +92,10 @@ private struct WireReader {
         let word3 = try integer(UInt64.self)
         let sequence = try integer(UInt64.self)
         return SequencedValue(
-            value: ValueBlock(word0, word1, word2, word3), sequence: sequence,
-            isValid: try boolean())
+            value: ValueBlock(word0, word1, word2, word3),
+            sequence: sequence,
+            isValid: try boolean()
+        )
     }
 
     private mutating func names() throws(WireError) -> [ResourceName] {
@@ -114,8 +117,14 @@ private struct WireReader {
         let flags = try flags()
         let isVouched = try boolean()
         return RebuiltLock(
-            lock: lock, state: state, granted: granted, requested: requested, flags: flags,
-            value: try value(), isVouched: isVouched)
+            lock: lock,
+            state: state,
+            granted: granted,
+            requested: requested,
+            flags: flags,
+            value: try value(),
+            isVouched: isVouched
+        )
     }
 
     mutating func message(_ kind: WireKind) throws(WireError) -> NodeMessage {
@@ -131,7 +140,8 @@ private struct WireReader {
     }
 
     private mutating func namedMessage(
-        _ kind: WireKind, _ name: ResourceName
+        _ kind: WireKind,
+        _ name: ResourceName
     ) throws(WireError) -> LockMessage {
         switch kind {
         case .lookup: return .lookup(name)
@@ -150,7 +160,9 @@ private struct WireReader {
     }
 
     private mutating func lockMessage(
-        _ kind: WireKind, _ name: ResourceName, _ lock: LockID
+        _ kind: WireKind,
+        _ name: ResourceName,
+        _ lock: LockID
     ) throws(WireError) -> LockMessage {
         switch kind {
         case .request:

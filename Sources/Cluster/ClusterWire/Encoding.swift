@@ -143,7 +143,9 @@ extension [UInt8] {
             return .handover
         case .masters(let names):
             precondition(
-                names.count <= LockMessage.namesPerMessage, "ClusterWire W2: too many names")
+                names.count <= LockMessage.namesPerMessage,
+                "ClusterWire W2: too many names"
+            )
             append(integer: UInt16(names.count))
             for name in names { append(name: name) }
             return .masters

@@ -4,8 +4,12 @@ import Vocabulary
 
 extension Lockspace {
     mutating func granted(
-        _ name: ResourceName, _ id: LockID, _ mode: LockMode, _ value: SequencedValue?,
-        from peer: NodeID, _ effects: inout [LockEffect]
+        _ name: ResourceName,
+        _ id: LockID,
+        _ mode: LockMode,
+        _ value: SequencedValue?,
+        from peer: NodeID,
+        _ effects: inout [LockEffect]
     ) {
         let lock = answeredLock(name, id, peer)
         guard lock != 0 && (locks[lock].state == .waiting || locks[lock].state == .converting)
@@ -15,7 +19,9 @@ extension Lockspace {
         }
         let resource = locks[lock].resource
         let direction = valueDirection(
-            from: locks[lock].state == .waiting ? nil : locks[lock].granted, to: mode)
+            from: locks[lock].state == .waiting ? nil : locks[lock].granted,
+            to: mode
+        )
         locks[lock].state = .granted
         locks[lock].granted = mode
         locks[lock].requested = mode
@@ -28,10 +34,16 @@ extension Lockspace {
         effects.append(
             .complete(
                 LockCompletion(
-                    lock: id, cookie: locks[lock].identity, status: .granted, mode: mode,
+                    lock: id,
+                    cookie: locks[lock].identity,
+                    status: .granted,
+                    mode: mode,
                     value: read,
                     isValueValid: direction == .read
-                        ? value?.isValid ?? true : isKnownValueValid(resource))))
+                        ? value?.isValid ?? true : isKnownValueValid(resource)
+                )
+            )
+        )
     }
 
     private func isKnownValueValid(_ resource: UInt32) -> Bool {
@@ -40,7 +52,10 @@ extension Lockspace {
     }
 
     mutating func refused(
-        _ name: ResourceName, _ id: LockID, _ status: LockStatus, from peer: NodeID,
+        _ name: ResourceName,
+        _ id: LockID,
+        _ status: LockStatus,
+        from peer: NodeID,
         _ effects: inout [LockEffect]
     ) {
         let lock = answeredLock(name, id, peer)
@@ -61,7 +76,10 @@ extension Lockspace {
     }
 
     mutating func unlocked(
-        _ name: ResourceName, _ id: LockID, from peer: NodeID, _ effects: inout [LockEffect]
+        _ name: ResourceName,
+        _ id: LockID,
+        from peer: NodeID,
+        _ effects: inout [LockEffect]
     ) {
         let lock = answeredLock(name, id, peer)
         guard lock != 0 && locks[lock].state == .unlocking else {
@@ -84,7 +102,10 @@ extension Lockspace {
 
     /// The directory's answer was stale. Ask again, unless that was done since.
     mutating func notMaster(
-        _ name: ResourceName, _ id: LockID, from peer: NodeID, _ effects: inout [LockEffect]
+        _ name: ResourceName,
+        _ id: LockID,
+        from peer: NodeID,
+        _ effects: inout [LockEffect]
     ) {
         counters.wrongMaster += 1
         let lock = localIndex(id)
@@ -118,7 +139,10 @@ extension Lockspace {
     /// Passes a notice on, unless what was asked meanwhile makes it void: the lock is being given up or
     /// demoted, and the master looks again when it hears of that.
     mutating func blocking(
-        _ name: ResourceName, _ id: LockID, _ wanted: LockMode, from peer: NodeID,
+        _ name: ResourceName,
+        _ id: LockID,
+        _ wanted: LockMode,
+        from peer: NodeID,
         _ effects: inout [LockEffect]
     ) {
         let lock = answeredLock(name, id, peer)

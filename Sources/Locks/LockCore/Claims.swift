@@ -78,7 +78,8 @@ extension Lockspace {
         let lock = localIndex(demotion.lock)
         precondition(
             lock != 0 && locks[lock].marks.contains(.deferred),
-            "LockCore I7: a deferred demotion lost its lock")
+            "LockCore I7: a deferred demotion lost its lock"
+        )
         locks[lock].marks.remove(.deferred)
         if let mode = demotion.mode {
             executeConversion(lock, to: mode, demotion.flags, demotion.value, &effects)
@@ -90,7 +91,10 @@ extension Lockspace {
     // MARK: On the claimant
 
     mutating func claimReply(
-        _ name: ResourceName, master: NodeID, from peer: NodeID, _ effects: inout [LockEffect]
+        _ name: ResourceName,
+        master: NodeID,
+        from peer: NodeID,
+        _ effects: inout [LockEffect]
     ) {
         let resource = find(name)
         guard resource != 0, resources[resource].marks.contains(.claimPending),
@@ -110,7 +114,9 @@ extension Lockspace {
 
     /// Hands all locks to the true master: this node's are reported to it, others' ask again.
     private mutating func loseClaim(
-        _ resource: UInt32, to master: NodeID, _ effects: inout [LockEffect]
+        _ resource: UInt32,
+        to master: NodeID,
+        _ effects: inout [LockEffect]
     ) {
         counters.lostClaims += 1
         var all: [UInt32] = []
@@ -134,7 +140,9 @@ extension Lockspace {
             } else {
                 send(
                     .notMaster(resources[resource].name, lock: LockID(locks[lock].identity)),
-                    to: locks[lock].holder, &effects)
+                    to: locks[lock].holder,
+                    &effects
+                )
                 freeLock(lock)
             }
         }
@@ -143,7 +151,9 @@ extension Lockspace {
 
     /// The directory node asks whether this node masters a name still.
     mutating func serveConfirm(
-        _ name: ResourceName, from peer: NodeID, _ effects: inout [LockEffect]
+        _ name: ResourceName,
+        from peer: NodeID,
+        _ effects: inout [LockEffect]
     ) {
         let resource = find(name)
         let isMaster = resource != 0 && resources[resource].mastery == .local
@@ -153,7 +163,9 @@ extension Lockspace {
     // MARK: On the directory node
 
     mutating func serveClaim(
-        _ name: ResourceName, from peer: NodeID, _ effects: inout [LockEffect]
+        _ name: ResourceName,
+        from peer: NodeID,
+        _ effects: inout [LockEffect]
     ) {
         guard directoryNode(name) == node else {
             counters.protocolErrors += 1
@@ -173,7 +185,10 @@ extension Lockspace {
     }
 
     mutating func confirmReply(
-        _ name: ResourceName, isMaster: Bool, from peer: NodeID, _ effects: inout [LockEffect]
+        _ name: ResourceName,
+        isMaster: Bool,
+        from peer: NodeID,
+        _ effects: inout [LockEffect]
     ) {
         let resource = find(name)
         guard resource != 0, resources[resource].directoryMaster == peer else { return }
@@ -198,7 +213,9 @@ extension Lockspace {
             }
             send(
                 .claimReply(name, master: resources[resource].directoryMaster),
-                to: claim.claimant, &effects)
+                to: claim.claimant,
+                &effects
+            )
         }
     }
 }

@@ -73,9 +73,13 @@ extension Lockspace {
         let record = resources[resource]
         let isKnown = record.mastery == .local || record.mastery == .remote
         return ResourceDescription(
-            name: record.name, master: isKnown ? record.master : .none,
+            name: record.name,
+            master: isKnown ? record.master : .none,
             directory: members.isEmpty ? .none : directoryNode(record.name),
-            directoryEntry: record.directoryMaster, locks: found, value: sequencedValue(resource))
+            directoryEntry: record.directoryMaster,
+            locks: found,
+            value: sequencedValue(resource)
+        )
     }
 
     private func describeLock(_ lock: UInt32) -> LockDescription {
@@ -90,8 +94,10 @@ extension Lockspace {
             }
         return LockDescription(
             holder: record.holder,
-            lock: record.holder == node ? lockID(lock) : LockID(record.identity), state: state,
+            lock: record.holder == node ? lockID(lock) : LockID(record.identity),
+            state: state,
             granted: state == .waiting ? nil : record.granted,
-            requested: isAsking ? record.requested : nil)
+            requested: isAsking ? record.requested : nil
+        )
     }
 }

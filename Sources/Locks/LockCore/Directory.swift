@@ -50,7 +50,10 @@ extension Lockspace {
     }
 
     mutating func lookupReply(
-        _ name: ResourceName, master: NodeID, from peer: NodeID, _ effects: inout [LockEffect]
+        _ name: ResourceName,
+        master: NodeID,
+        from peer: NodeID,
+        _ effects: inout [LockEffect]
     ) {
         let resource = find(name)
         guard resource != 0, resources[resource].mastery == .lookingUp,
@@ -131,7 +134,9 @@ extension Lockspace {
     // MARK: Answering
 
     mutating func serveLookup(
-        _ name: ResourceName, from peer: NodeID, _ effects: inout [LockEffect]
+        _ name: ResourceName,
+        from peer: NodeID,
+        _ effects: inout [LockEffect]
     ) {
         guard directoryNode(name) == node else {
             counters.protocolErrors += 1
@@ -145,7 +150,9 @@ extension Lockspace {
     }
 
     mutating func serveRemove(
-        _ name: ResourceName, from peer: NodeID, _ effects: inout [LockEffect]
+        _ name: ResourceName,
+        from peer: NodeID,
+        _ effects: inout [LockEffect]
     ) {
         let resource = find(name)
         guard resource != 0 && resources[resource].directoryMaster == peer else { return }

@@ -67,7 +67,10 @@ extension Lockspace {
             (LockFlags.alternatePR, LockMode.protectedRead),
             (LockFlags.alternateCW, LockMode.concurrentWrite),
         ] where flags.contains(flag) {
-            let gains = locks[lock].state == .waiting || !locks[lock].granted.covers(mode)
+            // Never sideways: the holder, who asked for more, would rely on its old mode until it hears.
+            let gains =
+                locks[lock].state == .waiting
+                || (mode != locks[lock].granted && mode.covers(locks[lock].granted))
             if gains && !conflicts(resource, mode, except: lock) { return mode }
         }
         return nil
@@ -124,7 +127,10 @@ extension Lockspace {
 
     /// Decides on a conversion of a lock in the granted queue. What it writes was written already.
     mutating func decideConversion(
-        _ lock: UInt32, to mode: LockMode, _ flags: LockFlags, _ effects: inout [LockEffect]
+        _ lock: UInt32,
+        to mode: LockMode,
+        _ flags: LockFlags,
+        _ effects: inout [LockEffect]
     ) {
         let resource = locks[lock].resource
         locks[lock].requested = mode
@@ -133,7 +139,11 @@ extension Lockspace {
             let isLess = locks[lock].granted != mode
             grant(lock, mode, &effects)
             if status == .running {
-                if isLess { serveQueues(resource, &effects) } else { notifyBlockers(resource, &effects) }
+                if isLess {
+                    serveQueues(resource, &effects)
+                } else {
+                    notifyBlockers(resource, &effects)
+                }
             }
             return
         }
@@ -169,7 +179,9 @@ extension Lockspace {
         } else {
             send(
                 .unlocked(resources[resource].name, lock: LockID(locks[lock].identity)),
-                to: locks[lock].holder, &effects)
+                to: locks[lock].holder,
+                &effects
+            )
         }
         freeLock(lock)
         if status == .running { serveQueues(resource, &effects) }
@@ -200,7 +212,9 @@ extension Lockspace {
     mutating func grant(_ lock: UInt32, _ mode: LockMode, _ effects: inout [LockEffect]) {
         let resource = locks[lock].resource
         let direction = valueDirection(
-            from: locks[lock].state == .waiting ? nil : locks[lock].granted, to: mode)
+            from: locks[lock].state == .waiting ? nil : locks[lock].granted,
+            to: mode
+        )
         locks[lock].state = .granted
         locks[lock].granted = mode
         locks[lock].requested = mode
@@ -209,9 +223,14 @@ extension Lockspace {
         if locks[lock].holder != node {
             send(
                 .granted(
-                    resources[resource].name, lock: LockID(locks[lock].identity), mode: mode,
-                    value: direction == .read ? sequencedValue(resource) : nil),
-                to: locks[lock].holder, &effects)
+                    resources[resource].name,
+                    lock: LockID(locks[lock].identity),
+                    mode: mode,
+                    value: direction == .read ? sequencedValue(resource) : nil
+                ),
+                to: locks[lock].holder,
+                &effects
+            )
             return
         }
         locks[lock].marks = []
@@ -226,20 +245,32 @@ extension Lockspace {
     /// Tells this node's client how an operation ended.
     @inline(__always)
     mutating func complete(
-        _ lock: UInt32, _ status: LockStatus, _ mode: LockMode, value: ValueBlock? = nil,
+        _ lock: UInt32,
+        _ status: LockStatus,
+        _ mode: LockMode,
+        value: ValueBlock? = nil,
         _ effects: inout [LockEffect]
     ) {
         let index = resources[locks[lock].resource].value
         effects.append(
             .complete(
                 LockCompletion(
-                    lock: lockID(lock), cookie: locks[lock].identity, status: status, mode: mode,
-                    value: value, isValueValid: index == 0 || values[index].isValid)))
+                    lock: lockID(lock),
+                    cookie: locks[lock].identity,
+                    status: status,
+                    mode: mode,
+                    value: value,
+                    isValueValid: index == 0 || values[index].isValid
+                )
+            )
+        )
     }
 
     /// Ends a new, unlinked lock that is not granted.
     mutating func refuseRequest(
-        _ lock: UInt32, _ status: LockStatus, _ effects: inout [LockEffect]
+        _ lock: UInt32,
+        _ status: LockStatus,
+        _ effects: inout [LockEffect]
     ) {
         counters.refusals += 1
         if locks[lock].holder == node {
@@ -247,15 +278,22 @@ extension Lockspace {
         } else {
             send(
                 .refused(
-                    resources[locks[lock].resource].name, lock: LockID(locks[lock].identity),
-                    status: status), to: locks[lock].holder, &effects)
+                    resources[locks[lock].resource].name,
+                    lock: LockID(locks[lock].identity),
+                    status: status
+                ),
+                to: locks[lock].holder,
+                &effects
+            )
         }
         freeLock(lock)
     }
 
     /// Lets a lock in the granted queue keep its mode.
     mutating func refuseConversion(
-        _ lock: UInt32, _ status: LockStatus, _ effects: inout [LockEffect]
+        _ lock: UInt32,
+        _ status: LockStatus,
+        _ effects: inout [LockEffect]
     ) {
         counters.refusals += 1
         locks[lock].state = .granted
@@ -265,8 +303,13 @@ extension Lockspace {
         } else {
             send(
                 .refused(
-                    resources[locks[lock].resource].name, lock: LockID(locks[lock].identity),
-                    status: status), to: locks[lock].holder, &effects)
+                    resources[locks[lock].resource].name,
+                    lock: LockID(locks[lock].identity),
+                    status: status
+                ),
+                to: locks[lock].holder,
+                &effects
+            )
         }
     }
 
@@ -277,14 +320,18 @@ extension Lockspace {
     /// would manufacture deadlocks.
     @inline(__always)
     mutating func serveQueues(
-        _ resource: UInt32, ignoringOrder: Bool = false, _ effects: inout [LockEffect]
+        _ resource: UInt32,
+        ignoringOrder: Bool = false,
+        _ effects: inout [LockEffect]
     ) {
         if resources[resource].converting | resources[resource].waiting == 0 { return }
         serveWaiters(resource, ignoringOrder: ignoringOrder, &effects)
     }
 
     private mutating func serveWaiters(
-        _ resource: UInt32, ignoringOrder: Bool, _ effects: inout [LockEffect]
+        _ resource: UInt32,
+        ignoringOrder: Bool,
+        _ effects: inout [LockEffect]
     ) {
         while serveConversions(resource, ignoringOrder: ignoringOrder, &effects) && ignoringOrder {}
         serveRequests(resource, &effects)
@@ -293,7 +340,9 @@ extension Lockspace {
 
     /// One pass over the conversion queue. Returns whether anything was granted.
     private mutating func serveConversions(
-        _ resource: UInt32, ignoringOrder: Bool, _ effects: inout [LockEffect]
+        _ resource: UInt32,
+        ignoringOrder: Bool,
+        _ effects: inout [LockEffect]
     ) -> Bool {
         var hasGranted = false
         var remaining = queueLength(resource, .converting)
@@ -398,12 +447,18 @@ extension Lockspace {
             counters.blockingNotices += 1
             if record.holder == node {
                 effects.append(
-                    .blocking(cookie: record.identity, lock: lockID(lock), wanted: mode))
+                    .blocking(cookie: record.identity, lock: lockID(lock), wanted: mode)
+                )
             } else {
                 send(
                     .blocking(
-                        resources[record.resource].name, lock: LockID(record.identity),
-                        wanted: mode), to: record.holder, &effects)
+                        resources[record.resource].name,
+                        lock: LockID(record.identity),
+                        wanted: mode
+                    ),
+                    to: record.holder,
+                    &effects
+                )
             }
         }
     }

@@ -9,7 +9,8 @@ package struct InvariantViolation: Error, Hashable, Sendable, CustomStringConver
 }
 
 private func require(
-    _ condition: Bool, _ description: @autoclosure () -> String
+    _ condition: Bool,
+    _ description: @autoclosure () -> String
 ) throws(InvariantViolation) {
     if !condition { throw InvariantViolation(description: description()) }
 }
@@ -31,14 +32,19 @@ extension Lockspace {
 
     private func checkRecord(_ resource: UInt32) throws(InvariantViolation) -> Int {
         let record = resources[resource]
-        try require(find(record.name) == resource, "LockCore I1: \(record.name) is not in the table")
+        try require(
+            find(record.name) == resource,
+            "LockCore I1: \(record.name) is not in the table"
+        )
         let isKept =
             !record.isEmpty || record.mastery == .local || record.mastery == .lookingUp
             || record.directoryMaster != .none
         try require(isKept, "LockCore I1: \(record.name) is kept for nothing")
         if record.directoryMaster != .none {
             try require(
-                directoryNode(record.name) == node, "LockCore: a directory entry in the wrong place")
+                directoryNode(record.name) == node,
+                "LockCore: a directory entry in the wrong place"
+            )
         }
         var linked = 0
         for queue in [Queue.granted, .converting, .waiting] {
@@ -48,7 +54,9 @@ extension Lockspace {
             try checkMastered(resource)
         } else {
             try require(
-                record.converting == 0 && record.waiting == 0, "LockCore I2: queues without a master")
+                record.converting == 0 && record.waiting == 0,
+                "LockCore I2: queues without a master"
+            )
             if status == .running && !record.isEmpty {
                 try require(record.mastery != .unknown, "LockCore I6: \(record.name) is forgotten")
             }
@@ -64,14 +72,18 @@ extension Lockspace {
             count += 1
             try require(locks[lock].resource == resource, "LockCore I2: a lock in a foreign queue")
             try require(
-                locks[locks[lock].next].previous == lock, "LockCore I2: a torn queue")
+                locks[locks[lock].next].previous == lock,
+                "LockCore I2: a torn queue"
+            )
             try require(self.queue(of: lock) == queue, "LockCore I2: a lock in the wrong queue")
             try require(
                 status != .running || !locks[lock].marks.contains(.unconfirmed),
-                "LockCore: an unconfirmed copy outlived its recovery")
+                "LockCore: an unconfirmed copy outlived its recovery"
+            )
             try require(
                 locks[lock].holder == node || resources[resource].mastery == .local,
-                "LockCore I2: a copy without mastership")
+                "LockCore I2: a copy without mastership"
+            )
             lock = following(lock, head: first)
         }
         return count
@@ -88,7 +100,8 @@ extension Lockspace {
             while lock != 0 {
                 try require(
                     !conflicts(resource, locks[lock].granted, except: lock),
-                    "LockCore I3: incompatible grants on \(name)")
+                    "LockCore I3: incompatible grants on \(name)"
+                )
                 lock = following(lock, head: first)
             }
         }
@@ -101,7 +114,8 @@ extension Lockspace {
             for mode in LockMode.strongestFirst where blocked & (1 << mode.rawValue) != 0 {
                 try require(
                     isCovered(mode, by: locks[lock].told) || locks[lock].marks.contains(.deferred),
-                    "LockCore I5: \(name): a holder in \(locks[lock].granted) was not told of \(mode)")
+                    "LockCore I5: \(name): a holder in \(locks[lock].granted) was not told of \(mode)"
+                )
             }
             lock = following(lock, head: first)
         }
@@ -115,7 +129,8 @@ extension Lockspace {
                 if mayGrant(locks[lock].flags) {
                     try require(
                         compatibleMode(lock) == nil,
-                        "LockCore I4: \(resources[resource].name): a lock waits for nothing")
+                        "LockCore I4: \(resources[resource].name): a lock waits for nothing"
+                    )
                     return
                 }
                 lock = following(lock, head: first)
@@ -132,6 +147,8 @@ extension Lockspace {
             pending += 1
         }
         try require(
-            pending == claims.open + claims.closing, "LockCore I7: claims are miscounted")
+            pending == claims.open + claims.closing,
+            "LockCore I7: claims are miscounted"
+        )
     }
 }

@@ -28,7 +28,9 @@ extension Lockspace {
                     if locks[lock].holder != node {
                         send(
                             .handover(resources[resource].name, value: value),
-                            to: locks[lock].holder, &effects)
+                            to: locks[lock].holder,
+                            &effects
+                        )
                     }
                     lock = following(lock, head: first)
                 }
@@ -50,7 +52,9 @@ extension Lockspace {
 
     /// The master of a resource leaves and this is the last value.
     mutating func takeHandover(
-        _ name: ResourceName, _ value: SequencedValue, from peer: NodeID
+        _ name: ResourceName,
+        _ value: SequencedValue,
+        from peer: NodeID
     ) {
         let resource = find(name)
         guard resource != 0, resources[resource].mastery == .remote,
@@ -70,7 +74,8 @@ extension Lockspace {
             let isPending = record.state != .granted || record.marks.contains(.deferred)
             if isPending {
                 effects.append(
-                    .complete(Lockspace.shutDown(lockID(lock), cookie: record.identity)))
+                    .complete(Lockspace.shutDown(lockID(lock), cookie: record.identity))
+                )
             }
             locks[lock].state = .granted
             locks[lock].marks = []

@@ -42,8 +42,13 @@ package struct RebuiltLock: Hashable, Sendable {
     package var isVouched: Bool
 
     package init(
-        lock: LockID, state: State, granted: LockMode, requested: LockMode, flags: LockFlags,
-        value: SequencedValue?, isVouched: Bool
+        lock: LockID,
+        state: State,
+        granted: LockMode,
+        requested: LockMode,
+        flags: LockFlags,
+        value: SequencedValue?,
+        isVouched: Bool
     ) {
         self.lock = lock
         self.state = state
@@ -90,7 +95,12 @@ package enum LockMessage: Hashable, Sendable {
 
     case request(ResourceName, lock: LockID, mode: LockMode, flags: LockFlags)
     case convert(
-        ResourceName, lock: LockID, mode: LockMode, flags: LockFlags, value: SequencedValue?)
+        ResourceName,
+        lock: LockID,
+        mode: LockMode,
+        flags: LockFlags,
+        value: SequencedValue?
+    )
     case unlock(ResourceName, lock: LockID, value: SequencedValue?)
     case cancel(ResourceName, lock: LockID)
 

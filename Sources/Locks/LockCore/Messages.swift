@@ -7,7 +7,9 @@ package import Vocabulary
 extension Lockspace {
     /// Takes one message. `epoch` is the epoch of the sender's view when it was sent.
     package mutating func receive(
-        _ message: LockMessage, from peer: NodeID, epoch messageEpoch: Epoch,
+        _ message: LockMessage,
+        from peer: NodeID,
+        epoch messageEpoch: Epoch,
         effects: inout [LockEffect]
     ) {
         if status == .left { return }
@@ -37,7 +39,9 @@ extension Lockspace {
     }
 
     private mutating func dispatch(
-        _ message: LockMessage, from peer: NodeID, _ effects: inout [LockEffect]
+        _ message: LockMessage,
+        from peer: NodeID,
+        _ effects: inout [LockEffect]
     ) {
         switch message {
         case .request(let name, let lock, let mode, let flags):
@@ -61,7 +65,9 @@ extension Lockspace {
     }
 
     private mutating func dispatchDirectory(
-        _ message: LockMessage, from peer: NodeID, _ effects: inout [LockEffect]
+        _ message: LockMessage,
+        from peer: NodeID,
+        _ effects: inout [LockEffect]
     ) {
         switch message {
         case .lookup(let name): serveLookup(name, from: peer, &effects)

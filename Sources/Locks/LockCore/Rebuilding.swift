@@ -22,7 +22,9 @@ extension Lockspace {
     /// A holder's report: confirms or changes the copy, or makes one. Outside a recovery it comes from a
     /// node that lost a claim.
     mutating func takeReport(
-        _ name: ResourceName, _ report: RebuiltLock, from peer: NodeID,
+        _ name: ResourceName,
+        _ report: RebuiltLock,
+        from peer: NodeID,
         _ effects: inout [LockEffect]
     ) {
         let resource = find(name)
@@ -139,7 +141,8 @@ extension Lockspace {
     /// A converting lock whose old mode conflicts with somebody's granted mode had been granted its new
     /// mode: the answer was lost with the old epoch (I3).
     private mutating func grantProvenConversions(
-        _ resource: UInt32, _ effects: inout [LockEffect]
+        _ resource: UInt32,
+        _ effects: inout [LockEffect]
     ) {
         var remaining = queueLength(resource, .converting)
         var lock = resources[resource].converting
@@ -205,7 +208,8 @@ extension Lockspace {
     }
 
     private mutating func endReportedUnlocks(
-        _ resource: UInt32, _ effects: inout [LockEffect]
+        _ resource: UInt32,
+        _ effects: inout [LockEffect]
     ) {
         var remaining = queueLength(resource, .granted)
         var lock = resources[resource].granted
@@ -227,7 +231,9 @@ extension Lockspace {
             if locks[lock].marks.isSuperset(of: [.cancelRequested, .sent]) {
                 send(
                     .cancel(resources[resource].name, lock: lockID(lock)),
-                    to: resources[resource].master, &effects)
+                    to: resources[resource].master,
+                    &effects
+                )
             }
             lock = following(lock, head: first)
         }

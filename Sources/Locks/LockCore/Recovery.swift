@@ -68,7 +68,8 @@ extension Lockspace {
         let overtakes = status == .recovering
         recovery = RecoveryProgress(
             memberCount: view.members.count,
-            someoneDeparted: !departed.isEmpty || (overtakes && recovery.someoneDeparted))
+            someoneDeparted: !departed.isEmpty || (overtakes && recovery.someoneDeparted)
+        )
         epoch = view.epoch
         members = view.members
         isReplayPending = !view.slotsToReplay.isEmpty && replayedEpoch != view.epoch
@@ -118,7 +119,9 @@ extension Lockspace {
     /// Brings a lock that another node masters into a state that can be reported: the master's answers of
     /// the old epoch will not arrive, so nothing may depend on them. The lock may be gone afterwards.
     private mutating func settleOwnLock(
-        _ lock: UInt32, departed: [NodeID], _ effects: inout [LockEffect]
+        _ lock: UInt32,
+        departed: [NodeID],
+        _ effects: inout [LockEffect]
     ) {
         let record = locks[lock]
         let resource = record.resource
@@ -254,7 +257,9 @@ extension Lockspace {
                 if locks[lock].state != .free {
                     send(
                         .rebuild(resources[resource].name, report(lock)),
-                        to: resources[resource].master, &effects)
+                        to: resources[resource].master,
+                        &effects
+                    )
                     locks[lock].marks.formUnion([.sent, .established])
                     if locks[lock].state == .unlocking {
                         locks[lock].marks.insert(.reportedUnlock)
@@ -278,10 +283,14 @@ extension Lockspace {
             }
         let isWaiting = state == .waiting
         return RebuiltLock(
-            lock: lockID(lock), state: state, granted: isWaiting ? .null : record.granted,
-            requested: record.requested, flags: record.flags,
+            lock: lockID(lock),
+            state: state,
+            granted: isWaiting ? .null : record.granted,
+            requested: record.requested,
+            flags: record.flags,
             value: isWaiting ? nil : sequencedValue(record.resource),
-            isVouched: !isWaiting && resources[record.resource].marks.contains(.vouched))
+            isVouched: !isWaiting && resources[record.resource].marks.contains(.vouched)
+        )
     }
 
     // MARK: Barriers
@@ -310,7 +319,9 @@ extension Lockspace {
     }
 
     private mutating func noteReached(
-        _ phase: RecoveryPhase, _ member: NodeID, _ effects: inout [LockEffect]
+        _ phase: RecoveryPhase,
+        _ member: NodeID,
+        _ effects: inout [LockEffect]
     ) {
         recovery.reached[Int(phase.rawValue)][place(of: member)] = true
         if recovery.reached[Int(phase.rawValue)].contains(false) { return }
@@ -329,7 +340,9 @@ extension Lockspace {
     }
 
     mutating func takeMarker(
-        _ phase: RecoveryPhase, from peer: NodeID, _ effects: inout [LockEffect]
+        _ phase: RecoveryPhase,
+        from peer: NodeID,
+        _ effects: inout [LockEffect]
     ) {
         guard status == .recovering else {
             counters.protocolErrors += 1
@@ -340,7 +353,9 @@ extension Lockspace {
     }
 
     mutating func takeReached(
-        _ phase: RecoveryPhase, from peer: NodeID, _ effects: inout [LockEffect]
+        _ phase: RecoveryPhase,
+        from peer: NodeID,
+        _ effects: inout [LockEffect]
     ) {
         guard status == .recovering && members[0].node == node && phase == recovery.phase else {
             counters.protocolErrors += 1
@@ -350,10 +365,13 @@ extension Lockspace {
     }
 
     mutating func takeProceed(
-        _ phase: RecoveryPhase, from peer: NodeID, _ effects: inout [LockEffect]
+        _ phase: RecoveryPhase,
+        from peer: NodeID,
+        _ effects: inout [LockEffect]
     ) {
-        guard status == .recovering && peer == members[0].node && phase == recovery.phase
-            && recovery.hasReported
+        guard
+            status == .recovering && peer == members[0].node && phase == recovery.phase
+                && recovery.hasReported
         else {
             counters.protocolErrors += 1
             return

@@ -8,7 +8,10 @@ extension Lockspace {
     /// lock's name, to cancel, convert or unlock it by; `none` after the lockspace was left.
     @discardableResult
     package mutating func request(
-        _ name: ResourceName, _ mode: LockMode, _ flags: LockFlags, cookie: UInt64,
+        _ name: ResourceName,
+        _ mode: LockMode,
+        _ flags: LockFlags,
+        cookie: UInt64,
         effects: inout [LockEffect]
     ) -> LockID {
         counters.requests += 1
@@ -39,7 +42,10 @@ extension Lockspace {
     /// Changes the mode of a granted lock. With `LockFlags.valueBlock` and from PW or EX downwards `value`
     /// is written. One operation at a time: the lock is granted and nothing is asked of it.
     package mutating func convert(
-        _ lock: LockID, to mode: LockMode, _ flags: LockFlags, value: ValueBlock?,
+        _ lock: LockID,
+        to mode: LockMode,
+        _ flags: LockFlags,
+        value: ValueBlock?,
         effects: inout [LockEffect]
     ) {
         counters.conversions += 1
@@ -53,7 +59,10 @@ extension Lockspace {
 
     /// Gives a granted lock up. With `LockFlags.valueBlock` and from PW or EX `value` is written.
     package mutating func unlock(
-        _ lock: LockID, _ flags: LockFlags, value: ValueBlock?, effects: inout [LockEffect]
+        _ lock: LockID,
+        _ flags: LockFlags,
+        value: ValueBlock?,
+        effects: inout [LockEffect]
     ) {
         counters.unlocks += 1
         guard let index = idleLock(lock, &effects) else { return }
@@ -82,8 +91,11 @@ extension Lockspace {
         } else {
             locks[index].marks.insert(.cancelRequested)
             if status == .running {
-                send(.cancel(resources[resource].name, lock: lock), to: resources[resource].master,
-                    &effects)
+                send(
+                    .cancel(resources[resource].name, lock: lock),
+                    to: resources[resource].master,
+                    &effects
+                )
             }
         }
     }
@@ -91,7 +103,10 @@ extension Lockspace {
     // MARK: Execution
 
     mutating func executeConversion(
-        _ lock: UInt32, to mode: LockMode, _ flags: LockFlags, _ value: ValueBlock?,
+        _ lock: UInt32,
+        to mode: LockMode,
+        _ flags: LockFlags,
+        _ value: ValueBlock?,
         _ effects: inout [LockEffect]
     ) {
         let resource = locks[lock].resource
@@ -110,7 +125,10 @@ extension Lockspace {
     }
 
     mutating func executeUnlock(
-        _ lock: UInt32, _ flags: LockFlags, _ value: ValueBlock?, _ effects: inout [LockEffect]
+        _ lock: UInt32,
+        _ flags: LockFlags,
+        _ value: ValueBlock?,
+        _ effects: inout [LockEffect]
     ) {
         let resource = locks[lock].resource
         let writes =
@@ -125,7 +143,9 @@ extension Lockspace {
     }
 
     private mutating func beginRemote(
-        _ lock: UInt32, writes: Bool, _ effects: inout [LockEffect]
+        _ lock: UInt32,
+        writes: Bool,
+        _ effects: inout [LockEffect]
     ) {
         locks[lock].marks.remove(.sent)
         if writes { locks[lock].marks.insert(.wrote) } else { locks[lock].marks.remove(.wrote) }
@@ -150,13 +170,22 @@ extension Lockspace {
         switch record.state {
         case .waiting:
             send(
-                .request(name, lock: id, mode: record.requested, flags: record.flags), to: master,
-                &effects)
+                .request(name, lock: id, mode: record.requested, flags: record.flags),
+                to: master,
+                &effects
+            )
         case .converting:
             send(
                 .convert(
-                    name, lock: id, mode: record.requested, flags: record.flags, value: value),
-                to: master, &effects)
+                    name,
+                    lock: id,
+                    mode: record.requested,
+                    flags: record.flags,
+                    value: value
+                ),
+                to: master,
+                &effects
+            )
         case .unlocking: send(.unlock(name, lock: id, value: value), to: master, &effects)
         case .granted, .free: return
         }
@@ -191,13 +220,19 @@ extension Lockspace {
         precondition(index != 0, "LockCore: \(lock) is stale")
         precondition(
             locks[index].state == .granted && !locks[index].marks.contains(.deferred),
-            "LockCore: an operation on \(lock), which is not idle")
+            "LockCore: an operation on \(lock), which is not idle"
+        )
         return index
     }
 
     static func shutDown(_ lock: LockID, cookie: UInt64) -> LockCompletion {
         LockCompletion(
-            lock: lock, cookie: cookie, status: .shutDown, mode: .null, value: nil,
-            isValueValid: false)
+            lock: lock,
+            cookie: cookie,
+            status: .shutDown,
+            mode: .null,
+            value: nil,
+            isValueValid: false
+        )
     }
 }

@@ -4,8 +4,12 @@ import Vocabulary
 
 extension Lockspace {
     mutating func serveRequest(
-        _ name: ResourceName, _ lock: LockID, _ mode: LockMode, _ flags: LockFlags,
-        from peer: NodeID, _ effects: inout [LockEffect]
+        _ name: ResourceName,
+        _ lock: LockID,
+        _ mode: LockMode,
+        _ flags: LockFlags,
+        from peer: NodeID,
+        _ effects: inout [LockEffect]
     ) {
         counters.servedOperations += 1
         let resource = find(name)
@@ -24,8 +28,13 @@ extension Lockspace {
     }
 
     mutating func serveConversion(
-        _ name: ResourceName, _ lock: LockID, _ mode: LockMode, _ flags: LockFlags,
-        _ value: SequencedValue?, from peer: NodeID, _ effects: inout [LockEffect]
+        _ name: ResourceName,
+        _ lock: LockID,
+        _ mode: LockMode,
+        _ flags: LockFlags,
+        _ value: SequencedValue?,
+        from peer: NodeID,
+        _ effects: inout [LockEffect]
     ) {
         counters.servedOperations += 1
         let copy = masteredCopy(name, lock, peer)
@@ -40,7 +49,10 @@ extension Lockspace {
     }
 
     mutating func serveUnlock(
-        _ name: ResourceName, _ lock: LockID, _ value: SequencedValue?, from peer: NodeID,
+        _ name: ResourceName,
+        _ lock: LockID,
+        _ value: SequencedValue?,
+        from peer: NodeID,
         _ effects: inout [LockEffect]
     ) {
         counters.servedOperations += 1
@@ -55,7 +67,10 @@ extension Lockspace {
 
     /// A cancel that comes too late finds nothing that waits, and is nothing.
     mutating func serveCancel(
-        _ name: ResourceName, _ lock: LockID, from peer: NodeID, _ effects: inout [LockEffect]
+        _ name: ResourceName,
+        _ lock: LockID,
+        from peer: NodeID,
+        _ effects: inout [LockEffect]
     ) {
         let copy = masteredCopy(name, lock, peer)
         if copy != 0 { decideCancel(copy, &effects) }

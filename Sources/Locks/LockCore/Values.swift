@@ -39,7 +39,10 @@ extension Lockspace {
         if index == 0 { return nil }
         let record = values[index]
         return SequencedValue(
-            value: record.value, sequence: record.sequence, isValid: record.isValid)
+            value: record.value,
+            sequence: record.sequence,
+            isValid: record.isValid
+        )
     }
 
     /// The value record of a resource, made when missing.
