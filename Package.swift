@@ -85,7 +85,7 @@ let layers: [Target] = [
 
     // Volume: making and checking a file system nobody has mounted.
     closed("VolumeMaking", "Volume", ["Vocabulary", "DiskFormat", "BlockIO"]),
-    closed("VolumeChecking", "Volume", ["Vocabulary", "DiskFormat", "BlockIO"]),
+    closed("VolumeChecking", "Volume", ["Vocabulary", "DiskFormat", "BlockIO", "Journaling"]),
 
     // Simulation: one machine's executor, clock and disk by seed; then whole clusters, with a network and
     // a model of the kernel's caches.

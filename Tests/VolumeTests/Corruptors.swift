@@ -90,6 +90,8 @@ extension VolumeSketch {
         case .guardDamaged: flip(superblock.guardTable)
         case .heartbeatDamaged: flip(superblock.heartbeat(SlotIndex(40)))
         case .journalHeaderDamaged: flip(plan.slots[1].journalStart)
+        case .journalLogDamaged:
+            try logTransaction(slot: 1, [])  // a descriptor without entries
         default:
             try #require(kind == .journalMisplaced)
             var slot = plan.slots[1]

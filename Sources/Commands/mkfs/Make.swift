@@ -6,6 +6,7 @@ import BlockIO
 import CLinux
 import DiskFormat
 import Glibc
+import HostCluster
 import LinuxBlockIO
 import LinuxSystem
 import Vocabulary
@@ -82,7 +83,10 @@ private func make(_ arguments: Arguments) async throws {
             text: "\(path): does not exist; create an image file with -s SIZE, or name a device"
         )
     }
-    if case .missing = target {} else { try refuseIfInUse(path) }
+    if case .missing = target {
+    } else if let use = deviceUse(path) {
+        throw CommandFailure(text: "\(path): \(use)")
+    }
     let isNew =
         try wantedSize.map { size throws(CommandFailure) in
             try makeImage(path, size: size, target: target)
@@ -125,6 +129,10 @@ private func write(_ arguments: Arguments, _ options: VolumeOptions) async throw
             text: "\(path): holds a volume with UUID \(options.volume) already; choose another (-U)"
         )
     }
+    let claim = try content.superblock.map { superblock in
+        try claimVolume(superblock, on: device)
+    }
+    defer { claim?.release() }
     let showsProgress = !arguments.quiet && isatty(STDERR_FILENO) == 1
     do throws(DeviceError) {
         try await VolumeMaker.make(on: device, plan: plan) { progress in
@@ -145,6 +153,36 @@ private func write(_ arguments: Arguments, _ options: VolumeOptions) async throw
         print(json(plan, path).text)
     } else if !arguments.quiet {
         describe(plan, path)
+    }
+}
+
+/// Makes sure that nobody has the old volume mounted, here or elsewhere; as long as the claim is held, nobody
+/// of this host can.
+private func claimVolume(_ superblock: Superblock, on device: FileBlockDevice) throws
+    -> OfflineClaim
+{
+    do {
+        let claim = try OfflineClaim(
+            superblock.volume,
+            in: nil,
+            patience: 5_000_000_000
+        )
+        try VolumeGuard.ensureNobody(
+            on: device,
+            superblock,
+            runDirectory: nil,
+            force: true,
+            host: HostIdentity()
+        )
+        return claim
+    } catch is FormatError {
+        throw CommandFailure(
+            text:
+                "\(device.path): the guard of the volume on it is damaged, so nobody can tell whether "
+                + "it is mounted elsewhere; if it is not, wipe its first 128 KiB and try again"
+        )
+    } catch {
+        throw CommandFailure(text: "\(device.path): \(error); unmount it first")
     }
 }
 

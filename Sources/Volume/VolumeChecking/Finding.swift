@@ -131,6 +131,15 @@ package enum CheckError: Error, Hashable, Sendable, CustomStringConvertible {
     }
 }
 
+/// A journal that was replayed, on the device or above it.
+package struct ReplayedJournal: Hashable, Sendable {
+    package var slot: SlotIndex
+    /// Whole transactions in the log.
+    package var transactions: Int
+    /// Blocks that were older in place than in the log.
+    package var written: Int
+}
+
 /// What a check has found.
 package struct CheckReport: Hashable, Sendable {
     package var superblock: Superblock
@@ -140,6 +149,8 @@ package struct CheckReport: Hashable, Sendable {
     package var findingCount: UInt64 = 0
     /// Journals that were not clean when the check began.
     package var uncleanJournals: [SlotIndex] = []
+    /// What became of them, unless they are damaged.
+    package var replays: [ReplayedJournal] = []
     package var guardMode: ClusterMode = .free
     package var directories: UInt64 = 0
     /// All inodes that can be reached, directories included, the file system's own not.
@@ -168,6 +179,16 @@ package struct CheckReport: Hashable, Sendable {
                 "unclean_journals",
                 .array(uncleanJournals.map { .number(UInt64($0.rawValue)) })
             ),
+            .init(
+                "replays",
+                .array(
+                    replays.map {
+                        .object([
+                            .init("slot", .number(UInt64($0.slot.rawValue))),
+                            .init("transactions", .number(UInt64($0.transactions))),
+                            .init("blocks_written", .number(UInt64($0.written))),
+                        ])
+                    })),
             .init("inodes", .number(inodes)),
             .init("directories", .number(directories)),
             .init("orphans", .number(orphans)),

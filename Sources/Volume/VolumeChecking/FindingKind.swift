@@ -12,6 +12,7 @@ package enum FindingKind: String, CaseIterable, Hashable, Sendable {
     case heartbeatDamaged = "heartbeat-damaged"
     case journalMisplaced = "journal-misplaced"
     case journalHeaderDamaged = "journal-header-damaged"
+    case journalLogDamaged = "journal-log-damaged"
 
     // Pass 3: resource groups by themselves.
     case groupDamaged = "group-damaged"
@@ -61,7 +62,7 @@ package enum FindingKind: String, CaseIterable, Hashable, Sendable {
         switch self {
         case .superblockDamaged, .superblockCopyDamaged, .superblockCopyDiffers: .superblocks
         case .slotDescriptorDamaged, .guardDamaged, .heartbeatDamaged, .journalMisplaced,
-            .journalHeaderDamaged:
+            .journalHeaderDamaged, .journalLogDamaged:
             .slots
         case .groupDamaged, .groupFreeCountWrong, .groupQuarantinedCountWrong, .groupTailNotClear:
             .groups
@@ -82,6 +83,7 @@ package enum FindingKind: String, CaseIterable, Hashable, Sendable {
         case .heartbeatDamaged: "a heartbeat block is damaged"
         case .journalMisplaced: "a journal stands where none can be"
         case .journalHeaderDamaged: "a journal header is damaged"
+        case .journalLogDamaged: "a journal holds what no node has written; it is not replayed"
         case .groupDamaged: "a resource group's block is damaged"
         case .groupFreeCountWrong: "a group's count of free blocks is wrong"
         case .groupQuarantinedCountWrong: "a group's count of quarantined blocks is wrong"

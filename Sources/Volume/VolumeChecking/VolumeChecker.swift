@@ -13,10 +13,12 @@
 //   6 blocks        no block is marked in use that nothing uses; each group's inode count, highest
 //                   generation and highest version are right
 //
-// Journals are not looked into: whoever checks replays them first, on the device or on an `OverlayDevice`.
+// Between passes 2 and 3 the journals that are not clean are replayed, by the same code as after a crash:
+// on the device, or, for a check that must not write, on an `OverlayDevice` above it. What the later passes
+// judge is what the next mount would see.
 //
 // Invariants
-// C1. Nothing is written.
+// C1. Nothing is written, but by a replay that was asked for.
 // C2. Whatever bytes the volume holds: no trap, and an end. A block is descended into only when it is claimed
 //     for the first time, so the work is bounded by the number of blocks; numbers read from the volume are
 //     checked before they are used in arithmetic.
@@ -28,15 +30,27 @@
 // Sources of the shape: e2fsck's passes; fsck.ocfs2, where every check has a name and a paragraph.
 
 package import BlockIO
-import DiskFormat
+package import DiskFormat
 import Vocabulary
 
 /// How to check.
 package struct CheckOptions: Sendable {
     /// Findings that are kept; more are only counted.
     package var findingLimit = 10_000
+    /// What is done about journals that are not clean.
+    package var journals = JournalTreatment.overlay
 
     package init() {}
+}
+
+/// What a check does about journals that are not clean.
+package enum JournalTreatment: Sendable {
+    /// Replays them in memory: nothing is written, and the volume is judged as if they had been replayed.
+    case overlay
+    /// Replays them on the device.
+    case replay
+    /// Judges the volume as it stands.
+    case ignore
 }
 
 /// How far a check has come.
@@ -76,19 +90,30 @@ package final class VolumeChecker {
         progress: @escaping (CheckProgress) -> Void = { _ in }
     ) async throws(CheckError) -> CheckReport {
         let (superblock, damage) = try await SuperblockReader(device: device).find()
+        let isOverlaid = options.journals == .overlay
         let checker = VolumeChecker(
-            device: device,
+            device: isOverlaid ? OverlayDevice(over: device) : device,
             superblock: superblock,
             options: options,
             progress: progress
         )
         try await checker.checkSuperblocks(damage: damage)
         try await checker.checkSlots()
+        try await checker.replayJournals()
         try await checker.checkGroups()
         try await checker.checkTree()
         try await checker.checkLinks()
         try await checker.checkBlocks()
         return checker.report
+    }
+
+    /// The superblock of the volume on `device`, from a copy if the primary is damaged.
+    ///
+    /// - Throws: `CheckError` if there is nothing that could be checked, or the device fails.
+    package static func superblock(
+        of device: any BlockDevice
+    ) async throws(CheckError) -> Superblock {
+        try await SuperblockReader(device: device).find().0
     }
 
     private init(

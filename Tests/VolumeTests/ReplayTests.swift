@@ -1,0 +1,118 @@
+import BlockIO
+import DiskFormat
+import Testing
+import Vocabulary
+import VolumeChecking
+import VolumeMaking
+
+extension VolumeSketch {
+    /// Writes one transaction into the journal of a slot, from its tail on, and marks the journal as not clean. The
+    /// images are whole blocks in their new versions.
+    func logTransaction(slot: Int, _ images: [(BlockAddress, AlignedBuffer)]) throws {
+        let journal = plan.slots[slot]
+        let start = journal.journalStart
+        let volume = superblock.volume
+        edit(start, seals: false) { block in
+            JournalHeader(
+                slot: journal.slot,
+                tailSequence: 1,
+                tail: 1,
+                length: journal.journalLength,
+                isClean: false
+            ).write(to: block, at: start, volume: volume, version: 2)
+        }
+        let descriptor = AlignedBuffer(zeroed: blockSize)
+        BlockHeader(
+            kind: .journalDescriptor,
+            address: start + 1,
+            version: 1,
+            volume: volume,
+            owner: 1,
+            generation: 0
+        ).write(to: descriptor.bytes)
+        JournalDescriptorHeader(count: UInt32(images.count), index: 0)
+            .writeFields(to: descriptor.bytes)
+        for (index, (address, image)) in images.enumerated() {
+            BlockHeader.seal(image.bytes)
+            JournalEntry(
+                address: address,
+                version: BlockHeader.version(of: image.readOnly),
+                covering: .resourceGroup(0),
+                checksum: crc32c(image.readOnly)
+            ).write(
+                to: descriptor.bytes,
+                at: JournalDescriptorHeader.entriesOffset + index * JournalEntry.byteCount
+            )
+            write(image, at: start + UInt64(2 + index))
+        }
+        BlockHeader.seal(descriptor.bytes)
+        write(descriptor, at: start + 1)
+        let commit = AlignedBuffer(zeroed: blockSize)
+        let place = 2 + images.count
+        BlockHeader(
+            kind: .journalCommit,
+            address: start + UInt64(place),
+            version: UInt64(place),
+            volume: volume,
+            owner: 1,
+            generation: 0
+        ).write(to: commit.bytes)
+        JournalCommitHeader(
+            blockCount: UInt32(place - 1),
+            checksum: crc32c(descriptor.readOnly.window(8, 4))
+        ).writeFields(to: commit.bytes)
+        BlockHeader.seal(commit.bytes)
+        write(commit, at: start + UInt64(place))
+    }
+}
+
+@Suite struct ReplayTests {
+    /// A volume whose group 0 is wrong in place and right in the journal of slot 1.
+    private func unclean() async throws -> VolumeSketch {
+        let sketch = try await VolumeSketch.populated()
+        let address = sketch.superblock.groupStart(0)
+        let image = sketch.read(address)
+        BlockHeader.setVersion(BlockHeader.version(of: image.readOnly) + 5, of: image.bytes)
+        sketch.editGroup(0) { record, _ in record.freeCount -= 3 }
+        try sketch.logTransaction(slot: 1, [(address, image)])
+        return sketch
+    }
+
+    private func check(_ sketch: VolumeSketch, _ journals: JournalTreatment) async throws
+        -> CheckReport
+    {
+        var options = CheckOptions()
+        options.journals = journals
+        return try await VolumeChecker.check(sketch.device, options: options)
+    }
+
+    @Test func anUncleanVolumeIsJudgedAsIfReplayed() async throws {
+        let sketch = try await unclean()
+        let before = sketch.read(sketch.superblock.groupStart(0))
+        let report = try await check(sketch, .overlay)
+        #expect(report.isClean, "\(lines(report))")
+        #expect(report.uncleanJournals == [SlotIndex(1)])
+        #expect(report.replays.map(\.transactions) == [1])
+        #expect(report.replays.map(\.written) == [1])
+        // C1: below, nothing has changed.
+        let after = sketch.read(sketch.superblock.groupStart(0))
+        #expect(before.readOnly.elementsEqual(after.readOnly))
+        #expect(try await check(sketch, .ignore).count(of: .groupFreeCountWrong) == 1)
+    }
+
+    @Test func aReplayThatIsAskedForStays() async throws {
+        let sketch = try await unclean()
+        #expect(try await check(sketch, .replay).isClean)
+        let report = try await check(sketch, .ignore)
+        #expect(report.isClean && report.uncleanJournals.isEmpty, "\(lines(report))")
+    }
+
+    /// A journal that stands in another one is not replayed.
+    @Test func aMisplacedJournalIsNotBelieved() async throws {
+        let sketch = try await unclean()
+        try sketch.cause(.journalMisplaced)
+        let report = try await check(sketch, .replay)
+        #expect(report.count(of: .journalMisplaced) == 1 && report.replays.isEmpty)
+        #expect(report.count(of: .groupFreeCountWrong) == 1)
+    }
+}
