@@ -169,4 +169,64 @@ import Testing
             #expect(error.errno == ENOTBLK)
         }
     }
+
+    @Test(.enabled(if: geteuid() == 0 && access("/dev/loop-control", R_OK | W_OK) == 0))
+    func aBlockDeviceIsOne() async throws {
+        let folder = try TemporaryFolder()
+        let image = try folder.file("image", byteCount: 1 << 20)
+        let loop = try LoopDevice(image)
+        var options = FileBlockDevice.Options()
+        options.exclusive = true
+        let device = try FileBlockDevice(path: loop.path, options: options)
+        #expect(device.isBlockSpecial && device.isDirect)
+        #expect(device.byteCount == 1 << 20)
+        #expect(device.alignment == 512)
+        let mine = pattern(7, 8192)
+        try await device.write(mine.readOnly, at: 512)
+        try await device.flush()
+        let back = AlignedBuffer(zeroed: 8192)
+        try device.readNow(back.bytes, at: 512)
+        #expect(same(back, mine))
+        // Two who want it for themselves alone cannot both have it; another mount can.
+        do {
+            _ = try FileBlockDevice(path: loop.path, options: options)
+            Issue.record("a second exclusive open of \(loop.path)")
+        } catch {
+            #expect(error.description == "\(loop.path): is in use by the kernel")
+        }
+        try FileBlockDevice(path: loop.path).close()
+        device.close()
+    }
+}
+
+/// An image as a block device, until it goes away.
+private final class LoopDevice {
+    let path: String
+    private let descriptor: Int32
+
+    init(_ image: String) throws {
+        let control = open("/dev/loop-control", O_RDWR)
+        defer { close(control) }
+        let file = open(image, O_RDWR)
+        defer { close(file) }
+        // Somebody else may take the number that was free a moment ago.
+        for _ in 0..<16 {
+            let number = ioctl(control, 0x4C82, Int32(0))  // LOOP_CTL_GET_FREE
+            guard number >= 0 else { throw Trouble("no free loop device") }
+            let opened = open("/dev/loop\(number)", O_RDWR)
+            guard opened >= 0 else { throw Trouble("/dev/loop\(number): errno \(errno)") }
+            if ioctl(opened, 0x4C00, file) == 0 {  // LOOP_SET_FD
+                path = "/dev/loop\(number)"
+                descriptor = opened
+                return
+            }
+            close(opened)
+        }
+        throw Trouble("no loop device could be set up")
+    }
+
+    deinit {
+        _ = ioctl(descriptor, 0x4C01, Int32(0))  // LOOP_CLR_FD
+        close(descriptor)
+    }
 }

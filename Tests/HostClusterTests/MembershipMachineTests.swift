@@ -68,7 +68,9 @@ import Vocabulary
         #expect(refused == [.report("n2 cannot be killed (errno 1): waiting for its end")])
         #expect(machine.effects(of: .passed(MembershipMachine.retryInterval - 1)).isEmpty)
         let again = machine.effects(of: .passed(1))
-        #expect(again == [.report("n2 is not gone after 2 s: locks wait for its end"), .kill(second)])
+        #expect(
+            again == [.report("n2 is not gone after 2 s: locks wait for its end"), .kill(second)]
+        )
         #expect(machine.state(of: second) == .suspected)  // W3
         #expect(machine.effects(of: .gone(second)) == [.awaitGuardian(second)])
         let waiting = machine.effects(of: .passed(MembershipMachine.retryInterval))
@@ -89,7 +91,9 @@ import Vocabulary
     @Test func anotherLifeIsNotMeant() {
         var machine = machine([first, second])
         let other = Member(node: second.node, incarnation: 99)
-        for event: MembershipEvent in [.suspected(other, .asked), .gone(other), .guardianEnded(other)] {
+        for event: MembershipEvent in [
+            .suspected(other, .asked), .gone(other), .guardianEnded(other),
+        ] {
             #expect(machine.effects(of: event).isEmpty)
         }
         #expect(machine.state(of: second) == .watched)
@@ -100,7 +104,8 @@ import Vocabulary
         var record = record([first, second])
         _ = record.bury([first])
         #expect(
-            machine.effects(of: .viewRead(record)) == [.expelled(record.epoch)])
+            machine.effects(of: .viewRead(record)) == [.expelled(record.epoch)]
+        )
         #expect(machine.effects(of: .gone(second)).isEmpty)
     }
 
@@ -109,7 +114,8 @@ import Vocabulary
         var record = record([first, second, third])
         _ = record.leave(second)
         #expect(
-            machine.effects(of: .viewRead(record)) == [.unwatch(second), .apply(record.view)])
+            machine.effects(of: .viewRead(record)) == [.unwatch(second), .apply(record.view)]
+        )
         #expect(machine.effects(of: .gone(second)).isEmpty)
     }
 }

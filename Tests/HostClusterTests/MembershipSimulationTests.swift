@@ -59,7 +59,9 @@ private struct MembershipModel {
             case 13, 28, 29, 30: if let at = anyActing() { try look(at) }
             default: if let at = anyActing() { try carryOut(at) }
             }
-            nodes.removeAll { ($0.isGone && !$0.guardianRuns && !record.contains($0.member)) || $0.hasLeft }
+            nodes.removeAll {
+                ($0.isGone && !$0.guardianRuns && !record.contains($0.member)) || $0.hasLeft
+            }
         }
         try settle()
     }
@@ -78,7 +80,9 @@ private struct MembershipModel {
             guard record == before else { throw Broken(description: "changed without saying so") }
             return
         }
-        guard record.revision == before.revision + 1 else { throw Broken(description: "M1: revision") }
+        guard record.revision == before.revision + 1 else {
+            throw Broken(description: "M1: revision")
+        }
         let membersChanged = record.members != before.members
         guard membersChanged ? before.epoch < record.epoch : before.epoch == record.epoch else {
             throw Broken(description: "M1: epoch")
@@ -86,7 +90,8 @@ private struct MembershipModel {
         for (slot, isDirty) in unreplayed.enumerated() where isDirty {
             let index = SlotIndex(UInt32(slot))
             let owned = record.view.contains(NodeID(slot: index))
-            guard owned || record.members.isEmpty || record.view.slotsToReplay.contains(index) else {
+            guard owned || record.members.isEmpty || record.view.slotsToReplay.contains(index)
+            else {
                 throw Broken(description: "M4: the dirty \(index) is lost in \(record.text)")
             }
         }
@@ -100,7 +105,9 @@ private struct MembershipModel {
         guard
             let slot = try? record.slotToJoin(
                 wanted: dice.oneIn(3) ? SlotIndex(UInt32(dice.below(4))) : nil,
-                slotCount: Self.slots, isUsable: { !takenFiles.contains($0) })
+                slotCount: Self.slots,
+                isUsable: { !takenFiles.contains($0) }
+            )
         else { return }
         guard !nodes.contains(where: { !$0.isGone && !$0.hasLeft && $0.member.node.slot == slot })
         else { throw Broken(description: "M3: \(slot) has an owner") }
@@ -109,10 +116,13 @@ private struct MembershipModel {
         }
         lives += 1
         let member = Member(node: NodeID(slot: slot), incarnation: lives)
-        try change { $0.join(member, slotCount: Self.slots); return true }
+        try change {
+            $0.join(member, slotCount: Self.slots); return true
+        }
         unreplayed[Int(slot.rawValue)] = true  // it writes from now on
         nodes.append(
-            ModelNode(member: member, machine: MembershipMachine(me: member, patience: 1000)))
+            ModelNode(member: member, machine: MembershipMachine(me: member, patience: 1000))
+        )
         try feed(nodes.count - 1, .viewRead(record))
     }
 
@@ -135,7 +145,9 @@ private struct MembershipModel {
         else { return }
         let began = nodes[at].machine.applied
         for dirty in record.dirty where dirty.since <= began {
-            let owner = nodes.first { $0.member.node.slot == dirty.slot && record.contains($0.member) }
+            let owner = nodes.first {
+                $0.member.node.slot == dirty.slot && record.contains($0.member)
+            }
             // Only the first mounter's own slot is both owned and listed; he begins a clean journal.
             if owner == nil { unreplayed[Int(dirty.slot.rawValue)] = false }
         }
@@ -192,7 +204,11 @@ private struct MembershipModel {
             }
         case .awaitGuardian(let member):
             let running = nodes.contains { $0.member == member && $0.guardianRuns }
-            if running { nodes[at].pending.append(effect) } else { try feed(at, .guardianEnded(member)) }
+            if running {
+                nodes[at].pending.append(effect)
+            } else {
+                try feed(at, .guardianEnded(member))
+            }
         case .bury(let members):
             guard record.contains(me) else { return }
             for node in nodes where members.contains(node.member) && record.contains(node.member) {

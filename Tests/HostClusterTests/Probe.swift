@@ -100,7 +100,7 @@ final class Probe: @unchecked Sendable {
             }
             if hasEnded || !arrived.wait(latch, until: Tick(deadline)) {
                 Issue.record(
-                    "process \(process) did not say '\(beginning)', but \(lines)",
+                    "process \(process) did not say '\(beginning)', but \(lines.suffix(8))",
                     sourceLocation: location
                 )
                 return nil

@@ -86,7 +86,11 @@ import Vocabulary
         var record = ViewRecord(volume: "6c1f0000-0000-0000-0000-000000000001")
         record.join(life(2, .max), slotCount: 3)
         #expect(try ViewRecord(text: record.text) == record)
-        #expect(record.text.hasSuffix("member 3 ffffffffffffffff\nreplay 0 1\nreplay 1 1\nreplay 2 1\nend\n"))
+        #expect(
+            record.text.hasSuffix(
+                "member 3 ffffffffffffffff\nreplay 0 1\nreplay 1 1\nreplay 2 1\nend\n"
+            )
+        )
     }
 
     @Test func nonsenseIsRefused() {

@@ -132,7 +132,8 @@ package final class HostCluster: Sendable {
     package var node: NodeID { member.node }
 
     /// Joins the cluster of this host for `volume`, which has `slotCount` slots. Blocks, at most as long
-    /// as `prepare` takes and `options.joinPatience`.
+    /// as `prepare` takes and `options.joinPatience`. The process that calls is the node: a daemon forks
+    /// before, not after.
     ///
     /// `prepare` runs under the lock of the volume, after a slot was taken and before anybody hears of the
     /// new node: it starts to listen at `socketPath` and, if `isFirst`, takes the guard on disk. What it
@@ -191,7 +192,11 @@ package final class HostCluster: Sendable {
 
     /// Leaves: the journal is clean and nothing is going to be written any more. Publishes a view without
     /// this node and gives the slot up. `lastOut` runs before, under the lock, if nobody else is in: it
-    /// leaves the guard on disk free. Blocks; not from a callback. Once.
+    /// leaves the guard on disk free. The transport stays open until this returns: a connection that
+    /// closes earlier is taken for a death. Blocks; not from a callback. Once.
+    ///
+    /// If anything is thrown, the node is gone all the same, but as if it had died: others replay its
+    /// journal.
     package func leave(lastOut: () throws -> Void = {}) throws {
         defer {
             watcher.stop()
@@ -204,6 +209,7 @@ package final class HostCluster: Sendable {
             }
             if record.members == [member] { try lastOut() }
             guard record.leave(member) else { return }
+            watcher.expectLeaving()
             try directory.writeView(record)
         }
     }

@@ -8,7 +8,7 @@ import Vocabulary
 /// The thread of a node that watches the others: it brings events to `MembershipMachine` and carries out
 /// its effects. All state but the list of commands belongs to that thread.
 final class Watcher: @unchecked Sendable {
-    // Sendable: see above; `commands`, `isStopping` are guarded by `latch`.
+    // Sendable: see above; what other threads touch is guarded by `latch`.
 
     /// What other threads ask for.
     enum Command {
@@ -23,6 +23,7 @@ final class Watcher: @unchecked Sendable {
     private let latch = Latch()
     private var commands: [Command] = []
     private var isStopping = false
+    private var isLeaving = false
     private var thread: RunningThread?
 
     // Of the thread.
@@ -67,6 +68,9 @@ final class Watcher: @unchecked Sendable {
         latch.withLock { commands.append(command) }
         wakeUp()
     }
+
+    /// From now on a view without this node is its own doing. Before it is published.
+    func expectLeaving() { latch.withLock { isLeaving = true } }
 
     /// Ends the thread and waits for its end. From any other thread, once.
     func stop() {
@@ -251,6 +255,7 @@ final class Watcher: @unchecked Sendable {
         case .bury(let members): bury(members)
         case .apply(let view): client.onView(view)
         case .expelled(let epoch):
+            if latch.withLock({ isLeaving }) { return }
             client.onExpelled("this node was put out of the cluster by the view of \(epoch)")
         case .report(let line): client.onReport(line)
         }
