@@ -120,7 +120,7 @@ let yardsticks: [Target] = [
 let testTargets: [Target] = [
     tests("TidyTests", []),
     tests("VocabularyTests", ["Vocabulary"]),
-    tests("DiskFormatTests", ["Vocabulary", "DiskFormat"]),
+    tests("DiskFormatTests", ["Vocabulary", "DiskFormat", "CChecksum"]),
     tests("JournalingTests", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "SimulatedMachine"]),
     tests("LockCoreTests", ["Vocabulary", "LockCore", "ClusterWire"]),
     tests("LockCacheTests", ["Vocabulary", "LockCache"]),
