@@ -191,6 +191,13 @@ import Testing
         #expect(TextRules.checkForeignPaths(path: "a", lines: [path, "fine"]).map(\.line) == [1])
     }
 
+    @Test func linksAreFound() {
+        let lines = [
+            "see [a](../A.md#part) and [b](b/c.md)", "[web](https://swift.org) [here](#there)",
+        ]
+        #expect(TextRules.links(in: lines, of: "Docs/x.md") == ["A.md", "Docs/b/c.md"])
+    }
+
     @Test func allowancesOnlyShrink() {
         let allowances = Allowances([
             "# why", "documentation a.swift 2", "file-length gone.swift 1",

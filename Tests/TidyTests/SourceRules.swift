@@ -75,6 +75,14 @@ import Testing
         )
     }
 
+    @Test func linksInDocumentsLeadSomewhere() {
+        let dead = tree.texts.filter { $0.path.hasSuffix(".md") }.flatMap { text in
+            TextRules.links(in: text.lines, of: text.path).filter { !tree.exists($0) }
+                .map { "\(text.path) links to \($0)" }
+        }
+        #expect(dead.isEmpty, "\n\(dead.joined(separator: "\n"))")
+    }
+
     /// Pure code checks itself: the style asks for 20 assertions per 1000 lines, over all pure targets.
     @Test func pureCodeAssertsWhatItBelieves() {
         let sources = tree.sources([.pure]).map(\.file)

@@ -23,6 +23,8 @@ struct SourceText: Sendable {
     let tokens: [Token]
     /// Lines that hold a `///` comment.
     let documentedLines: Set<Int>
+    /// Where each text stands, as indices of tokens.
+    private let positions: [String: [Int]]
 
     init(path: String, text: String) {
         self.path = path
@@ -30,19 +32,21 @@ struct SourceText: Sendable {
         lines = pieces.last == "" ? Array(pieces.dropLast()) : pieces
         var scanner = Scanner(text)
         scanner.run()
-        tokens = scanner.tokens
+        let tokens = scanner.tokens
+        self.tokens = tokens
         documentedLines = scanner.documentedLines
+        positions = Dictionary(grouping: tokens.indices) { tokens[$0].text }
     }
 
     /// Where the words and symbols of `pattern` follow each other, as indices of the first token.
     func matches(of pattern: [String]) -> [Int] {
-        guard tokens.count >= pattern.count else { return [] }
-        return (0...(tokens.count - pattern.count)).filter { start in
-            pattern.indices.allSatisfy {
-                tokens[start + $0].text == pattern[$0] && tokens[start + $0].kind != .string
-                    // "try !a" is not "try!".
-                    && !(pattern[$0] == "!" && tokens[start + $0].isApart)
-            }
+        (positions[pattern[0]] ?? []).filter { start in
+            start + pattern.count <= tokens.count
+                && pattern.indices.allSatisfy {
+                    tokens[start + $0].text == pattern[$0] && tokens[start + $0].kind != .string
+                        // "try !a" is not "try!".
+                        && !(pattern[$0] == "!" && tokens[start + $0].isApart)
+                }
         }
     }
 

@@ -59,6 +59,11 @@ struct SourceTree: Sendable {
         }
     }
 
+    /// Whether the project has a file or folder of this path, relative to its root.
+    func exists(_ path: String) -> Bool {
+        FileManager.default.fileExists(atPath: "\(root)/\(path)")
+    }
+
     /// The Swift files of targets of the given grades, each with its grade.
     func sources(_ grades: Set<Grade>) -> [(file: SourceText, grade: Grade)] {
         swift.compactMap { file in

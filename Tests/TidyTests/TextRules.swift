@@ -1,5 +1,7 @@
 // Rules about the text of one file.
 
+import Foundation
+
 enum TextRules {
     static let longestFile = 800
     static let longestFunction = 60
@@ -130,6 +132,26 @@ enum TextRules {
                 line: index + 1,
                 message: "'\(mark)': finish it, or say it in Docs/CAVEATS.md"
             )
+        }
+    }
+
+    /// What a Markdown file links to within the project, relative to the root.
+    static func links(in lines: [String], of path: String) -> [String] {
+        let folder = path.split(separator: "/").dropLast().map(String.init)
+        return lines.flatMap { line in
+            line.components(separatedBy: "](").dropFirst().compactMap { rest -> String? in
+                let target = rest.prefix { $0 != ")" && $0 != "#" }
+                guard !target.isEmpty, !target.contains("://") else { return nil }
+                var parts = folder
+                for part in target.split(separator: "/") {
+                    if part == ".." {
+                        _ = parts.popLast()
+                    } else if part != "." {
+                        parts.append(String(part))
+                    }
+                }
+                return parts.joined(separator: "/")
+            }
         }
     }
 
