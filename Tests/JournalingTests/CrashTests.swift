@@ -7,8 +7,9 @@ import Testing
 import Vocabulary
 
 @Suite struct CrashTests {
-    /// Some clients work on `hosts` nodes; perhaps a node dies and another one recovers it; then the power
-    /// fails, everything is replayed, perhaps with another power cut in between, and checked. Then again.
+    /// Some clients work on `hosts` nodes; perhaps a node dies and another one recovers it; then
+    /// the power fails, everything is replayed, perhaps with another power cut in between, and
+    /// checked. Then again.
     static func run(seed: UInt64, hosts: Int, rounds: Int = 3) throws -> Int {
         try runSimulated(seed: seed, stepLimit: 3_000_000) { engine in
             let world = CrashWorld(engine: engine, hosts: hosts, groupCount: 8, seed: seed)
@@ -102,8 +103,8 @@ import Vocabulary
         }
     }
 
-    /// One node dies while the others go on; another one replays its log and takes its groups over; then it
-    /// comes back.
+    /// One node dies while the others go on; another one replays its log and takes its groups over;
+    /// then it comes back.
     private static func killAndRecover(
         _ world: CrashWorld,
         _ number: Int,

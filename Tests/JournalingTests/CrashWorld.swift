@@ -8,11 +8,11 @@ import Vocabulary
 
 // A small world that knows at every moment what a recovery may find.
 //
-// There are some groups of blocks. Each has an index block, which says what the group is, under one lock,
-// and members under another. Every transaction gives each group it touches a new state with a number of its
-// own, and writes that number into the index and into all members; so after a crash the index says which
-// state of the group's history came through, and the members must agree. A group belongs to one node at a
-// time and is handed over by `settle`.
+// There are some groups of blocks. Each has an index block, which says what the group is, under one
+// lock, and members under another. Every transaction gives each group it touches a new state with a
+// number of its own, and writes that number into the index and into all members; so after a crash
+// the index says which state of the group's history came through, and the members must agree. A
+// group belongs to one node at a time and is handed over by `settle`.
 
 /// What a group is.
 enum GroupKind: UInt64 {
@@ -361,8 +361,8 @@ final class CrashWorld {
 
     // MARK: After a crash
 
-    /// Which state of each group came through, checked against everything it may be; forgets the states that did
-    /// not.
+    /// Which state of each group came through, checked against everything it may be; forgets the
+    /// states that did not.
     func checkRecovered(_ chosen: [BlockGroup], in content: DiskContent, _ story: String) {
         var position: [Int: Int] = [:]
         for group in chosen {

@@ -250,6 +250,46 @@ import Vocabulary
         }
     }
 
+    /// J8: a write in place that was in flight when its block was freed must have ended before anybody
+    /// else may use the place.
+    @Test(arguments: [true, false])
+    func lateWritesOfFreedBlocksAreWaitedFor(bySettle: Bool) throws {
+        try onTestVolume(seed: 11) { node in
+            func writesTake(_ nanoseconds: UInt64) {
+                node.disk.latency = DiskLatency(
+                    read: 1000...1000,
+                    write: nanoseconds...nanoseconds,
+                    flush: 1000...1000,
+                    slowOneIn: 0
+                )
+            }
+            try await node.store(5, in: [1, 2])
+            try await node.journal.commit()
+            writesTake(50_000_000)
+            node.engine.spawn {
+                do {
+                    try await node.journal.settle(covering: node.volume.lock(1))
+                } catch {
+                    Issue.record("\(error)")
+                }
+            }
+            await node.engine.sleep(nanoseconds: 1_000_000)
+            writesTake(1_000_000)
+            let transaction = try await node.journal.begin(blocks: 1)
+            transaction.modify(try await node.block(2))
+            transaction.forget(try await node.block(1))
+            transaction.end()
+            try await node.journal.commit()
+            #expect(node.visibleValue(1) == 0, "the write is still in flight")
+            if bySettle {
+                try await node.journal.settle(covering: node.volume.lock(2))
+            } else {
+                try await node.journal.checkpointAll()
+            }
+            #expect(node.visibleValue(1) == 5, "nothing comes later")
+        }
+    }
+
     @Test func failuresStopTheJournalOnce() throws {
         for fault in 0..<3 {
             try onTestVolume(seed: UInt64(fault)) { node in

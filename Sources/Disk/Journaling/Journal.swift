@@ -1,47 +1,52 @@
-// The journal of one node: what an operation changes becomes durable as a whole or not at all, and costs one
-// sequential write and one flush that it shares with all operations of that moment.
+// The journal of one node: what an operation changes becomes durable as a whole or not at all, and
+// costs one sequential write and one flush that it shares with all operations of that moment.
 //
 // Operations open a `Transaction`, announce each metadata block before they change it, and end. All
 // operations that end before a commit form one compound transaction, whose states are:
 //
 //   running     collects changes; operations join it. There is always exactly one.
-//   closing     still the running one: nobody joins any more, the commit waits for the open handles.
-//   committing  its blocks have got their versions and are copied into one buffer, the next one is already
-//               running; its ordered data, then a flush, then the buffer, then a flush are under way.
+//   closing     still the running one: nobody joins any more, the commit waits for the open
+//               handles.
+//   committing  its blocks have got their versions and are copied into one buffer, the next one is
+//               already running; its ordered data, then a flush, then the buffer, then a flush are
+//               under way.
 //   durable     in the log. Each of its images is brought home (written in place) sooner or later,
-//               unless a newer image of the same block becomes durable first, or the block is freed.
-//   done        nothing of it is needed any more; when everything before it is done as well, the tail
-//               of the log moves past it and its place in the ring is free.
+//               unless a newer image of the same block becomes durable first, or the block is
+//               freed.
+//   done        nothing of it is needed any more; when everything before it is done as well, the
+//               tail of the log moves past it and its place in the ring is free.
 //
-// The life of one image, kept in a `HomeCopy` per address: newest in the log → claimed by a write in
-// place → written → flushed, hence home. A newer durable image takes its place at any point.
+// The life of one image, kept in a `HomeCopy` per address: newest in the log → claimed by a write
+// in place → written → flushed, hence home. A newer durable image takes its place at any point.
 //
 // Invariants
-// J1. A handle ends exactly once, and its task waits neither for another `begin` nor for a lock while it is
-//     open. So closing always ends, and with it every commit.
-// J2. The snapshot of a compound transaction is taken while no handle is open: it holds whole operations.
-// J3. `used` blocks of the ring + the cost of the running transaction with all that its handles may still
-//     add ≤ the ring; the running transaction alone is at most a quarter of it. So a commit never waits
-//     for space; only `begin` does.
-// J4. Write ahead: an image is written in place only after a flush that followed its transaction's commit
-//     block has returned.
+// J1. A handle ends exactly once, and its task waits neither for another `begin` nor for a lock
+//     while it is open. So closing always ends, and with it every commit.
+// J2. The snapshot of a compound transaction is taken while no handle is open: it holds whole
+//     operations.
+// J3. `used` blocks of the ring + the cost of the running transaction with all that its handles may
+//     still add ≤ the ring; the running transaction alone is at most a quarter of it. So a commit
+//     never waits for space; only `begin` does.
+// J4. Write ahead: an image is written in place only after a flush that followed its transaction's
+//     commit block has returned.
 // J5. At most one write in place per address is in flight, and none starts with an image older than
 //     one already written: what is in place only gets newer.
-// J6. The tail passes a transaction only when each of its images is home and flushed, or a newer image of the
-//     block is durable in the log, or a durable transaction has freed the block.
+// J6. The tail passes a transaction only when each of its images is home and flushed, or a newer
+//     image of the block is durable in the log, or a durable transaction has freed the block.
 // J7. Space is used again only after the header that gives it up is durable.
 // J8. When a lock is settled no write in place is in flight for any block of it, nor for any block
 //     that was freed or changed its lock: a late write must not meet the next owner.
 // J9. After a failed write or flush, or `stop`, no further write is begun. Replay does the rest.
 // J10. A sequence number is never used twice, not even one whose transaction did not get through.
 //
-// Nothing here waits for a running transaction to bring an older image home: the image is in the buffer of
-// its own transaction. So checkpoint and commit never wait for each other, and the ring cannot fill up
-// with what nobody may write.
+// Nothing here waits for a running transaction to bring an older image home: the image is in the
+// buffer of its own transaction. So checkpoint and commit never wait for each other, and the ring
+// cannot fill up with what nobody may write.
 //
-// Order of waiting: begin → (closing | space) → (open handles | checkpoint) → device. Handles wait for the
-// device only. See Docs/JOURNAL.md, Docs/decisions/0003, and for the ancestry: Tweedie, "Journaling the
-// Linux ext2fs Filesystem" (1998); the compound transaction and checkpoint lists of Linux jbd2.
+// Order of waiting: begin → (closing | space) → (open handles | checkpoint) → device. Handles wait
+// for the device only. See Docs/JOURNAL.md, Docs/decisions/0003, and for the ancestry: Tweedie,
+// "Journaling the Linux ext2fs Filesystem" (1998); the compound transaction and checkpoint lists of
+// Linux jbd2.
 
 package import BlockIO
 package import DiskFormat
@@ -99,8 +104,8 @@ package final class Journal {
     let options: JournalOptions
     let ring: LogRing
 
-    // Places in the ring, counted without end: the next transaction goes to `head`; what lies before
-    // `tail` is free. `tail` is what the durable header says.
+    // Places in the ring, counted without end: the next transaction goes to `head`; what lies
+    // before `tail` is free. `tail` is what the durable header says.
     var head: UInt64
     var tail: UInt64
     var headerVersion: UInt64
@@ -116,8 +121,8 @@ package final class Journal {
 
     var homes: [BlockAddress: HomeCopy] = [:]
     var coveredCopies: [ResourceName: CoveredCopies] = [:]
-    /// Images written in place and not yet flushed, in the order in which their writes returned; the first
-    /// has the number `firstUnflushed`.
+    /// Images written in place and not yet flushed, in the order in which their writes returned;
+    /// the first has the number `firstUnflushed`.
     var unflushed: [(copy: HomeCopy, version: UInt64)] = []
     var firstUnflushed = 0
     var orphanWrites = 0
@@ -145,7 +150,8 @@ package final class Journal {
     /// No further write is begun (J9).
     package private(set) var isStopped = false
 
-    /// Called once, inside the engine, when a write of the journal fails; it has stopped itself then.
+    /// Called once, inside the engine, when a write of the journal fails; it has stopped itself
+    /// then.
     package var onFailure: ((StorageError) -> Void)?
 
     private init(
@@ -170,8 +176,8 @@ package final class Journal {
         running = RunningTransaction(sequence: header.tailSequence)
     }
 
-    /// Opens this node's own journal, which was left clean or has been replayed, and marks it in use
-    /// durably.
+    /// Opens this node's own journal, which was left clean or has been replayed, and marks it in
+    /// use durably.
     ///
     /// - Throws: `.format` if the header is damaged or says that a replay is due.
     package static func open(
@@ -207,8 +213,9 @@ package final class Journal {
     /// The largest bound an operation may declare, in blocks.
     package var largestTransaction: Int { Int(ring.blockCount / 4) }
 
-    /// Begins an operation that changes at most `blocks` metadata blocks. Waits for room in the log, or
-    /// for a commit that is just closing. Never called while the same task has a transaction open (J1).
+    /// Begins an operation that changes at most `blocks` metadata blocks. Waits for room in the
+    /// log, or for a commit that is just closing. Never called while the same task has a
+    /// transaction open (J1).
     ///
     /// - Throws: `.stopped`.
     package func begin(blocks: Int) async throws(StorageError) -> Transaction {
@@ -303,8 +310,8 @@ package final class Journal {
         if isStopped { throw .stopped }
     }
 
-    /// Clean unmount: everything home, the log empty, the header marked clean. The journal is stopped
-    /// then. Precondition: no handle is open.
+    /// Clean unmount: everything home, the log empty, the header marked clean. The journal is
+    /// stopped then. Precondition: no handle is open.
     package func close() async throws(StorageError) {
         precondition(running.openHandles == 0, "J1: closing under an open handle")
         try await checkpointAll()
@@ -332,8 +339,8 @@ package final class Journal {
     }
 }
 
-/// Calls `body` for 0 ..< count, up to `limit` at the same time, and waits for all that were begun. After a
-/// failure none is begun any more; the first failure is thrown.
+/// Calls `body` for 0 ..< count, up to `limit` at the same time, and waits for all that were begun.
+/// After a failure none is begun any more; the first failure is thrown.
 func inParallel(
     _ count: Int,
     limit: Int,

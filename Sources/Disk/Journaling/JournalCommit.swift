@@ -3,11 +3,12 @@ import DiskFormat
 import Execution
 import Vocabulary
 
-// Commit: from the running transaction to a durable one. One task at a time does it, however many ask.
+// Commit: from the running transaction to a durable one. One task at a time does it, however many
+// ask.
 
 extension Journal {
-    /// Makes everything that has ended so far durable. Concurrent callers share one commit; a call while one
-    /// is in flight waits for the next. Returns at once if there is nothing to do.
+    /// Makes everything that has ended so far durable. Concurrent callers share one commit; a call
+    /// while one is in flight waits for the next. Returns at once if there is nothing to do.
     ///
     /// - Throws: `.stopped`.
     package func commit() async throws(StorageError) {

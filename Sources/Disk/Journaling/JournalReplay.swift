@@ -1,25 +1,26 @@
 // Replay: what the log of a node that is gone knows better than the places where its blocks belong.
 //
-// Two passes. The first walks from the tail to the first transaction that is not whole and notes for each
-// address the newest image. The second reads each place and writes the image if what is there does not
-// verify (torn, or never written) or has a lower version. Then a flush, then the header is marked clean,
-// then a flush.
+// Two passes. The first walks from the tail to the first transaction that is not whole and notes
+// for each address the newest image. The second reads each place and writes the image if what is
+// there does not verify (torn, or never written) or has a lower version. Then a flush, then the
+// header is marked clean, then a flush.
 //
 // Invariants
 // R1. Versions of a block only grow, in every log and in place, through being freed and used again
 //     (Docs/decisions/0003). So "not newer" is the whole question, whoever wrote what is there.
-// R2. Nothing is written that is not newer than what is there, so replay may be interrupted anywhere and begun
-//     again, and several logs may be replayed in any order.
-// R3. A transaction counts only if every byte of it arrived; the first that is not whole ends the log,
-//     because no later one was begun before it was durable.
-// R4. The next owner begins with a sequence number that was never used, not even by the transaction that
-//     did not get through: what is left of that is never taken for the present (J10).
-// R5. While other nodes live, none of them writes in place during a replay (`Journal.holdWritesHome`). So a
-//     place that does not verify is torn for good, by a writer that is gone.
-// R6. If such a place claims a higher version than the image, its writer was a later owner, whose own log
-//     still has what it wrote: it is left to that log.
-// R7. The place of a block is not data: a freed metadata block becomes data only after every log has passed
-//     the transaction that freed it.
+// R2. Nothing is written that is not newer than what is there, so replay may be interrupted
+//     anywhere and begun again, and several logs may be replayed in any order.
+// R3. A transaction counts only if every byte of it arrived; the first that is not whole ends the
+//     log, because no later one was begun before it was durable.
+// R4. The next owner begins with a sequence number that was never used, not even by the transaction
+//     that did not get through: what is left of that is never taken for the present (J10).
+// R5. While other nodes live, none of them writes in place during a replay
+//     (`Journal.holdWritesHome`). So a place that does not verify is torn for good, by a writer
+//     that is gone.
+// R6. If such a place claims a higher version than the image, its writer was a later owner, whose
+//     own log still has what it wrote: it is left to that log.
+// R7. The place of a block is not data: a freed metadata block becomes data only after every log
+//     has passed the transaction that freed it.
 
 package import BlockIO
 package import DiskFormat
@@ -37,7 +38,8 @@ package struct ReplayReport: Hashable, Sendable {
     package var written = 0
     /// Addresses whose place was as new already.
     package var skipped = 0
-    /// The locks that cover the blocks of the log, ascending: what recovery has to keep others from.
+    /// The locks that cover the blocks of the log, ascending: what recovery has to keep others
+    /// from.
     package var footprint: [ResourceName] = []
 
     package init() {}
@@ -62,11 +64,11 @@ package enum JournalReplay {
         return try await ring.readHeader(from: device).header.isClean
     }
 
-    /// Brings home what is newer in the log of `slot`, and marks the journal clean. A log that ends in
-    /// the middle of a transaction is normal.
+    /// Brings home what is newer in the log of `slot`, and marks the journal clean. A log that ends
+    /// in the middle of a transaction is normal.
     ///
-    /// - Throws: `.format` if descriptor, header or a whole transaction of the log is damaged; nothing has been
-    ///   written then.
+    /// - Throws: `.format` if descriptor, header or a whole transaction of the log is damaged;
+    ///   nothing has been written then.
     package static func replay(
         device: any BlockDevice,
         superblock: Superblock,
@@ -123,7 +125,7 @@ package enum JournalReplay {
         return LogRing(descriptor: descriptor, superblock: superblock)
     }
 
-    /// First pass: the newest image of each address, ascending.
+    /// First pass: the newest image of each address, in the order in which they stand in the log.
     private static func scan(
         _ reader: LogReader,
         _ report: inout ReplayReport
@@ -149,13 +151,11 @@ package enum JournalReplay {
         }
         report.footprint.sort()
         report.blocks = addresses.count
-        addresses.sort()
-        return addresses.map {
-            ($0, newest[$0] ?? Newest(version: 0, place: 0))
-        }
+        return addresses.compactMap { address in newest[address].map { (address, $0) } }
+            .sorted { $0.1.place < $1.1.place }
     }
 
-    /// Second pass.
+    /// Second pass. The log is read once more from front to back.
     private static func bringHome(
         _ newest: [(address: BlockAddress, image: Newest)],
         _ reader: LogReader,
@@ -183,7 +183,8 @@ package enum JournalReplay {
         }
     }
 
-    /// Whether a place holds, or was to hold when it was torn, something the image must not replace (R2, R6).
+    /// Whether a place holds, or was to hold when it was torn, something the image must not replace
+    /// (R2, R6).
     private static func isNewer(
         _ there: UnsafeRawBufferPointer,
         at address: BlockAddress,
@@ -193,7 +194,8 @@ package enum JournalReplay {
         if let found = try? BlockHeader(verifying: there, at: address, volume: superblock.volume) {
             return found.version >= version
         }
-        // The first bytes of a block are written as one (B3), so they can be believed by themselves.
+        // The first bytes of a block are written as one (B3), so they can be believed by
+        // themselves.
         guard there.u32(0) == BlockHeader.magic, there.u64(16) == address.rawValue,
             VolumeID(there.window(32, 16)) == superblock.volume
         else { return false }

@@ -111,8 +111,8 @@ extension Journal {
 
     // MARK: Writing in place
 
-    /// Writes the newest images of these copies in place, adjacent ones together. Copies that need no write or
-    /// are being written are left out; who needs those waits for `wroteHome`.
+    /// Writes the newest images of these copies in place, adjacent ones together. Copies that need
+    /// no write or are being written are left out; who needs those waits for `wroteHome`.
     private func writeHome(_ copies: [HomeCopy]) async throws(StorageError) {
         try requireRunning()
         let work = copies.filter { $0.needsWrite && !$0.isWriting }.sorted {
@@ -147,8 +147,9 @@ extension Journal {
         }
     }
 
-    /// An image on its way home. It keeps the bytes even if the image is given up meanwhile; then the write is
-    /// one too many and harmless, because whoever gets the place next waits for it (J8).
+    /// An image on its way home. It keeps the bytes even if the image is given up meanwhile; then
+    /// the write is one too many and harmless, because whoever gets the place next waits for it
+    /// (J8).
     private struct Claim {
         var copy: HomeCopy
         var version: UInt64
@@ -158,7 +159,8 @@ extension Journal {
 
     private func writeRun(_ copies: [HomeCopy]) async throws(StorageError) {
         while homeHolds > 0, !isStopped { await homeReleased.wait() }
-        // An image may have been given up since the copy was claimed: what follows it is not adjacent then.
+        // An image may have been given up since the copy was claimed: what follows it is not
+        // adjacent then.
         var pieces: [[Claim]] = []
         for copy in copies {
             guard let image = copy.image, let buffer = image.transaction.buffer else {
@@ -195,8 +197,8 @@ extension Journal {
         }
     }
 
-    /// Writes adjacent blocks with one write: a single one from the buffer of its transaction, several
-    /// from a copy.
+    /// Writes adjacent blocks with one write: a single one from the buffer of its transaction,
+    /// several from a copy.
     private func writePiece(_ piece: [Claim]) async throws(StorageError) {
         try requireRunning()
         let size = ring.blockSize
@@ -236,10 +238,10 @@ extension Journal {
         }
     }
 
-    /// Begins no write in place from now on, and returns when none is in flight. While another node's log is
-    /// replayed every living node holds: a place that does not verify is then really torn, and not
-    /// one that its owner is writing at this moment. Commits go on; what needs a write in place waits.
-    /// Ends with `releaseWritesHome`.
+    /// Begins no write in place from now on, and returns when none is in flight. While another
+    /// node's log is replayed every living node holds: a place that does not verify is then really
+    /// torn, and not one that its owner is writing at this moment. Commits go on; what needs a
+    /// write in place waits. Ends with `releaseWritesHome`.
     package func holdWritesHome() async {
         homeHolds += 1
         while runsInFlight > 0 { await wroteHome.wait() }
@@ -254,8 +256,9 @@ extension Journal {
 
     // MARK: Settling a lock
 
-    /// Before a lock is given up: commits if something of it is not durable, then writes all its blocks
-    /// in place. Afterwards none of them is dirty, and every other node reads what this one wrote (J8).
+    /// Before a lock is given up: commits if something of it is not durable, then writes all its
+    /// blocks in place. Afterwards none of them is dirty, and every other node reads what this one
+    /// wrote (J8).
     package func settle(covering: ResourceName) async throws(StorageError) {
         try requireRunning()
         while let sequence = uncommittedSequence(touching: covering) {
@@ -289,8 +292,9 @@ extension Journal {
 
     // MARK: Moving the tail
 
-    /// Commits, writes everything home and moves the tail to the head. Whatever had ended before the call is
-    /// behind the tail afterwards, and no write in place of a block freed before the call is in flight.
+    /// Commits, writes everything home and moves the tail to the head. Whatever had ended before
+    /// the call is behind the tail afterwards, and no write in place of a block freed before the
+    /// call is in flight.
     package func checkpointAll() async throws(StorageError) {
         try requireRunning()
         try await commit()
@@ -316,7 +320,8 @@ extension Journal {
         }
     }
 
-    /// Brings home what the transactions through `target` still have to, and moves the tail past them.
+    /// Brings home what the transactions through `target` still have to, and moves the tail past
+    /// them.
     private func checkpoint(through target: UInt64) async throws(StorageError) {
         while true {
             try requireRunning()
@@ -352,8 +357,8 @@ extension Journal {
         }
     }
 
-    /// Flushes what was written in place, then writes a header that leaves out the transactions that are done,
-    /// then flushes that (J6, J7).
+    /// Flushes what was written in place, then writes a header that leaves out the transactions
+    /// that are done, then flushes that (J6, J7).
     private func advanceTail() async throws(StorageError) {
         await tailGate.enter()
         defer { tailGate.leave() }

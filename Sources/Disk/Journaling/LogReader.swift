@@ -2,7 +2,8 @@ import BlockIO
 import DiskFormat
 import Vocabulary
 
-/// Reads the transactions of a log one after the other, from the tail to the first that is not whole.
+/// Reads the transactions of a log one after the other, from the tail to the first that is not
+/// whole.
 final class LogReader {
     /// One block of a whole transaction.
     struct Found {
@@ -54,8 +55,8 @@ final class LogReader {
         return window.readOnly.window(Int(place - windowPlace) * ring.blockSize, ring.blockSize)
     }
 
-    /// The blocks of the next transaction, or nil if what follows is not a whole transaction: the end of
-    /// the log.
+    /// The blocks of the next transaction, or nil if what follows is not a whole transaction: the
+    /// end of the log.
     func next() async throws(StorageError) -> [Found]? {
         var found: [Found] = []
         var at = place
@@ -128,7 +129,8 @@ final class LogReader {
         }
     }
 
-    /// The entries of a descriptor that is whole. One that no writer produces is damage, not the end.
+    /// The entries of a descriptor that is whole. One that no writer produces is damage, not the
+    /// end.
     private func entries(
         of bytes: UnsafeRawBufferPointer,
         _ descriptor: JournalDescriptorHeader,

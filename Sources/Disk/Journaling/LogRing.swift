@@ -2,8 +2,8 @@ import BlockIO
 import DiskFormat
 import Vocabulary
 
-/// The geometry of a journal. Places in the ring are counted without end from the ring's first block;
-/// the disk knows only the remainder.
+/// The geometry of a journal. Places in the ring are counted without end from the ring's first
+/// block; the disk knows only the remainder.
 struct LogRing {
     let descriptor: SlotDescriptor
     let superblock: Superblock
@@ -62,8 +62,8 @@ struct LogRing {
         return found
     }
 
-    /// All that the header says stands in its first 512 bytes and the rest is always zero, so that a
-    /// torn rewriting leaves the old header or the new one (B3).
+    /// All that the header says stands in its first 512 bytes and the rest is always zero, so that
+    /// a torn rewriting leaves the old header or the new one (B3).
     func writeHeader(
         _ header: JournalHeader,
         version: UInt64,

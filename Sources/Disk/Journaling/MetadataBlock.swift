@@ -15,12 +15,13 @@ package final class MetadataBlock {
     let generation: UInt64
     let buffer: AlignedBuffer
 
-    // Of the cache: its slot (nil when the cache has let go of it) and its place in the list of its lock.
+    // Of the cache: its slot (nil when the cache has let go of it) and its place in the list of its
+    // lock.
     var slot: Int?
     var indexInCovering = 0
 
-    // Of the journal: who holds it as dirty (running, committing or waiting to be written home); the running
-    // transaction that contains it and where; the handle that touched it last.
+    // Of the journal: who holds it as dirty (running, committing or waiting to be written home);
+    // the running transaction that contains it and where; the handle that touched it last.
     var pins = 0
     var runningSequence: UInt64 = 0
     var indexInRunning = 0
@@ -40,12 +41,12 @@ package final class MetadataBlock {
         self.buffer = buffer
     }
 
-    /// The whole block, header included. Changed only between `Transaction.modify` and `end`, and never
-    /// in its header.
+    /// The whole block, header included. Changed only between `Transaction.modify` and `end`, and
+    /// never in its header.
     package var bytes: UnsafeMutableRawBufferPointer { buffer.bytes }
 
-    /// The version the block had when it was last committed; at least that of every image of it in any
-    /// log.
+    /// The version the block had when it was last committed; at least that of every image of it in
+    /// any log.
     package var version: UInt64 { bytes.readOnly.u64(24) }
 
     /// Whether changes of it are not yet written in place.

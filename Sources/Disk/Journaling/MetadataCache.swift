@@ -1,10 +1,13 @@
 // The cache of metadata blocks of one mount.
 //
 // Invariants
-// M1. At most one object per address. Whoever holds the covering lock and has the object, has the truth.
-// M2. A block stays cached while anybody but the cache has a reference to it: a caller, a transaction, an
-//     image that is not yet written home. So what is dirty is never evicted and never re-read.
-// M3. Clean blocks that only the cache knows are kept up to `capacity`, the least recently used go first.
+// M1. At most one object per address. Whoever holds the covering lock and has the object, has the
+//     truth.
+// M2. A block stays cached while anybody but the cache has a reference to it: a caller, a
+//     transaction, an image that is not yet written home. So what is dirty is never evicted and
+//     never re-read.
+// M3. Clean blocks that only the cache knows are kept up to `capacity`, the least recently used go
+//     first.
 // M4. When a lock is given up, all its blocks go (`drop`); none of them is dirty then.
 
 package import BlockIO
@@ -134,8 +137,8 @@ package final class MetadataCache {
         )
     }
 
-    /// Forgets all blocks of a lock that is being given up (M4). Precondition: none of them is dirty;
-    /// `Journal.settle` was called.
+    /// Forgets all blocks of a lock that is being given up (M4). Precondition: none of them is
+    /// dirty; `Journal.settle` was called.
     package func drop(covering: ResourceName) {
         guard let covered = coveredBy.removeValue(forKey: covering) else { return }
         for slot in covered.slots {

@@ -4,14 +4,14 @@ package import Vocabulary
 
 /// Data that must be on the device before a transaction that points to it commits.
 package protocol OrderedData: AnyObject {
-    /// Writes what must precede the commit; returns when the writes have returned (no flush needed).
-    /// Must not begin transactions, nor wait for anybody who does.
+    /// Writes what must precede the commit; returns when the writes have returned (no flush
+    /// needed). Must not begin transactions, nor wait for anybody who does.
     func writeOrderedData() async throws(StorageError)
 }
 
-/// What one operation changes, all or nothing: a part of the running compound transaction. Ends exactly
-/// once; until then the compound transaction does not close, so no task waits for another transaction
-/// or for a lock while it has one open.
+/// What one operation changes, all or nothing: a part of the running compound transaction. Ends
+/// exactly once; until then the compound transaction does not close, so no task waits for another
+/// transaction or for a lock while it has one open.
 package final class Transaction {
     private let journal: Journal
     private let running: RunningTransaction
@@ -73,8 +73,8 @@ package final class Transaction {
         return block
     }
 
-    /// The block was freed. It is taken out of the running transaction, out of the cache, and is not
-    /// written in place any more once this transaction is durable.
+    /// The block was freed. It is taken out of the running transaction, out of the cache, and is
+    /// not written in place any more once this transaction is durable.
     package func forget(_ block: MetadataBlock) {
         precondition(isOpen, "J1: a transaction is used after its end")
         precondition(block.slot != nil, "M1: \(block.address) is forgotten twice")
@@ -108,7 +108,8 @@ package final class Transaction {
         journal.contentArrived()
     }
 
-    /// Calls `body` inside the engine once the transaction is durable; never if the journal stops first.
+    /// Calls `body` inside the engine once the transaction is durable; never if the journal stops
+    /// first.
     package func whenCommitted(_ body: @escaping () -> Void) {
         precondition(isOpen, "J1: a transaction is used after its end")
         running.callbacks.append(body)
@@ -138,8 +139,8 @@ package final class Transaction {
         journal.contentArrived()
     }
 
-    /// Counts each block once, whether or not another operation has already brought it into the compound
-    /// transaction: the bound must hold in every order of operations.
+    /// Counts each block once, whether or not another operation has already brought it into the
+    /// compound transaction: the bound must hold in every order of operations.
     private func count(_ block: MetadataBlock) {
         guard block.lastHandle != number else { return }
         block.lastHandle = number

@@ -1,5 +1,5 @@
-/// The bytes of a disk as a value: copies share what they have in common, so that keeping the content
-/// of every moment of a run is cheap. Bytes never written are zero.
+/// The bytes of a disk as a value: copies share what they have in common, so that keeping the
+/// content of every moment of a run is cheap. Bytes never written are zero.
 package struct DiskContent: Sendable {
     private static let chunkSize = 16_384
 

@@ -1,6 +1,7 @@
 package import BlockIO
 
-/// A device in memory that answers at once and never fails. For tests that are about something else.
+/// A device in memory that answers at once and never fails. For tests that are about something
+/// else.
 package final class MemoryBlockDevice: BlockDevice, @unchecked Sendable {
     // Sendable: used by one test at a time.
 

@@ -17,8 +17,8 @@ package enum SimulationError: Error, Hashable, Sendable, CustomStringConvertible
     }
 }
 
-/// Runs `body` inside a new engine on a new `SeededExecutor`, and everything it spawns, on the calling
-/// thread until `body` returns. What is still waiting then is abandoned.
+/// Runs `body` inside a new engine on a new `SeededExecutor`, and everything it spawns, on the
+/// calling thread until `body` returns. What is still waiting then is abandoned.
 ///
 /// - Throws: what `body` throws, or a `SimulationError`.
 @discardableResult

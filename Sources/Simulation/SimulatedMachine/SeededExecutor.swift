@@ -1,5 +1,5 @@
-// One machine by seed: an executor that decides by dice what runs next, a clock that jumps, disks that
-// forget. The code that runs on it is the production code.
+// One machine by seed: an executor that decides by dice what runs next, a clock that jumps, disks
+// that forget. The code that runs on it is the production code.
 //
 // The executor holds three kinds of work:
 //
@@ -7,8 +7,8 @@
 //   entries   bodies of timers that are due, to be called inside an engine
 //   effects   what was handed to `afterLeaving`, to be called outside, strictly in order
 //
-// A step picks one job, one entry or the oldest effect by dice and runs it to its end; then the clock
-// moves on a little. When nothing is ready, the clock jumps to the next timer.
+// A step picks one job, one entry or the oldest effect by dice and runs it to its end; then the
+// clock moves on a little. When nothing is ready, the clock jumps to the next timer.
 //
 // Invariants
 // X1. Everything runs on the thread that is in `run`, one at a time. Work that comes from another
@@ -60,7 +60,8 @@ package final class SeededExecutor: EngineExecutor, @unchecked Sendable {
     /// Steps after which `run` gives up.
     package var stepLimit = 20_000_000
 
-    /// `enterIfIdle` refuses once in so many calls, as if another thread were inside; 0 means never.
+    /// `enterIfIdle` refuses once in so many calls, as if another thread were inside; 0 means
+    /// never.
     package var refusesEntryOneIn = 0
 
     /// What one step costs, in nanoseconds of virtual time.

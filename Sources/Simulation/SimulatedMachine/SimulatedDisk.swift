@@ -8,13 +8,13 @@
 //   durable     a flush that was called after it had returned has returned
 //
 // Invariants
-// D1. `visible` = what readers see: all returned writes in the order in which they returned. A read that
-//     overlaps a write in flight finds each of its units old or new.
+// D1. `visible` = what readers see: all returned writes in the order in which they returned. A read
+//     that overlaps a write in flight finds each of its units old or new.
 // D2. `durable` + any subset of the units in flight and volatile, in any order = a legal content
 //     after a power cut.
 // D3. A flush makes durable exactly what had returned when it was called.
-// D4. After `cutOff` nothing more of that host reaches the disk; what it had in flight at that moment
-//     arrived whole, in part or not at all.
+// D4. After `cutOff` nothing more of that host reaches the disk; what it had in flight at that
+//     moment arrived whole, in part or not at all.
 //
 // Several hosts may share one disk: each has a handle of its own, and can be cut off (fenced).
 
@@ -155,8 +155,8 @@ package final class SimulatedDisk: @unchecked Sendable {
     /// From now on `events` grows with every write and flush that returns.
     package func record() { isRecording = true }
 
-    /// Power cut: all hosts are cut off, and of what is not durable each unit is there or not, as the
-    /// seed says (D2). Returns what a new disk would find.
+    /// Power cut: all hosts are cut off, and of what is not durable each unit is there or not, as
+    /// the seed says (D2). Returns what a new disk would find.
     package func crash(seed: UInt64) -> DiskContent {
         for host in hosts { host.isCutOff = true }
         var chance = SeededGenerator(seed: seed)
