@@ -197,9 +197,68 @@ import Vocabulary
         let view = folder.path + "/run/\(volume)/view"
         #expect(truncate(view, 20) == 0)
         #expect(try node().expect("error")?.contains("is damaged") == true)
+        #expect(unlink(view) == 0)
+        #expect(try node().expect("error")?.contains("is gone though") == true)
         first.end()
         let second = try node()
         #expect(second.expect("claim") == "claim 1 first")
+    }
+
+    /// This process as a node, for what must be looked at from inside.
+    private func join(prepare: (SlotClaim) throws -> Void = { _ in }) throws -> HostCluster {
+        var options = HostClusterOptions()
+        options.runDirectory = folder.path + "/run"
+        options.joinPatience = 0
+        let client = HostClusterClient(
+            onView: { _ in },
+            onExpelled: { Issue.record("\($0)") },
+            onReport: { _ in }
+        )
+        return try HostCluster.join(
+            volume,
+            slotCount: 2,
+            options: options,
+            client: client,
+            prepare: prepare
+        )
+    }
+
+    @Test func anotherFolderIsAnotherCluster() throws {
+        let first = try join()
+        try first.leave()
+        let second = try join()
+        #expect(second.claim.clusterHigh == first.claim.clusterHigh)
+        #expect(second.claim.clusterLow == first.claim.clusterLow)
+        #expect(second.member.incarnation != first.member.incarnation)
+        try second.leave()
+        #expect(rename(folder.path + "/run", folder.path + "/lost") == 0)
+        let third = try join()
+        #expect(third.claim.clusterHigh != first.claim.clusterHigh)
+        try third.leave()
+    }
+
+    @Test func whatFailsInPreparationLeavesNothingBehind() throws {
+        struct Refusal: Error {}
+        #expect(throws: Refusal.self) { _ = try join { _ in throw Refusal() } }
+        let status = try HostClusterStatus.read(volume, in: folder.path + "/run")
+        #expect(status == nil)
+        let next = try join { claim in #expect(claim.isFirst) }
+        // A goodbye that fails is a death: the slot is free, the journal is not clean.
+        #expect(throws: Refusal.self) { try next.leave { throw Refusal() } }
+        let after = try #require(try HostClusterStatus.read(volume, in: folder.path + "/run"))
+        #expect(!after.isInUse && after.members == [next.member])
+        let last = try join { claim in #expect(claim.isFirst) }
+        try last.leave()
+    }
+
+    @Test func aRunDirectoryThatOthersCanEnterIsRefused() throws {
+        #expect(mkdir(folder.path + "/run", 0o755) == 0)
+        do {
+            _ = try join()
+            Issue.record("joined in a public folder")
+        } catch {
+            #expect("\(error)".contains("closed to all others"))
+        }
     }
 
     @Test func aHolderOfTheLockThatStandsStillIsKilled() throws {

@@ -63,7 +63,7 @@ package struct SlotClaim: Sendable {
     package let socketPath: String
     /// Nobody else is in: this node takes the guard on disk, and replays every journal.
     package let isFirst: Bool
-    /// Random identity of the run directory: who shares it is in the same cluster.
+    /// Random identity of the volume's folder in the run directory: who shares it is in the same cluster.
     package let clusterHigh: UInt64
     package let clusterLow: UInt64
 

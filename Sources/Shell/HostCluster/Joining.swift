@@ -128,16 +128,18 @@ struct Joining {
 
     /// The record; a fresh one if there is none, or if it is damaged and nobody can miss it.
     private func currentRecord() throws -> ViewRecord {
+        var trouble = "gone"
         do {
             if let record = try directory.readView() { return record }
         } catch let damage as ViewRecordError {
-            for slot in (0..<Superblock.maximumSlots).map(SlotIndex.init(_:)) {
-                if try SlotProbe.isLocked(directory.slot(slot)) {
-                    throw HostClusterError(
-                        "\(directory.folder)/view is damaged (\(damage)); unmount the volume "
-                            + "everywhere, then try again"
-                    )
-                }
+            trouble = "damaged (\(damage))"
+        }
+        for slot in (0..<Superblock.maximumSlots).map(SlotIndex.init(_:)) {
+            if try SlotProbe.isLocked(directory.slot(slot)) {
+                throw HostClusterError(
+                    "\(directory.folder)/view is \(trouble) though the volume is mounted; unmount it "
+                        + "everywhere on this host, then try again"
+                )
             }
         }
         return ViewRecord(volume: directory.volume.description)

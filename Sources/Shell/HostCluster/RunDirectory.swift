@@ -1,12 +1,15 @@
 // The folder in which the nodes of one host meet, and its one lock.
 //
-//   RUN/id                 random identity of RUN, 32 hexadecimal digits, for the guard on disk
+//   RUN/UUID/id            random identity of this folder, 32 hexadecimal digits, for the guard on disk
 //   RUN/UUID/view.lock     held around every change of the view and around every kill
 //   RUN/UUID/view          the shared record (Membership), replaced by rename
 //   RUN/UUID/slot-N        who lives in slot N (SlotFile.swift)
 //   RUN/UUID/slot-N.sock   where that node listens
 //   RUN/UUID/guardian-N    locked while the guardian of slot N runs
 //   RUN/UUID/offline       locked while a tool works on the unmounted volume
+//
+// If somebody removes the folder under running nodes, the next mount makes another with another identity,
+// and the guard on disk keeps the two apart.
 //
 // All of it belongs to one user and is closed to others (mode 0700).
 
@@ -82,9 +85,9 @@ package struct RunDirectory: Sendable {
 
     // MARK: Identity
 
-    /// The random identity of the run directory, made at first use.
+    /// The random identity of the folder, made at first use.
     func identity() throws -> (high: UInt64, low: UInt64) {
-        let path = root + "/id"
+        let path = folder + "/id"
         if let text = try readSmallFile(path) { return try parseIdentity(text, path) }
         let halves = (try randomWord(), try randomWord())
         let text = [halves.0, halves.1].map { word in

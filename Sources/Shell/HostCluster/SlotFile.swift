@@ -110,7 +110,13 @@ final class OwnSlot: @unchecked Sendable {
             if code == EAGAIN || code == EACCES { return nil }
             throw SystemError("lock", path, code: code)
         }
-        guard ftruncate(opened, off_t(SlotContent.byteCount)) == 0,
+        // Room first: a store into a mapped page without room would be a SIGBUS.
+        let code = posix_fallocate(opened, 0, off_t(SlotContent.byteCount))
+        if code != 0 {
+            close(opened)
+            throw SystemError("allocate", path, code: code)
+        }
+        guard
             let mapped = mmap(
                 nil,
                 SlotContent.byteCount,
@@ -137,6 +143,7 @@ final class OwnSlot: @unchecked Sendable {
     /// Says in the file that nobody lives here, and gives the lock up.
     func vacate() {
         page.storeBytes(of: 0, toByteOffset: 16, as: UInt64.self)
+        lockstep_unlock(descriptor)  // closing is not enough: the mapping holds the file open
         close(descriptor)
     }
 
