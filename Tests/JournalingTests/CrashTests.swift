@@ -1,6 +1,7 @@
 import BlockIO
 import DiskFormat
 import Execution
+import Glibc
 import Journaling
 import SimulatedMachine
 import Testing
@@ -147,6 +148,20 @@ import Vocabulary
     @Test(arguments: 0..<15) func twoAndThreeNodes(block: Int) throws {
         for seed in 0..<10 {
             _ = try Self.run(seed: UInt64(10_000 + block * 10 + seed), hosts: 2 + seed % 2)
+        }
+    }
+
+    /// `LOCKSTEP_SEEDS=1000-5000`: as many more, by hand.
+    private static let moreSeeds: Range<UInt64>? = {
+        guard let text = getenv("LOCKSTEP_SEEDS") else { return nil }
+        let parts = String(cString: text).split(separator: "-").compactMap { UInt64($0) }
+        guard parts.count == 2, parts[0] < parts[1] else { return nil }
+        return parts[0]..<parts[1]
+    }()
+
+    @Test(.enabled(if: moreSeeds != nil)) func more() throws {
+        for seed in Self.moreSeeds ?? 0..<0 {
+            _ = try Self.run(seed: seed, hosts: 1 + Int(seed % 3))
         }
     }
 }

@@ -172,6 +172,44 @@ import Vocabulary
         }
     }
 
+    /// More blocks than one descriptor lists, at every position of the ring: whole or not at all.
+    @Test func transactionsOfSeveralDescriptorsAreWholeOrNotThere() throws {
+        try runSimulated(seed: 8) { engine in
+            let volume = TestVolume(slots: 1, journalLength: 1024, blocks: 512)
+            let disk = SimulatedDisk(
+                content: volume.make(blocks: 1..<300, covering: volume.owner),
+                executor: engine.seededExecutor
+            )
+            let node = try await TestNode(volume: volume, disk: disk, engine: engine)
+            let blocks = Array(1...230)  // Three descriptors.
+            disk.record()
+            var dice = SeededGenerator(seed: 8)
+            for round in 1...25 as ClosedRange<UInt64> {
+                let before = disk.events.count
+                let content = disk.visible
+                try await node.store(round, in: blocks)
+                try await node.journal.commit()
+                for trial in 0..<12 as Range<UInt64> {
+                    // Some of the commit's writes arrived, in part; all of them at last.
+                    let events = Array(disk.events[before...])
+                    let found = SimulatedDisk.content(
+                        base: content,
+                        events: events,
+                        count: trial == 0 ? events.count : dice.below(events.count),
+                        alignment: 512,
+                        seed: dice.next()
+                    )
+                    let device = MemoryBlockDevice(content: found, alignment: 512)
+                    _ = try await replay(node, device)
+                    let values = Set(blocks.map { value($0, node, device) })
+                    #expect(values.count == 1, "round \(round): half of a transaction")
+                    if trial == 0 { #expect(values == [round]) }
+                }
+            }
+            #expect(node.journal.statistics.commits == 25)
+        }
+    }
+
     /// A logs a block and hands it over; B frees it, and its log comes round; C writes data there; A dies.
     /// The barrier before the block may become data is what keeps A's old image from being replayed.
     @Test(arguments: [true, false])
