@@ -65,6 +65,13 @@ extension VolumeChecker {
                 AttributeBlockHeader.bytesOffset,
                 Int(header.byteCount)
             )
+            guard header.byteCount > 0 else {
+                return damaged(
+                    visit,
+                    next,
+                    .invalidField(next, field: "attribute bytes", value: 0)
+                )
+            }
             guard stream.count <= AttributeRecord.longestStream else {
                 return damaged(
                     visit,
