@@ -9,8 +9,8 @@ import Vocabulary
 @Suite struct AllocatorTests {
     private static let small = OperationCost(newBlocks: 0, modifiedBlocks: 4)
 
-    /// Random allocations and frees of data by a model that knows every owner; nothing is given out twice, and what is
-    /// freed is not given out again before the commit.
+    /// Random allocations and frees of data by a model that knows every owner; nothing is given out
+    /// twice, and what is freed is not given out again before the commit.
     @Test(arguments: [1, 2, 3] as [UInt64])
     func nothingTwice(seed: UInt64) throws {
         try runSimulated(seed: seed) { engine in
@@ -211,7 +211,8 @@ import Vocabulary
 }
 
 extension TestVolume {
-    /// Removes a name of the root directory and frees its inode, which has nothing but its own block.
+    /// Removes a name of the root directory and frees its inode, which has nothing but its own
+    /// block.
     func unlink(_ name: String, _ inode: StoredInode) async throws {
         let root = try await root
         let directory = Directory(store, root)

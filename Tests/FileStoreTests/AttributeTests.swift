@@ -20,7 +20,8 @@ import Vocabulary
         }
     }
 
-    /// Random attributes of all sizes, on a file with inline data, a file with extents and a directory.
+    /// Random attributes of all sizes, on a file with inline data, a file with extents and a
+    /// directory.
     @Test(arguments: [1, 2, 3] as [UInt64])
     func agreesWithModel(seed: UInt64) throws {
         try runSimulated(seed: seed) { engine in

@@ -7,10 +7,11 @@ import SimulatedMachine
 import Testing
 import Vocabulary
 
-/// Blocks that were changed by somebody who can compute checksums: every operation ends, with a result or with
-/// an error, and never traps.
+/// Blocks that were changed by somebody who can compute checksums: every operation ends, with a
+/// result or with an error, and never traps.
 @Suite struct DamageTests {
-    /// A volume with one directory and one file that have trees and chains, and the addresses of their blocks.
+    /// A volume with one directory and one file that have trees and chains, and the addresses of
+    /// their blocks.
     private func build(_ engine: Engine) async throws -> (
         TestVolume, file: InodeNumber, directory: InodeNumber, blocks: [BlockAddress]
     ) {
@@ -204,7 +205,8 @@ import Vocabulary
         }
     }
 
-    /// A pointer that leads back up, to itself, out of the volume or to a block of somebody else is an error.
+    /// A pointer that leads back up, to itself, out of the volume or to a block of somebody else is
+    /// an error.
     @Test func pointersAstray() throws {
         try runSimulated(seed: 50) { engine in
             let (volume, file, directory, _) = try await build(engine)

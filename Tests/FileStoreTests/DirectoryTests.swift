@@ -5,8 +5,8 @@ import SimulatedMachine
 import Testing
 import Vocabulary
 
-/// A directory and what should be in it. All names lead to one file, which is not freed meanwhile; its link count
-/// is set right in the end.
+/// A directory and what should be in it. All names lead to one file, which is not freed meanwhile;
+/// its link count is set right in the end.
 private final class ModelDirectory {
     let volume: TestVolume
     var inode: StoredInode
@@ -221,7 +221,8 @@ private final class ModelDirectory {
         }
     }
 
-    /// A listing in small pieces, while names come and go: whatever lives throughout is there exactly once.
+    /// A listing in small pieces, while names come and go: whatever lives throughout is there
+    /// exactly once.
     @Test(arguments: [11, 12, 13, 14] as [UInt64])
     func listingIsStable(seed: UInt64) throws {
         try runSimulated(seed: seed) { engine in

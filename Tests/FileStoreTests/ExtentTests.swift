@@ -78,7 +78,8 @@ private final class ModelFile {
         }
     }
 
-    /// Removes a range in steps, holding nothing but the groups each step names (and one to take blocks from).
+    /// Removes a range in steps, holding nothing but the groups each step names (and one to take
+    /// blocks from).
     func remove(_ start: UInt64, _ end: UInt64) async throws {
         var last = end
         while let step = try await extents.nextRemoval(
@@ -138,8 +139,8 @@ private final class ModelFile {
 }
 
 @Suite struct ExtentTests {
-    /// Random insertions, markings and removals; `narrow` leaves the root twelve pointers, so that the tree
-    /// gets two levels.
+    /// Random insertions, markings and removals; `narrow` leaves the root twelve pointers, so that
+    /// the tree gets two levels.
     @Test(arguments: [(1, false), (2, true), (3, true)] as [(UInt64, Bool)])
     func agreesWithModel(seed: UInt64, narrow: Bool) throws {
         try runSimulated(seed: seed) { engine in

@@ -71,7 +71,8 @@ import Vocabulary
         }
     }
 
-    /// Inodes come and go; numbers are never used twice and old ones are stale, at once and after a remount.
+    /// Inodes come and go; numbers are never used twice and old ones are stale, at once and after a
+    /// remount.
     @Test(arguments: [2, 3] as [UInt64])
     func numbersAreNeverUsedTwice(seed: UInt64) throws {
         try runSimulated(seed: seed) { engine in

@@ -7,7 +7,8 @@ import SimulatedMachine
 import Vocabulary
 import VolumeMaking
 
-/// A made volume with a journal and a store on a simulated disk, used without locks by one task at a time.
+/// A made volume with a journal and a store on a simulated disk, used without locks by one task at
+/// a time.
 final class TestVolume {
     let engine: Engine
     let disk: SimulatedDisk
@@ -126,7 +127,8 @@ final class TestVolume {
     /// All groups' indices.
     var everyGroup: [UInt32] { Array(0..<superblock.groupCount) }
 
-    /// One operation, as the file system would do it: groups, transaction, blocks set aside, change, end.
+    /// One operation, as the file system would do it: groups, transaction, blocks set aside,
+    /// change, end.
     func change<Result>(
         _ cost: OperationCost,
         groups indices: [UInt32]? = nil,

@@ -2,11 +2,11 @@ import DiskFormat
 package import Journaling
 package import Vocabulary
 
-/// The groups whose locks one operation holds, and its transaction: trees take their blocks from here and
-/// give them back here.
+/// The groups whose locks one operation holds, and its transaction: trees take their blocks from
+/// here and give them back here.
 ///
-/// Blocks are set aside first (`reserve`), so that no tree finds itself without one when it is half changed
-/// (FileStore F1), whatever other operations of this node do in the meantime.
+/// Blocks are set aside first (`reserve`), so that no tree finds itself without one when it is half
+/// changed (FileStore F1), whatever other operations of this node do in the meantime.
 package final class Allocator {
     package let store: FileStore
     package let transaction: Transaction
@@ -24,8 +24,8 @@ package final class Allocator {
     /// The groups.
     package var groups: [ResourceGroup] { holdings.map(\.group) }
 
-    /// Sets aside `count` metadata blocks over and above what is set aside already; false, and nothing is
-    /// changed, if the groups together do not have them.
+    /// Sets aside `count` metadata blocks over and above what is set aside already; false, and
+    /// nothing is changed, if the groups together do not have them.
     package func reserve(metadata count: Int) -> Bool {
         var available = 0
         for holding in holdings { available += Int(holding.group.freeForMetadata) }
@@ -59,8 +59,8 @@ package final class Allocator {
 
     // MARK: data
 
-    /// Takes a run of blocks for file data from the group of `goal`, else from the held groups in turn; nil
-    /// if none has a block.
+    /// Takes a run of blocks for file data from the group of `goal`, else from the held groups in
+    /// turn; nil if none has a block.
     package func takeData(
         near goal: BlockAddress?,
         wanted: UInt32

@@ -1,24 +1,26 @@
 // A directory: names, each with a key, an inode and a type.
 //
-// The key of a name is made of 55 bits of hash and 8 bits that tell names of one hash apart: the lowest number
-// that is free when the name comes. It stays as long as the name does, and is what readdir resumes by. A small
-// directory has its entries in the inode's body; a larger one has leaves and an index (TreePath).
+// The key of a name is made of 55 bits of hash and 8 bits that tell names of one hash apart: the
+// lowest number that is free when the name comes. It stays as long as the name does, and is what
+// readdir resumes by. A small directory has its entries in the inode's body; a larger one has
+// leaves and an index (TreePath).
 //
 //   body (inlineDirectory) --no room--> one or two leaves under a root in the body (directoryIndex)
-//   full leaf --insert--> two leaves; cut in the middle, and between different hashes where that is possible
+//   full leaf --insert--> two leaves; cut in the middle, between different hashes if possible
 //   leaf --last entry goes--> freed, and index nodes that become empty with it
 //   root over one leaf that would half fill the body --remove--> body
 //
-// A lookup goes to the leaf of the lowest key its hash can have and compares names from there, through
-// following leaves if the names of that hash reach so far.
+// A lookup goes to the leaf of the lowest key its hash can have and compares names from there,
+// through following leaves if the names of that hash reach so far.
 //
 // Invariants
 // D1. Keys are unique and ascend through the leaves; `key >> 8 << 8` is the hash of the name.
 // D2. Names are unique: an entry is inserted only after all names of its hash were compared.
-// D3. A key never changes while its entry lives; so an enumeration that resumes behind a key returns each entry
-//     that lives throughout exactly once.
+// D3. A key never changes while its entry lives; so an enumeration that resumes behind a key
+//     returns each entry that lives throughout exactly once.
 // D4. entryCount is the number of entries; size is entryCount times `bytesPerEntry`.
-// D5. With an index, height is 1 or more and no leaf is empty; without entries the directory is inline.
+// D5. With an index, height is 1 or more and no leaf is empty; without entries the directory is
+//     inline.
 //
 // "." and ".." are not stored; their cookies are 1 and 2, below every key.
 //
@@ -98,7 +100,8 @@ package struct Directory {
     struct SearchResult {
         let tree: Tree
         var found: (place: Place, record: DirectoryEntryRecord)?
-        /// Where a name of this hash would go, and its key; nil if there are too many already. Only if not found.
+        /// Where a name of this hash would go, and its key; nil if there are too many already. Only
+        /// if not found.
         var gap: (place: Place, key: UInt64)?
     }
 
@@ -132,7 +135,8 @@ package struct Directory {
                 }
                 place = cursor.place
             }
-            // The lowest free key belongs to this leaf unless the next one begins at or before it (T1).
+            // The lowest free key belongs to this leaf unless the next one begins at or before it
+            // (T1).
             let bound = path.upperBound ?? UInt64.max
             if result.gap == nil, candidate <= lastKey, candidate < bound {
                 result.gap = (Place(path: path, area: area, offset: place), candidate)
@@ -162,8 +166,9 @@ package struct Directory {
 
     // MARK: enumeration
 
-    /// Calls `body` for each entry whose key is above `cookie`, in the order of keys, until it returns false. The
-    /// record's key is the cookie to go on from. The name is valid during the call.
+    /// Calls `body` for each entry whose key is above `cookie`, in the order of keys, until it
+    /// returns false. The record's key is the cookie to go on from. The name is valid during the
+    /// call.
     package func enumerate(
         after cookie: UInt64,
         _ body: (DirectoryEntryRecord, UnsafeRawBufferPointer) -> Bool
@@ -190,8 +195,8 @@ package struct Directory {
         }
     }
 
-    /// As `enumerate`, at once, as far as blocks are in memory and in order. Returns the cookie to go on from with
-    /// `enumerate`, or nil when the end was reached or `body` returned false.
+    /// As `enumerate`, at once, as far as blocks are in memory and in order. Returns the cookie to
+    /// go on from with `enumerate`, or nil when the end was reached or `body` returned false.
     package func enumerateCached(
         after cookie: UInt64,
         _ body: (DirectoryEntryRecord, UnsafeRawBufferPointer) -> Bool

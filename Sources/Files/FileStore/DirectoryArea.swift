@@ -105,8 +105,8 @@ struct DirectoryArea {
     }
 }
 
-/// Goes through the entries of an area and checks each: it lies within the area, has a name, and its key is
-/// above that of its predecessor; in the end count and bytes agree.
+/// Goes through the entries of an area and checks each: it lies within the area, has a name, and
+/// its key is above that of its predecessor; in the end count and bytes agree.
 struct EntryCursor {
     private let area: DirectoryArea
     private let bytes: UnsafeRawBufferPointer

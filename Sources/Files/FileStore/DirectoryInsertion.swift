@@ -23,8 +23,8 @@ extension Directory {
 
     /// Finds the place of a new name.
     ///
-    /// - Throws: `exists`; `noSpace` if the directory has 256 names of this hash; `tooLong`, `invalidName`;
-    ///   `storage`.
+    /// - Throws: `exists`; `noSpace` if the directory has 256 names of this hash; `tooLong`,
+    ///   `invalidName`; `storage`.
     package func prepareInsertion(
         _ name: UnsafeRawBufferPointer
     ) async throws(StoreError) -> DirectoryInsertion {
@@ -54,8 +54,8 @@ extension Directory {
         )
     }
 
-    /// Inserts the name that was prepared; its cost is set aside. Stores the inode, whose times are the caller's
-    /// business. `type` is `st_mode >> 12`.
+    /// Inserts the name that was prepared; its cost is set aside. Stores the inode, whose times are
+    /// the caller's business. `type` is `st_mode >> 12`.
     package func insert(
         _ insertion: DirectoryInsertion,
         _ name: UnsafeRawBufferPointer,
@@ -85,7 +85,8 @@ extension Directory {
         inode.storeStructure(in: allocator.transaction)
     }
 
-    /// Points an existing name, found by `locate`, to another object. Does not void what was prepared.
+    /// Points an existing name, found by `locate`, to another object. Does not void what was
+    /// prepared.
     package func replaceTarget(
         _ location: DirectoryLocation,
         with target: InodeNumber,
@@ -171,7 +172,8 @@ extension Directory {
         }
     }
 
-    /// Chooses the cut nearest the middle at which both halves fit, between different hashes if there is such a cut.
+    /// Chooses the cut nearest the middle at which both halves fit, between different hashes if
+    /// there is such a cut.
     private func cut(
         _ area: DirectoryArea,
         _ record: DirectoryEntryRecord,

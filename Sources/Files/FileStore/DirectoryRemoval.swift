@@ -93,10 +93,11 @@ extension Directory {
         )
     }
 
-    /// Removes the name that was prepared; its groups are held. Stores the inode, whose times are the caller's business.
+    /// Removes the name that was prepared; its groups are held. Stores the inode, whose times are
+    /// the caller's business.
     ///
-    /// A rename within one directory removes the old name first and then prepares the new one, for which
-    /// `worstInsertionCost` was set aside.
+    /// A rename within one directory removes the old name first and then prepares the new one, for
+    /// which `worstInsertionCost` was set aside.
     package func remove(
         _ removal: DirectoryRemoval,
         with allocator: Allocator

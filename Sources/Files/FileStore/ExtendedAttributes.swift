@@ -1,18 +1,18 @@
 // Extended attributes: one stream of records, small as a rule, read and written as a whole.
 //
-//   in the body   the last `inlineAttributeLength` bytes of the inode's block, when the rest of the body
-//                 keeps room for what it holds and at least `StoredInode.smallestBody`
+//   in the body   the last `inlineAttributeLength` bytes of the inode's block, when the rest of the
+//                 body keeps room for what it holds and at least `StoredInode.smallestBody`
 //   in a chain    otherwise: `attributeBlock`, then each block's `next`
 //
-// A change is prepared (the stream read, taken apart, put together anew) and then written. Blocks of the chain
-// that stay are written in place, missing ones are made, superfluous ones freed; so the prepared change
-// names the groups of the blocks it frees.
+// A change is prepared (the stream read, taken apart, put together anew) and then written. Blocks
+// of the chain that stay are written in place, missing ones are made, superfluous ones freed; so
+// the prepared change names the groups of the blocks it frees.
 //
 // Invariants
 // A1. The stream is in one of the two places, never in both; without attributes in neither.
 // A2. body used + inlineAttributeLength <= body, and inlineAttributeLength <= body - smallestBody.
-// A3. Every block of the chain but the last is full; the chain has no more bytes than `longestStream`,
-//     which also ends a chain that a damaged volume has closed into a ring.
+// A3. Every block of the chain but the last is full; the chain has no more bytes than
+//     `longestStream`, which also ends a chain that a damaged volume has closed into a ring.
 // A4. Names are unique in the stream.
 
 import DiskFormat
@@ -64,8 +64,8 @@ package struct ExtendedAttributes {
 
     /// Prepares setting an attribute.
     ///
-    /// - Throws: `exists` or `notFound` against `expectation`; `tooLong` (name), `tooLarge` (value), `noSpace` (all
-    ///   together), `invalidName` (empty), `storage`.
+    /// - Throws: `exists` or `notFound` against `expectation`; `tooLong` (name), `tooLarge`
+    ///   (value), `noSpace` (all together), `invalidName` (empty), `storage`.
     package func prepareSet(
         _ name: UnsafeRawBufferPointer,
         _ value: UnsafeRawBufferPointer,

@@ -40,8 +40,8 @@ struct ExtentArea {
     /// Extents that fit into the body.
     static func rootCapacity(_ inode: StoredInode) -> Int { inode.bodyLength / Extent.byteCount }
 
-    /// The extent at `index`, checked: not empty, no overflow, all of it in one resource group, and not beyond the
-    /// start of its successor.
+    /// The extent at `index`, checked: not empty, no overflow, all of it in one resource group, and
+    /// not beyond the start of its successor.
     func extent(_ index: Int) throws(Interruption) -> Extent {
         precondition(index < count, "an extent that is not there")
         let extent = Extent(block.bytes.readOnly, at: offset + index * Extent.byteCount)

@@ -1,5 +1,5 @@
-// Putting extents in, and turning unwritten ones into written ones. Both replace a few neighbours in one leaf
-// by a few others; a leaf that overflows is split.
+// Putting extents in, and turning unwritten ones into written ones. Both replace a few neighbours
+// in one leaf by a few others; a leaf that overflows is split.
 
 package import DiskFormat
 import Journaling
@@ -10,7 +10,8 @@ extension ExtentMap {
     package func insertionCost(times: Int = 1) -> OperationCost {
         var cost = OperationCost(newBlocks: 0, modifiedBlocks: 1)
         for time in 0..<times {
-            // Each insertion may make the tree one level higher, the first at most one level from now.
+            // Each insertion may make the tree one level higher, the first at most one level from
+            // now.
             let height = min(
                 inode.record.height + UInt8(clamping: min(time, 2)),
                 InodeRecord.maximumHeight
@@ -20,8 +21,9 @@ extension ExtentMap {
         return cost
     }
 
-    /// Reads what an insertion at `logical` needs, so that one that follows while the inode's lock is kept reads
-    /// nothing more as long as the cache keeps it: to be called before the transaction begins.
+    /// Reads what an insertion at `logical` needs, so that one that follows while the inode's lock
+    /// is kept reads nothing more as long as the cache keeps it: to be called before the
+    /// transaction begins.
     package func prepareInsertion(at logical: UInt64) async throws(StoreError) {
         var source = NodeSource(store, inode)
         _ = try await source.run { source throws(Interruption) in
@@ -101,8 +103,8 @@ extension ExtentMap {
         var lowersBound: Bool
     }
 
-    /// The leaf into which an extent goes. Where an extent in a hole would reach beyond its leaf's bound,
-    /// it goes to the front of the next leaf instead, and the bound moves.
+    /// The leaf into which an extent goes. Where an extent in a hole would reach beyond its leaf's
+    /// bound, it goes to the front of the next leaf instead, and the bound moves.
     private func target(
         _ start: UInt64,
         _ end: UInt64,
@@ -124,8 +126,8 @@ extension ExtentMap {
         )
     }
 
-    /// Replaces extents of a leaf by others, merged among themselves and with their neighbours (X2), and splits the
-    /// leaf if they do not fit.
+    /// Replaces extents of a leaf by others, merged among themselves and with their neighbours
+    /// (X2), and splits the leaf if they do not fit.
     func replace(
         _ range: Range<Int>,
         with new: [Extent],
@@ -158,8 +160,8 @@ extension ExtentMap {
         inode.storeStructure(in: allocator.transaction)
     }
 
-    /// Spreads the extents of a leaf (or of the body) and new ones over two leaves. When the file grows at its end the full
-    /// leaf stays full.
+    /// Spreads the extents of a leaf (or of the body) and new ones over two leaves. When the file
+    /// grows at its end the full leaf stays full.
     private func split(
         _ range: Range<Int>,
         with new: [Extent],

@@ -1,20 +1,24 @@
-// Where the blocks of a file are: a sorted list of extents in the inode's body or, when that overflows, in the
-// leaves of a tree (TreePath has the tree's own invariants).
+// Where the blocks of a file are: a sorted list of extents in the inode's body or, when that
+// overflows, in the leaves of a tree (TreePath has the tree's own invariants).
 //
-// A *hole* is where no extent is; an *unwritten* extent has blocks that were never written and reads as zeros.
-// Writers put new extents into holes only, and turn unwritten ones into written ones piece by piece.
+// A *hole* is where no extent is; an *unwritten* extent has blocks that were never written and
+// reads as zeros. Writers put new extents into holes only, and turn unwritten ones into written
+// ones piece by piece.
 //
-// Removal goes in steps, from the end of the range backwards, each within one leaf and a few groups: the
-// caller learns first which groups a step touches, takes their locks, and gives each step a transaction of
-// its own. A truncation stores a size with each step (`ExtentRemoval.firstLogical`), so that after a crash
-// the file is a whole file that is too long, never one with old blocks beyond its end.
+// Removal goes in steps, from the end of the range backwards, each within one leaf and a few
+// groups: the caller learns first which groups a step touches, takes their locks, and gives each
+// step a transaction of its own. A truncation stores a size with each step
+// (`ExtentRemoval.firstLogical`), so that after a crash the file is a whole file that is too long,
+// never one with old blocks beyond its end.
 //
 // Invariants
-// X1. Extents are sorted, not empty, and do not overlap; each lies in one resource group. (A group's first block
-//     is never data, so extents of neighbouring groups never touch.)
-// X2. Neighbours within one leaf that continue each other in file and on disk, in the same state, are one extent.
+// X1. Extents are sorted, not empty, and do not overlap; each lies in one resource group. (A
+//     group's first block is never data, so extents of neighbouring groups never touch.)
+// X2. Neighbours within one leaf that continue each other in file and on disk, in the same state,
+//     are one extent.
 // X3. The inode's blockCount is 1 + blocks of extents + blocks of the tree + blocks of attributes.
-// X4. With height 0 the extents stand in the body; a tree whose one leaf would half fill the body goes back there.
+// X4. With height 0 the extents stand in the body; a tree whose one leaf would half fill the body
+//     goes back there.
 
 package import DiskFormat
 import Journaling
@@ -46,7 +50,8 @@ package struct ExtentMap {
         }
     }
 
-    /// As `lookup`, at once; nil if a block of the tree would have to be read (or is damaged: `lookup` says how).
+    /// As `lookup`, at once; nil if a block of the tree would have to be read (or is damaged:
+    /// `lookup` says how).
     package func lookupIfCached(_ logical: UInt64) -> ExtentLookup? {
         NodeSource(store, inode).runIfCached { source throws(Interruption) in
             try find(logical, source)
@@ -84,7 +89,8 @@ package struct ExtentMap {
         }
     }
 
-    /// Calls `body` for each extent from the one that covers or follows `logical` on, until it returns false.
+    /// Calls `body` for each extent from the one that covers or follows `logical` on, until it
+    /// returns false.
     package func forEach(
         from logical: UInt64,
         _ body: (Extent) -> Bool

@@ -24,8 +24,8 @@ package struct ExtentRemoval {
 }
 
 extension ExtentMap {
-    /// The next step that frees what lies in `start ..< end` (logical blocks), the highest first; nil if
-    /// nothing is left there. A step frees data in at most `groupLimit` groups.
+    /// The next step that frees what lies in `start ..< end` (logical blocks), the highest first;
+    /// nil if nothing is left there. A step frees data in at most `groupLimit` groups.
     package func nextRemoval(
         from start: UInt64,
         to end: UInt64 = .max,

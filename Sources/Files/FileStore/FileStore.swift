@@ -1,22 +1,26 @@
-// The file store: inodes, extents, directories, extended attributes and free space, as transactions on
-// cached metadata blocks. It knows no locks. Whoever calls holds the locks of the inodes and groups
-// concerned, alone among the tasks of this node when it changes something, and proceeds in this order:
+// The file store: inodes, extents, directories, extended attributes and free space, as transactions
+// on cached metadata blocks. It knows no locks. Whoever calls holds the locks of the inodes and
+// groups concerned, alone among the tasks of this node when it changes something, and proceeds in
+// this order:
 //
-//   1. prepare       async: reads what is needed, finds out what can be refused; nothing has changed.
-//                    Says which groups will be touched and what the change costs (`OperationCost`).
-//   2. groups        the caller takes the locks of those groups, ascending, and those to allocate from.
+//   1. prepare       async: reads what is needed, finds out what can be refused; nothing has
+//                    changed. Says which groups will be touched and what it costs
+//                    (`OperationCost`).
+//   2. groups        the caller takes the locks of those groups, ascending, and of those to
+//                    allocate from.
 //   3. begin         a transaction with the bound, then `Allocator.reserve`.
 //   4. change        mostly synchronous, nothing is refused any more.
 //   5. end           `Allocator.end`, `Transaction.end`.
 //
 // Invariants
-// F1. What can be refused (no space, name exists, too long) is refused before the first change. After it
-//     only `StoreError.storage` may come, and the node withdraws.
-// F2. Something prepared is valid until the inode's structure changes (`StoredInode.structureVersion`).
-// F3. One `ResourceGroup` object per group while the group's lock is held; it is dropped with the lock,
-//     after the journal has settled.
-// F4. Metadata from the device never traps and never loops: every field is checked where it is used, and
-//     each step down a tree lowers the height.
+// F1. What can be refused (no space, name exists, too long) is refused before the first change.
+//     After it only `StoreError.storage` may come, and the node withdraws.
+// F2. Something prepared is valid until the inode's structure changes
+//     (`StoredInode.structureVersion`).
+// F3. One `ResourceGroup` object per group while the group's lock is held; it is dropped with the
+//     lock, after the journal has settled.
+// F4. Metadata from the device never traps and never loops: every field is checked where it is
+//     used, and each step down a tree lowers the height.
 
 package import DiskFormat
 package import Journaling

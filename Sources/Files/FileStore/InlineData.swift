@@ -13,7 +13,8 @@ extension StoredInode {
     /// Bytes of data that the body can hold beside the attributes there are.
     package var inlineCapacity: Int { bodyLength }
 
-    /// Copies inline data from `offset` on to the front of `buffer`; returns how many bytes, fewer only at the end.
+    /// Copies inline data from `offset` on to the front of `buffer`; returns how many bytes, fewer
+    /// only at the end.
     package func readInline(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) -> Int {
         precondition(hasInlineData, "no inline data")
         guard offset < record.size, buffer.count > 0 else { return 0 }
@@ -31,7 +32,8 @@ extension StoredInode {
         return Array(block.bytes.readOnly.window(InodeRecord.bodyOffset, Int(record.size)))
     }
 
-    /// Writes inline data, which ends within `inlineCapacity`; the size grows as needed. The inode is stored.
+    /// Writes inline data, which ends within `inlineCapacity`; the size grows as needed. The inode
+    /// is stored.
     package func writeInline(
         _ bytes: UnsafeRawBufferPointer,
         at offset: UInt64,
@@ -48,7 +50,8 @@ extension StoredInode {
         store(in: transaction)
     }
 
-    /// Cuts or grows (with zeros) inline data to `size`, which is at most `inlineCapacity`. The inode is stored.
+    /// Cuts or grows (with zeros) inline data to `size`, which is at most `inlineCapacity`. The
+    /// inode is stored.
     package func resizeInline(to size: UInt64, in transaction: Transaction) {
         precondition(
             hasInlineData && size <= UInt64(inlineCapacity),
@@ -62,8 +65,8 @@ extension StoredInode {
         store(in: transaction)
     }
 
-    /// Empties the body and makes it the root of an extent tree without extents. Returns the data, which the
-    /// caller puts where file data goes; the size stays. The inode is stored.
+    /// Empties the body and makes it the root of an extent tree without extents. Returns the data,
+    /// which the caller puts where file data goes; the size stays. The inode is stored.
     package func convertInlineDataToExtents(in transaction: Transaction) -> [UInt8] {
         let data = inlineData
         transaction.modify(block)

@@ -8,8 +8,8 @@ extension FileStore {
     /// What `makeInode` needs.
     package static let makeInodeCost = OperationCost(newBlocks: 1, modifiedBlocks: 1)
 
-    /// Makes an inode near `goal` (its directory, say) out of a block that is set aside. The layout follows from the
-    /// type in `record.mode`; all other fields of `record` are taken as they are.
+    /// Makes an inode near `goal` (its directory, say) out of a block that is set aside. The layout
+    /// follows from the type in `record.mode`; all other fields of `record` are taken as they are.
     package func makeInode(
         _ record: InodeRecord,
         near goal: BlockAddress,
@@ -44,10 +44,11 @@ extension FileStore {
     /// What `freeInode` needs; the inode's own group is held.
     package static let freeInodeCost = OperationCost(newBlocks: 0, modifiedBlocks: 2)
 
-    /// Frees an inode whose extents, tree and attribute blocks have been removed. Its block becomes a
-    /// tombstone (`ResourceGroup`), and `inode` is void.
+    /// Frees an inode whose extents, tree and attribute blocks have been removed. Its block becomes
+    /// a tombstone (`ResourceGroup`), and `inode` is void.
     ///
-    /// - Throws: `storage` if the inode still counts other blocks or its group's state does not fit.
+    /// - Throws: `storage` if the inode still counts other blocks or its group's state does not
+    ///   fit.
     package func freeInode(
         _ inode: StoredInode,
         with allocator: Allocator

@@ -1,7 +1,8 @@
-// Where tree code gets its blocks. It is synchronous: when a block is not in memory it stops by throwing
-// `missing`, and whoever called reads the block and runs it again from the start. Nothing is changed before
-// everything needed is in memory, so running again is harmless, and the paths of a tree are so short that it
-// costs nothing against reading a block. The same code serves the fast paths that must not wait.
+// Where tree code gets its blocks. It is synchronous: when a block is not in memory it stops by
+// throwing `missing`, and whoever called reads the block and runs it again from the start. Nothing
+// is changed before everything needed is in memory, so running again is harmless, and the paths of
+// a tree are so short that it costs nothing against reading a block. The same code serves the fast
+// paths that must not wait.
 
 import DiskFormat
 import Journaling

@@ -1,32 +1,36 @@
 // A resource group in memory: who may have which block.
 //
-// On disk each block of the group is free, data, metadata or quarantined (DiskFormat/ResourceGroupRecord).
-// In memory a block is besides *frozen* from the moment it is freed until the transaction that frees it is
-// durable. Until then a crash brings the old owner back, and it must find its content: so nobody else may
-// write there, be it data (written before the commit) or metadata (written home by a later transaction).
+// On disk each block of the group is free, data, metadata or quarantined
+// (DiskFormat/ResourceGroupRecord). In memory a block is besides *frozen* from the moment it is
+// freed until the transaction that frees it is durable. Until then a crash brings the old owner
+// back, and it must find its content: so nobody else may write there, be it data (written before
+// the commit) or metadata (written home by a later transaction).
 //
 //      free --allocateData--> data --free--> free, frozen --commit--> free
 //      free, quarantined --allocateMetadata--> metadata --freeMetadata--> quarantined, frozen
 //            --commit--> quarantined --releaseQuarantine (log barrier)--> free
 //
-// A metadata block that was freed stays in quarantine, because some journal may still hold an old image of
-// it and a replay would write that over file data, which carries no version. As metadata it may be used
-// again at once: the new block starts above `highestVersion`, and replay skips what is not newer.
+// A metadata block that was freed stays in quarantine, because some journal may still hold an old
+// image of it and a replay would write that over file data, which carries no version. As metadata
+// it may be used again at once: the new block starts above `highestVersion`, and replay skips what
+// is not newer.
 //
-// A freed inode leaves a *tombstone* in its block: an inode of generation 0, covered by the group's lock and
-// not by that of the inode, which nobody asks for any more. Whoever comes with an old number reads a wrong
-// generation and knows that the inode is gone; and the tombstone is home before another node gets the group.
+// A freed inode leaves a *tombstone* in its block: an inode of generation 0, covered by the group's
+// lock and not by that of the inode, which nobody asks for any more. Whoever comes with an old
+// number reads a wrong generation and knows that the inode is gone; and the tombstone is home
+// before another node gets the group.
 //
 // Invariants
-// G1. freeCount, quarantinedCount and inodeCount of the record agree with the bits (inodes: with what was
-//     allocated and freed).
+// G1. freeCount, quarantinedCount and inodeCount of the record agree with the bits (inodes: with
+//     what was allocated and freed).
 // G2. No block is given out that is not free or quarantined; data never gets a quarantined block.
 // G3. `free` and `quarantined` are exactly the blocks in that state which are not frozen.
-// G4. highestVersion is above the version of every metadata block ever freed here; highestGeneration is the
-//     generation of the newest inode ever made here.
+// G4. highestVersion is above the version of every metadata block ever freed here;
+//     highestGeneration is the generation of the newest inode ever made here.
 // G5. reserved <= free + quarantined: whoever has reserved metadata blocks gets them.
 //
-// Sources: GFS2's resource groups (fs/gfs2/rgrp.c: the "clone" bitmap is what is called frozen here).
+// Sources: GFS2's resource groups (fs/gfs2/rgrp.c: the "clone" bitmap is what is called frozen
+// here).
 
 package import DiskFormat
 package import Journaling
@@ -136,8 +140,8 @@ package final class ResourceGroup {
 
     // MARK: data
 
-    /// Takes a run of free blocks for data: at `goal` if that is free, else a run of `wanted` blocks, else the
-    /// longest. Returns nil if there is none.
+    /// Takes a run of free blocks for data: at `goal` if that is free, else a run of `wanted`
+    /// blocks, else the longest. Returns nil if there is none.
     package func allocateData(
         near goal: BlockAddress?,
         wanted: UInt32,
@@ -206,7 +210,8 @@ package final class ResourceGroup {
 
     // MARK: metadata
 
-    /// Takes a block for metadata that was set aside with `reserve`. A new block there starts at `firstVersion`.
+    /// Takes a block for metadata that was set aside with `reserve`. A new block there starts at
+    /// `firstVersion`.
     func allocateReserved(
         in transaction: Transaction
     ) -> (address: BlockAddress, firstVersion: UInt64) {
@@ -218,8 +223,8 @@ package final class ResourceGroup {
         return taken
     }
 
-    /// Takes a block for metadata, quarantined ones first, or returns nil if there is none. A new block there
-    /// starts at `firstVersion` (G4).
+    /// Takes a block for metadata, quarantined ones first, or returns nil if there is none. A new
+    /// block there starts at `firstVersion` (G4).
     package func allocateMetadata(
         in transaction: Transaction
     ) -> (address: BlockAddress, firstVersion: UInt64)? {
@@ -251,7 +256,8 @@ package final class ResourceGroup {
         return (address, record.highestVersion + 1)
     }
 
-    /// Frees a metadata block: into quarantine, frozen until the transaction is durable. The block is forgotten.
+    /// Frees a metadata block: into quarantine, frozen until the transaction is durable. The block
+    /// is forgotten.
     package func freeMetadata(
         _ freed: MetadataBlock,
         in transaction: Transaction
@@ -275,7 +281,8 @@ package final class ResourceGroup {
         transaction.whenCommitted { self.quarantined.insert(index..<index + 1) }
     }
 
-    /// G4. One more than the version that the block shows, which a commit that is under way may be about
+    /// G4. One more than the version that the block shows, which a commit that is under way may be
+    ///     about
     /// to raise.
     private func raiseHighestVersion(above freed: MetadataBlock) {
         record.highestVersion = max(record.highestVersion, freed.version + 1)
@@ -316,8 +323,8 @@ package final class ResourceGroup {
 
     // MARK: quarantine
 
-    /// Makes all quarantined blocks free. The caller holds the log barrier: no journal holds anything older.
-    /// What is frozen stays. Returns how many.
+    /// Makes all quarantined blocks free. The caller holds the log barrier: no journal holds
+    /// anything older. What is frozen stays. Returns how many.
     package func releaseQuarantine(in transaction: Transaction) -> UInt32 {
         let released = quarantined
         guard released.count > 0 else { return 0 }

@@ -4,8 +4,8 @@ import Vocabulary
 
 /// Why the store refused or failed.
 ///
-/// Everything but `storage` is decided before the first byte is changed; `storage` may also come later, and the
-/// node then withdraws.
+/// Everything but `storage` is decided before the first byte is changed; `storage` may also come
+/// later, and the node then withdraws.
 package enum StoreError: Error, Sendable {
     /// The device failed, metadata is not what it should be, or the journal has stopped.
     case storage(StorageError)
@@ -21,7 +21,8 @@ package enum StoreError: Error, Sendable {
     case tooLarge
     /// Empty, or with a slash or a zero byte, or "." or "..".
     case invalidName
-    /// The inode that was asked for is gone: its block is free, or holds a later inode or something else.
+    /// The inode that was asked for is gone: its block is free, or holds a later inode or something
+    /// else.
     case stale
 
     /// A structure that no writer of this format produces.
@@ -36,7 +37,8 @@ package enum StoreError: Error, Sendable {
 package struct OperationCost: Hashable, Sendable {
     /// Metadata blocks that must be set aside: `Allocator.reserve(metadata:)`.
     package var newBlocks: Int
-    /// Blocks that the transaction must admit, new ones included; the blocks of the resource groups held come on top.
+    /// Blocks that the transaction must admit, new ones included; the blocks of the resource groups
+    /// held come on top.
     package var modifiedBlocks: Int
 
     package init(newBlocks: Int, modifiedBlocks: Int) {

@@ -2,13 +2,15 @@ package import DiskFormat
 package import Journaling
 package import Vocabulary
 
-/// An inode in memory: its block and the decoded fields. One object per inode while its lock is held.
+/// An inode in memory: its block and the decoded fields. One object per inode while its lock is
+/// held.
 package final class StoredInode {
     package let number: InodeNumber
     package let block: MetadataBlock
 
-    /// The fields. The caller may change times, owner, permissions, link count, flags, parent and (for
-    /// regular files) size, and then calls `store`; layout, counts and attributes belong to the store.
+    /// The fields. The caller may change times, owner, permissions, link count, flags, parent and
+    /// (for regular files) size, and then calls `store`; layout, counts and attributes belong to
+    /// the store.
     package var record: InodeRecord
 
     /// Grows with each change of the inode's tree or attributes (F2).
@@ -26,7 +28,8 @@ package final class StoredInode {
         record.writeFields(to: block.bytes)
     }
 
-    /// As `store`, after the tree, body or attributes have changed: what was prepared before is void.
+    /// As `store`, after the tree, body or attributes have changed: what was prepared before is
+    /// void.
     func storeStructure(in transaction: Transaction) {
         structureVersion += 1
         store(in: transaction)
@@ -46,7 +49,7 @@ package final class StoredInode {
         }
     }
 
-    /// Bytes of the body that inline attributes always leave, so that every layout can begin: eight extents
-    /// or twelve pointers.
+    /// Bytes of the body that inline attributes always leave, so that every layout can begin: eight
+    /// extents or twelve pointers.
     static let smallestBody = 192
 }

@@ -1,5 +1,5 @@
-// Changing the pointers of a tree: a leaf comes, a leaf goes. All of it is synchronous and cannot fail but
-// by damage; the blocks it may need have been set aside.
+// Changing the pointers of a tree: a leaf comes, a leaf goes. All of it is synchronous and cannot
+// fail but by damage; the blocks it may need have been set aside.
 
 import DiskFormat
 import Journaling
@@ -33,8 +33,8 @@ extension Tree {
         return needed
     }
 
-    /// What adding leaves takes in the worst case, by the height alone: two leaves at most, one node for each level
-    /// above them, one for growth.
+    /// What adding leaves takes in the worst case, by the height alone: two leaves at most, one
+    /// node for each level above them, one for growth.
     static func worstChange(height: UInt8) -> OperationCost {
         let newBlocks = 2 + Int(height)
         return OperationCost(newBlocks: newBlocks, modifiedBlocks: 2 + 2 * Int(height) + newBlocks)
@@ -74,8 +74,8 @@ extension Tree {
         write(pointers, to: area)
     }
 
-    /// Moves the upper half to a new node and returns the pointer to it. At the end of a full node nothing moves:
-    /// trees that grow at the end stay dense.
+    /// Moves the upper half to a new node and returns the pointer to it. At the end of a full node
+    /// nothing moves: trees that grow at the end stay dense.
     private func split(
         _ area: PointerArea,
         adding pointer: TreePointer,
@@ -115,7 +115,8 @@ extension Tree {
         write([TreePointer(key: 0, child: node.address)], to: root)
     }
 
-    /// Makes the body, whose records have moved to leaves, a root over them; its block has been announced.
+    /// Makes the body, whose records have moved to leaves, a root over them; its block has been
+    /// announced.
     func plantRoot(_ pointers: [TreePointer]) {
         precondition(inode.record.height == 0 && pointers[0].key == 0, "TreePath T1")
         inode.record.height = 1
@@ -125,7 +126,8 @@ extension Tree {
 
     // MARK: a leaf goes
 
-    /// What goes with the leaf of `path` (T3), and whether the root can take up its only child (exact).
+    /// What goes with the leaf of `path` (T3), and whether the root can take up its only child
+    /// (exact).
     func planRemoval(of path: TreePath) -> LeafRemoval {
         var surviving = path.steps.count
         while surviving > 0, path.steps[surviving - 1].area.count == 1 { surviving -= 1 }
@@ -144,7 +146,8 @@ extension Tree {
         return LeafRemoval(survivingSteps: surviving, raisedSteps: raised)
     }
 
-    /// Frees the leaf of `path` and what goes with it. If nothing is left the height is 0 and the body empty.
+    /// Frees the leaf of `path` and what goes with it. If nothing is left the height is 0 and the
+    /// body empty.
     func remove(
         _ path: TreePath,
         _ plan: LeafRemoval,

@@ -1,15 +1,15 @@
-// The way from an inode's body down to one leaf. Both trees of an inode, extents and directory, have the
-// same pointers above their leaves (DiskFormat/TreeRecords); what stands in the leaves is the business of
-// `ExtentArea` and `DirectoryArea`.
+// The way from an inode's body down to one leaf. Both trees of an inode, extents and directory,
+// have the same pointers above their leaves (DiskFormat/TreeRecords); what stands in the leaves is
+// the business of `ExtentArea` and `DirectoryArea`.
 //
 // Invariants
-// T1. The first pointer of the root has key 0; the first pointer of any other index node has the key of the
-//     pointer that leads to the node. So every key belongs to exactly one leaf.
+// T1. The first pointer of the root has key 0; the first pointer of any other index node has the
+//     key of the pointer that leads to the node. So every key belongs to exactly one leaf.
 // T2. A node of height h has children of height h - 1; leaves have height 0; the root counts as
 //     `InodeRecord.height`. Height 0 in the inode: the body itself is the leaf.
 // T3. No node below the root is empty, and neither is a leaf.
-// T4. What stands in a leaf lies within the leaf's bounds: not below its key, not at or beyond the key of the
-//     next leaf (an extent as a whole).
+// T4. What stands in a leaf lies within the leaf's bounds: not below its key, not at or beyond the
+//     key of the next leaf (an extent as a whole).
 
 import DiskFormat
 import Journaling
