@@ -17,20 +17,25 @@ final class TestNode {
     let journal: Journal
     let store: FileStore
 
-    init(_ plan: VolumePlan, slot: SlotIndex, _ disk: SimulatedDisk, _ engine: Engine) async throws {
+    init(_ plan: VolumePlan, slot: SlotIndex, _ disk: SimulatedDisk, _ engine: Engine) async throws
+    {
         self.slot = slot
         host = disk.attach("\(slot)")
         cache = MetadataCache(device: host, superblock: plan.superblock, capacity: 200)
         journal = try await Journal.open(
-            device: host, superblock: plan.superblock,
-            descriptor: plan.slots[Int(slot.rawValue)], cache: cache, engine: engine)
+            device: host,
+            superblock: plan.superblock,
+            descriptor: plan.slots[Int(slot.rawValue)],
+            cache: cache,
+            engine: engine
+        )
         store = FileStore(superblock: plan.superblock, cache: cache)
     }
 }
 
-/// Two nodes that work on one directory of files and hand the locks to each other; one of them dies now and then,
-/// and the other replays its journal. Locks are what a real mount does with them, and no more: who gives one up settles
-/// and drops it.
+/// Two nodes that work on one directory of files and hand the locks to each other; one of them dies
+/// now and then, and the other replays its journal. Locks are what a real mount does with them, and
+/// no more: who gives one up settles and drops it.
 final class TwoNodes {
     /// What a completed operation did to the names of the directory.
     struct Change {
@@ -56,7 +61,10 @@ final class TwoNodes {
         self.engine = engine
         dice = SeededGenerator(seed: seed)
         var options = VolumeOptions(
-            deviceSize: 12 << 20, volume: VolumeID(high: 3, low: 4), created: .zero)
+            deviceSize: 12 << 20,
+            volume: VolumeID(high: 3, low: 4),
+            created: .zero
+        )
         options.blocksPerGroup = 160
         options.journalCount = 2
         options.journalSize = 300 * 4096
@@ -73,7 +81,8 @@ final class TwoNodes {
     var names: [String: InodeNumber] { Self.names(base, changes) }
 
     private static func names(
-        _ base: [String: InodeNumber], _ changes: [Change]
+        _ base: [String: InodeNumber],
+        _ changes: [Change]
     ) -> [String: InodeNumber] {
         changes.reduce(into: base) { $0[$1.name] = $1.number }
     }
@@ -84,7 +93,7 @@ final class TwoNodes {
     func take(_ resources: [ResourceName], for node: Int) async throws {
         for resource in resources where owners[resource] != node {
             if let owner = owners[resource] {
-                try await nodes[owner].journal.settle(covering: resource)
+                try await nodes[owner].store.settle(resource, nodes[owner].journal)
                 nodes[owner].cache.drop(covering: resource)
                 if resource.kind == .resourceGroup {
                     nodes[owner].store.dropGroup(UInt32(resource.number))
@@ -95,7 +104,9 @@ final class TwoNodes {
     }
 
     func change<Result>(
-        _ node: Int, _ cost: OperationCost, groups indices: [UInt32],
+        _ node: Int,
+        _ cost: OperationCost,
+        groups indices: [UInt32],
         _ body: (Allocator) async throws -> Result
     ) async throws -> (result: Result, sequence: UInt64) {
         try await take(indices.map { .resourceGroup($0) }, for: node)
@@ -103,7 +114,8 @@ final class TwoNodes {
         var groups: [ResourceGroup] = []
         for index in indices { groups.append(try await store.group(index)) }
         let transaction = try await nodes[node].journal.begin(
-            blocks: cost.modifiedBlocks + groups.count)
+            blocks: cost.modifiedBlocks + groups.count
+        )
         let allocator = Allocator(store: store, groups: groups, transaction: transaction)
         defer {
             allocator.end()
@@ -133,12 +145,20 @@ final class TwoNodes {
         let directory = Directory(nodes[node].store, root)
         let insertion = try await directory.prepareInsertion(name)
         let record = InodeRecord(
-            mode: 0o100644, user: 0, group: 0, linkCount: 1, born: Timestamp(seconds: 1, nanoseconds: 0))
+            mode: 0o100644,
+            user: 0,
+            group: 0,
+            linkCount: 1,
+            born: Timestamp(seconds: 1, nanoseconds: 0)
+        )
         let cost = insertion.cost + FileStore.makeInodeCost
         let store = nodes[node].store
         let (file, sequence) = try await change(node, cost, groups: randomGroups()) { allocator in
             let file = store.makeInode(
-                record, near: allocator.groups[0].start, with: allocator)
+                record,
+                near: allocator.groups[0].start,
+                with: allocator
+            )
             _ = file.convertInlineDataToExtents(in: allocator.transaction)
             try directory.insert(insertion, name, target: file.number, type: 8, with: allocator)
             return file
@@ -162,14 +182,17 @@ final class TwoNodes {
             file.record.size = max(file.record.size, end * 4096)
             try await extents.insert(
                 Extent(logical: logical, physical: run.start, length: run.length),
-                with: allocator)
+                with: allocator
+            )
             for offset in 0..<UInt64(run.length) {
                 let buffer = AlignedBuffer(zeroed: 4096)
                 buffer.bytes.put64(number.address.rawValue, 0)
                 buffer.bytes.put64(number.generation, 8)
                 buffer.bytes.put64(logical + offset, 16)
                 try await host.write(
-                    buffer.readOnly, at: superblock.byteOffset(run.start + offset))
+                    buffer.readOnly,
+                    at: superblock.byteOffset(run.start + offset)
+                )
             }
         }
     }
@@ -211,7 +234,9 @@ final class TwoNodes {
         let groups = Set(removal.groups + [own]).sorted()
         let store = nodes[node].store
         let (_, sequence) = try await change(
-            node, removal.cost + FileStore.freeInodeCost, groups: groups
+            node,
+            removal.cost + FileStore.freeInodeCost,
+            groups: groups
         ) {
             try directory.remove(removal, with: $0)
             try store.freeInode(file, with: $0)
@@ -221,7 +246,8 @@ final class TwoNodes {
         let other = 1 - node
         try await take([.inode(number)], for: other)
         #expect(
-            await storeError { _ = try await nodes[other].store.readInode(number) } == "stale")
+            await storeError { _ = try await nodes[other].store.readInode(number) } == "stale"
+        )
         owners[.inode(number)] = nil
         nodes[other].cache.drop(covering: .inode(number))
     }
@@ -261,7 +287,10 @@ final class TwoNodes {
         dead.journal.stop()
         let other = nodes[1 - node]
         _ = try await JournalReplay.replay(
-            device: other.host, superblock: superblock, slot: dead.slot)
+            device: other.host,
+            superblock: superblock,
+            slot: dead.slot
+        )
         for resource in owners.keys.sorted() where owners[resource] == node {
             owners[resource] = nil
         }
@@ -274,7 +303,8 @@ final class TwoNodes {
                 changes.filter { change in
                     change.node != node
                         || change.sequence > 0 && dead.journal.isDurable(change.sequence - extra)
-                })
+                }
+            )
         }
         #expect(possible.contains(found))
         base = found
@@ -317,11 +347,14 @@ final class TwoNodes {
         for offset in 0..<UInt64(extent.length) {
             let buffer = AlignedBuffer(byteCount: 4096)
             try await nodes[0].host.read(
-                buffer.bytes, at: superblock.byteOffset(extent.physical + offset))
+                buffer.bytes,
+                at: superblock.byteOffset(extent.physical + offset)
+            )
             let bytes = buffer.readOnly
             #expect(
                 bytes.u64(0) == number.address.rawValue && bytes.u64(8) == number.generation
-                    && bytes.u64(16) == extent.logical + offset)
+                    && bytes.u64(16) == extent.logical + offset
+            )
         }
     }
 }

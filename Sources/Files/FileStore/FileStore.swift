@@ -132,6 +132,38 @@ package final class FileStore {
     /// A group that is in memory.
     package func groupIfLoaded(_ index: UInt32) -> ResourceGroup? { groups[index] }
 
-    /// Forgets a group whose lock is being given up. The journal has settled it (F3).
-    package func dropGroup(_ index: UInt32) { groups[index] = nil }
+    // MARK: giving locks up
+
+    /// Before a lock is given up: commits what was changed under it and writes it home, the
+    /// tombstones of a group as well.
+    package func settle(
+        _ resource: ResourceName,
+        _ journal: Journal
+    ) async throws(StorageError) {
+        try await journal.settle(covering: resource)
+        var names = tombstoneNames(resource).filter { !journal.isSettled(covering: $0) }
+        // Many are written faster together than one by one.
+        if names.count > 16 {
+            try await journal.checkpointAll()
+            names.removeAll { journal.isSettled(covering: $0) }
+        }
+        for name in names { try await journal.settle(covering: name) }
+    }
+
+    /// Whether `settle` would return at once.
+    package func isSettled(_ resource: ResourceName, _ journal: Journal) -> Bool {
+        journal.isSettled(covering: resource)
+            && tombstoneNames(resource).allSatisfy { journal.isSettled(covering: $0) }
+    }
+
+    private func tombstoneNames(_ resource: ResourceName) -> [ResourceName] {
+        guard resource.kind == .resourceGroup else { return [] }
+        return groups[UInt32(resource.number)]?.tombstoneNames ?? []
+    }
+
+    /// Forgets a group whose lock is being given up, after `settle` (F3).
+    package func dropGroup(_ index: UInt32) {
+        groups[index]?.buryTombstones()
+        groups[index] = nil
+    }
 }

@@ -15,10 +15,11 @@
 // it may be used again at once: the new block starts above `highestVersion`, and replay skips what
 // is not newer.
 //
-// A freed inode leaves a *tombstone* in its block: an inode of generation 0, covered by the group's
-// lock and not by that of the inode, which nobody asks for any more. Whoever comes with an old
-// number reads a wrong generation and knows that the inode is gone; and the tombstone is home
-// before another node gets the group.
+// A freed inode leaves a *tombstone* in its block: an inode of generation 0. Whoever comes with an
+// old number, on whatever node, gets the inode's lock, reads a wrong generation and knows that the
+// inode is gone. So the tombstone is home before the inode's lock is given up: that lock covers it.
+// It is also home, and forgotten, before the group is given up (`FileStore.settle`): the next owner
+// may put something else there.
 //
 // Invariants
 // G1. freeCount, quarantinedCount and inodeCount of the record agree with the bits (inodes: with
@@ -28,6 +29,8 @@
 // G4. highestVersion is above the version of every metadata block ever freed here;
 //     highestGeneration is the generation of the newest inode ever made here.
 // G5. reserved <= free + quarantined: whoever has reserved metadata blocks gets them.
+// G6. `tombstones` are the quarantined blocks in which an inode was freed while this group was
+//     held.
 //
 // Sources: GFS2's resource groups (fs/gfs2/rgrp.c: the "clone" bitmap is what is called frozen
 // here).
@@ -49,6 +52,8 @@ package final class ResourceGroup {
     private unowned let store: FileStore
     private var free: BlockSet
     private var quarantined: BlockSet
+    private var tombstones: BlockSet
+    private var generations: [UInt32: UInt64] = [:]
     private var reserved: UInt32 = 0
     private var nextData: UInt32
     private var nextMetadata: UInt32 = 1
@@ -76,6 +81,7 @@ package final class ResourceGroup {
         }
         free = Self.members(.free, of: bitmap)
         quarantined = Self.members(.quarantined, of: bitmap)
+        tombstones = BlockSet(capacity: record.blockCount)
         guard free.count == record.freeCount else {
             throw .damaged(block.address, "free count", UInt64(record.freeCount))
         }
@@ -251,7 +257,8 @@ package final class ResourceGroup {
         bitmap[index] = .metadata
         record.writeFields(to: block.bytes)
         let address = start + UInt64(index)
-        // A tombstone may still be in memory under this group's lock.
+        if tombstones.contains(index) { tombstones.remove(index..<index + 1) }
+        // The tombstone may still be in memory, even on its way to its place.
         if let remains = store.cache.cached(address) { transaction.forget(remains) }
         return (address, record.highestVersion + 1)
     }
@@ -313,12 +320,36 @@ package final class ResourceGroup {
             owner: inode.number.address.rawValue,
             generation: 0,
             firstVersion: record.highestVersion + 1,
-            covering: .resourceGroup(index)
+            covering: .inode(inode.number)
         )
+        let place = UInt32(inode.number.address - start)
+        tombstones.insert(place..<place + 1)
+        generations[place] = inode.number.generation
         InodeRecord(mode: 0, user: 0, group: 0, linkCount: 0, born: .zero)
             .writeFields(to: tombstone.bytes)
         raiseHighestVersion(above: tombstone)
         record.writeFields(to: block.bytes)
+    }
+
+    /// The locks that cover the tombstones of this group (G6).
+    var tombstoneNames: [ResourceName] {
+        var names: [ResourceName] = []
+        tombstones.forEachRun { run in
+            for place in run { names.append(tombstoneName(place)) }
+        }
+        return names
+    }
+
+    /// Forgets the tombstones, which are home, when the group is given up.
+    func buryTombstones() {
+        for name in tombstoneNames { store.cache.drop(covering: name) }
+        tombstones = BlockSet(capacity: record.blockCount)
+    }
+
+    private func tombstoneName(_ place: UInt32) -> ResourceName {
+        .inode(
+            InodeNumber(address: start + UInt64(place), generation: generations[place] ?? 0)
+        )
     }
 
     // MARK: quarantine
@@ -331,7 +362,13 @@ package final class ResourceGroup {
         transaction.modify(block)
         let bitmap = bitmap
         released.forEachRun { run in
-            for index in run { bitmap[index] = .free }
+            for index in run {
+                bitmap[index] = .free
+                guard tombstones.contains(index) else { continue }
+                // Home since the barrier; whoever has the block next must not find it in memory.
+                store.cache.drop(covering: tombstoneName(index))
+                tombstones.remove(index..<index + 1)
+            }
             quarantined.remove(run)
             free.insert(run)
         }

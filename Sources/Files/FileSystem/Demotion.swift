@@ -38,8 +38,8 @@ extension MountedVolume {
     /// given up: peers get it when this node is out and its journal was replayed.
     func settle(_ glock: Glock) async {
         do throws(StorageError) {
-            if journal.isSettled(covering: glock.name) { return }
-            try await journal.settle(covering: glock.name)
+            if store.isSettled(glock.name, journal) { return }
+            try await store.settle(glock.name, journal)
             locks.note(glock, .committed(blocks: 0))
         } catch {
             withdraw("writing back what \(glock.name) protects failed: \(error)")
