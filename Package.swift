@@ -97,7 +97,7 @@ let layers: [Target] = [
     shell("LinuxBlockIO", ["Vocabulary", "BlockIO", "LinuxSystem", "CLinux"]),
     shell("Transport", ["Vocabulary", "Membership", "LinuxSystem", "CLinux", nioCore, nioPosix]),
     shell("HostCluster", ["Vocabulary", "Membership", "LinuxSystem", "CLinux", "DiskFormat", "BlockIO"]),
-    shell("FuseServer", ["Vocabulary", "Execution", "FileSystem", "LinuxSystem", "CFuse3", "CLinux"]),
+    shell("FuseServer", ["Vocabulary", "Execution", "FileSystem", "LinuxSystem", "CFuse3", "CLinux", deque]),
 ]
 
 let commands: [Target] = [
@@ -128,6 +128,7 @@ let testTargets: [Target] = [
     tests("VolumeTests", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "VolumeMaking", "VolumeChecking", "SimulatedMachine"]),
     tests("SimulationTests", ["Vocabulary", "Execution", "BlockIO", "FileSystem", "SimulatedMachine", "SimulatedWorld"]),
     tests("HostClusterTests", ["Vocabulary", "Execution", "Membership", "DiskFormat", "hostclusterprobe", "LinuxSystem", "LinuxBlockIO", "BlockIO", "Transport", "HostCluster", "CLinux"]),
+    tests("FuseServerTests", ["Vocabulary", "Execution", "FileSystem", "LinuxSystem", "FuseServer", "CFuse3", "CLinux"]),
     tests("LinuxSystemTests", ["Vocabulary", "Execution", "LinuxSystem", "CLinux"]),
     tests("Mounted", ["Vocabulary", "LinuxSystem", "CLinux"]),
 ]

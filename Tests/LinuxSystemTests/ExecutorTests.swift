@@ -271,3 +271,35 @@ private func withEngine(_ body: (Engine, CombiningExecutor) throws -> Void) thro
         #expect(record.wait(count: 1) == [15])
     }
 }
+
+/// What `Engine.spawn` says of capture lists, and that nothing else queues up twice.
+private final class Steps: @unchecked Sendable {
+    // Sendable: used inside the engine only; Sendable captures are what the trap is about.
+    var log: [String] = []
+    let engine: Engine
+
+    init(engine: Engine) { self.engine = engine }
+
+    func callee() async throws -> Int {
+        engine.spawn { self.log.append("other") }
+        return 1
+    }
+
+    func go() async {
+        do { log.append("returned \(try await callee())") } catch { log.append("threw") }
+    }
+}
+
+@Suite struct StepTests {
+    @Test func returningFromACallThatDidNotWaitIsNoStep() throws {
+        try withEngine { engine, executor in
+            let steps = Steps(engine: engine)
+            engine.spawnImmediately {
+                await steps.go()
+                steps.log.append("after")
+            }
+            #expect(executor.enterIfIdle {})
+            #expect(steps.log == ["returned 1", "after", "other"])
+        }
+    }
+}

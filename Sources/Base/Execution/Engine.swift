@@ -65,6 +65,10 @@ package actor Engine {
     }
 
     /// Runs `work` inside the engine. It starts later, never nested inside the caller.
+    ///
+    /// Write the closure without a capture list: Swift 6.3 takes `{ [self] in … }` for a concurrent closure,
+    /// which leaves the engine and queues up again around every `await` in it. E1 holds even so, but what
+    /// looks like one step (return from a call that did not wait, and go on) is then two (E4).
     package nonisolated func spawn(_ work: @escaping () async -> Void) {
         let bound = EngineBound(work)
         _ = Task(executorPreference: executor) { await self.perform(bound) }

@@ -72,3 +72,13 @@ int lockstep_is_locked(int fd) {
     if (whole_file(fd, F_OFD_GETLK, F_WRLCK, &lock) != 0) return -1;
     return lock.l_type != F_UNLCK;
 }
+
+int lockstep_ioctl_unknown(int fd) { return ioctl(fd, _IO('L', 0x7f)); }
+
+int lockstep_allocate(int fd, int64_t length) { return fallocate(fd, 0, 0, length); }
+
+ssize_t lockstep_copy_range(int from, int to, size_t length) {
+    return copy_file_range(from, NULL, to, NULL, length, 0);
+}
+
+const int lockstep_o_tmpfile = O_TMPFILE;

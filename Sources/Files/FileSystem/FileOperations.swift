@@ -122,6 +122,8 @@ package struct OpenIntent: Sendable {
     package var writes: Bool
     package var appends: Bool
     package var truncates: Bool
+    /// FUSE_OPEN_KILL_SUIDGID: a truncating open drops set-user-id and set-group-id.
+    package var dropsPrivileges = false
 
     package init(reads: Bool, writes: Bool, appends: Bool, truncates: Bool) {
         self.reads = reads

@@ -80,9 +80,14 @@ package final class LineLog: Sendable {
         }
     }
 
+    /// Something failed and an operator must know.
     package func error(_ text: @autoclosure () -> String) { write(.error, text()) }
+    /// Something is wrong and goes on.
     package func warning(_ text: @autoclosure () -> String) { write(.warning, text()) }
+    /// Something worth a line happened.
     package func notice(_ text: @autoclosure () -> String) { write(.notice, text()) }
+    /// A detail of normal work.
     package func information(_ text: @autoclosure () -> String) { write(.information, text()) }
+    /// For whoever hunts a fault.
     package func debug(_ text: @autoclosure () -> String) { write(.debug, text()) }
 }

@@ -66,3 +66,9 @@ int lockstep_try_lock(int fd);
 int lockstep_unlock(int fd);
 // 1 if another description holds the lock, 0 if none does, -1 with errno.
 int lockstep_is_locked(int fd);
+// An ioctl that no file system knows.
+int lockstep_ioctl_unknown(int fd);
+// fallocate(2) of the first `length` bytes; copy_file_range(2) at the files' positions.
+int lockstep_allocate(int fd, int64_t length);
+ssize_t lockstep_copy_range(int from, int to, size_t length);
+extern const int lockstep_o_tmpfile;

@@ -1,0 +1,155 @@
+// Requests that move file data or extended attributes. Inside the engine; may wait.
+
+import CFuse3
+import FileSystem
+import Glibc
+import Vocabulary
+
+extension Dispatcher {
+    func read(_ request: Request) async throws(FileError) -> Answer {
+        let message = request.message
+        let wish = try message.argument(fuse_read_in.self)
+        let buffer = pool.take()
+        let area = UnsafeMutableRawBufferPointer(
+            rebasing: buffer.data[..<min(Int(wish.size), maximumTransfer)]
+        )
+        do {
+            // A lock owner is named only by reads that go straight to a process (KERNEL M1).
+            let count = try await operations.read(
+                message.node,
+                OpenHandle(wish.fh),
+                at: wish.offset,
+                into: area,
+                isFill: wish.read_flags & UInt32(FUSE_READ_LOCKOWNER) == 0,
+                request.interruption
+            )
+            precondition(count <= area.count, "more was read than there is room for")
+            return .data(buffer, count)
+        } catch {
+            pool.giveBack(buffer)
+            throw error
+        }
+    }
+
+    func write(_ request: Request) async throws(FileError) -> Answer {
+        let message = request.message
+        let wish = try message.argument(fuse_write_in.self)
+        let data = try message.rest(after: MemoryLayout<fuse_write_in>.size)
+        guard data.count >= Int(wish.size) else { throw .inputOutput }
+        let isWriteback = wish.write_flags & UInt32(FUSE_WRITE_CACHE) != 0
+        let flags = WriteFlags(
+            appends: !isWriteback && wish.flags & UInt32(O_APPEND) != 0,
+            isWriteback: isWriteback,
+            isDirect: wish.write_flags & UInt32(FUSE_WRITE_LOCKOWNER) != 0,
+            dropsPrivileges: wish.write_flags & UInt32(FUSE_WRITE_KILL_SUIDGID) != 0
+        )
+        let count = try await operations.write(
+            message.node,
+            OpenHandle(wish.fh),
+            at: wish.offset,
+            from: UnsafeRawBufferPointer(rebasing: data[..<Int(wish.size)]),
+            flags,
+            request.interruption
+        )
+        precondition(count <= Int(wish.size), "more was written than was given")
+        return put(fuse_write_out(size: UInt32(count), padding: 0), request)
+    }
+
+    /// close(2), the end of an open file, fsync(2).
+    func finishFile(_ request: Request) async throws(FileError) -> Answer {
+        let message = request.message
+        switch message.opcode {
+        case .flush:
+            let wish = try message.argument(fuse_flush_in.self)
+            try await operations.flush(message.node, OpenHandle(wish.fh))
+        case .release:
+            let wish = try message.argument(fuse_release_in.self)
+            await operations.release(message.node, OpenHandle(wish.fh))
+        default:
+            let wish = try message.argument(fuse_fsync_in.self)
+            try await operations.synchronize(
+                message.node,
+                OpenHandle(wish.fh),
+                dataOnly: wish.fsync_flags & 1 != 0
+            )
+        }
+        return .done
+    }
+
+    // MARK: Extended attributes
+
+    /// XATTR_SIZE_MAX and XATTR_LIST_MAX.
+    private static let longestValue = 65_536
+
+    func extendedAttribute(_ request: Request) async throws(FileError) -> Answer {
+        let message = request.message
+        switch message.opcode {
+        case .getExtendedAttribute:
+            let wish = try message.argument(fuse_getxattr_in.self)
+            let value = try await operations.getExtendedAttribute(
+                message.node,
+                try message.name(at: MemoryLayout<fuse_getxattr_in>.size),
+                request.interruption
+            )
+            return sized(value, wish.size, request)
+        case .listExtendedAttributes:
+            let wish = try message.argument(fuse_getxattr_in.self)
+            let names = try await operations.listExtendedAttributes(
+                message.node,
+                request.interruption
+            )
+            return sized(names, wish.size, request)
+        case .removeExtendedAttribute:
+            try await operations.removeExtendedAttribute(
+                message.node,
+                try message.name(),
+                message.caller,
+                request.interruption
+            )
+            return .done
+        default:
+            return try await setExtendedAttribute(request)
+        }
+    }
+
+    /// A room of 0 asks for the size alone.
+    private func sized(_ value: [UInt8], _ room: UInt32, _ request: Request) -> Answer {
+        if room == 0 {
+            return put(fuse_getxattr_out(size: UInt32(value.count), padding: 0), request)
+        }
+        if value.count > Int(room) {
+            return .failure(value.count > Self.longestValue ? E2BIG : ERANGE)
+        }
+        return .bytes(value)
+    }
+
+    private func setExtendedAttribute(_ request: Request) async throws(FileError) -> Answer {
+        let message = request.message
+        // Without FUSE_SETXATTR_EXT the structure has its two first fields only.
+        let fixed = Int(FUSE_COMPAT_SETXATTR_IN_SIZE)
+        let head = try message.rest(after: 0)
+        guard head.count >= fixed else { throw .inputOutput }
+        let size = Int(head.load(as: UInt32.self))
+        let flags = head.load(fromByteOffset: 4, as: UInt32.self)
+        let name = try message.name(at: fixed)
+        let value = try message.rest(after: fixed + name.count + 1)
+        guard value.count >= size else { throw .inputOutput }
+        if size > Self.longestValue { return .failure(E2BIG) }
+        let setting: AttributeSetting
+        switch flags {
+        case 0: setting = .createOrReplace
+        case 1: setting = .create
+        case 2: setting = .replace
+        default: throw .invalid
+        }
+        try await operations.setExtendedAttribute(
+            message.node,
+            name,
+            UnsafeRawBufferPointer(rebasing: value[..<size]),
+            setting,
+            message.caller,
+            request.interruption
+        )
+        return .done
+    }
+}

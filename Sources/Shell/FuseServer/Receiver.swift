@@ -1,0 +1,160 @@
+// The threads that receive requests.
+//
+// Each waits for /dev/fuse with an epoll instance of its own (EPOLLEXCLUSIVE: a request wakes one of them,
+// mostly on the processor of the process that asks). Receiving and registering are one step under the
+// arrival latch, so that requests are registered in the order in which the kernel queued them (KERNEL D2):
+//
+//   epoll_wait ── arrival.lock ── read ──┬── engine idle: enter; answer at once or register; arrival.unlock;
+//                                        │   drain what that started; send the answer
+//                                        └── engine taken: queue it for whoever is inside; arrival.unlock
+//
+// Invariants
+// A1. Between the read and the registration (or the append to `queue`) nobody else reads.
+// A2. Whoever enters the engine with a message first registers what is in `queue`.
+// A3. Neither latch is held while a request is worked on or a reply is sent. Order: arrival, then queue;
+//     entering the engine under `arrival` never waits.
+
+import CFuse3
+import CLinux
+import Execution
+import Glibc
+import LinuxSystem
+
+/// Receives the requests of one session.
+final class Receiver: @unchecked Sendable {
+    // Sendable: `counts` is used under `arrival`, `queue` and `isPumpComing` under `queueLatch`.
+
+    private let session: Session
+    private let dispatcher: Dispatcher
+    private let engine: Engine
+    private let pool: BufferPool
+
+    private let arrival = Latch()
+    private var counts = [UInt64](repeating: 0, count: 64)
+
+    private let queueLatch = Latch()
+    private var queue: [Request] = []
+    private var isPumpComing = false
+
+    init(session: Session, dispatcher: Dispatcher, engine: Engine, pool: BufferPool) {
+        self.session = session
+        self.dispatcher = dispatcher
+        self.engine = engine
+        self.pool = pool
+    }
+
+    /// How many requests have arrived, by opcode.
+    var requestCounts: RequestCounts { RequestCounts(byOpcode: arrival.withLock { counts }) }
+
+    /// Counts a request that was received elsewhere (INIT).
+    func count(_ opcode: UInt32) { arrival.withLock { counts[min(Int(opcode), 63)] += 1 } }
+
+    /// Serves until the kernel closes the connection. On a thread of its own.
+    func run() {
+        let waiter = epoll_create1(Int32(EPOLL_CLOEXEC))
+        guard waiter >= 0 else {
+            session.log.error("epoll_create1: \(errnoText(errno))")
+            return
+        }
+        defer { close(waiter) }
+        var interest = epoll_event()
+        interest.events = EPOLLIN.rawValue | EPOLLEXCLUSIVE.rawValue
+        guard epoll_ctl(waiter, EPOLL_CTL_ADD, session.descriptor, &interest) == 0 else {
+            session.log.error("epoll_ctl on /dev/fuse: \(errnoText(errno))")
+            return
+        }
+        let thread = ReceivingThread(buffer: pool.take())
+        while receiveOne(thread) {
+            var event = epoll_event()
+            _ = epoll_wait(waiter, &event, 1, -1)
+        }
+        pool.giveBack(thread.buffer)
+    }
+
+    /// Takes a request if there is one; false when the connection has ended.
+    private func receiveOne(_ thread: ReceivingThread) -> Bool {
+        arrival.lock()
+        let area = thread.buffer.receiveArea
+        let count = Glibc.read(session.descriptor, area.baseAddress, area.count)
+        guard count >= 0, let start = area.baseAddress else {
+            let code = errno
+            arrival.unlock()
+            return goesOn(after: code)
+        }
+        let message = Message(start: start, count: count)
+        counts[min(Int(message.header.pointee.opcode), 63)] += 1
+
+        var result = AtOnce.later
+        let entered = engine.executor.enterIfIdle {
+            registerQueued()
+            result = dispatcher.handleAtOnce(message, scratch: thread.scratch)
+            if case .later = result { dispatcher.register(keep(message, of: thread)) }
+            arrival.unlock()
+        }
+        guard entered else {
+            queueUp(keep(message, of: thread))
+            return true
+        }
+        if case .reply(let length, let node) = result {
+            if !session.send(thread.scratch, count: length), let node {
+                dispatcher.takeBack(Undo(node: node))
+            }
+        }
+        return true
+    }
+
+    private func goesOn(after code: Int32) -> Bool {
+        switch code {
+        // ENOENT: the request was interrupted before it was read.
+        case EAGAIN, EINTR, ENOENT: return true
+        case ENODEV: return false
+        default:
+            session.log.error("reading /dev/fuse: \(errnoText(code))")
+            return false
+        }
+    }
+
+    /// Makes a message outlive the thread's buffer: small ones are copied, large ones keep the buffer.
+    private func keep(_ message: Message, of thread: ReceivingThread) -> Request {
+        if message.count <= 8192 { return Request(copying: message) }
+        defer { thread.buffer = pool.take() }
+        return Request(taking: thread.buffer, from: pool, count: message.count)
+    }
+
+    // MARK: While somebody else is inside
+
+    /// Ends the arrival of a request that could not be registered at once.
+    private func queueUp(_ request: Request) {
+        queueLatch.lock()
+        queue.append(request)
+        let needsPump = !isPumpComing
+        isPumpComing = true
+        queueLatch.unlock()
+        arrival.unlock()
+        if needsPump { engine.spawn { self.registerQueued() } }
+    }
+
+    /// Registers what queued up (A2). Inside the engine.
+    private func registerQueued() {
+        queueLatch.lock()
+        let waiting = queue
+        queue.removeAll()
+        isPumpComing = false
+        queueLatch.unlock()
+        for request in waiting { dispatcher.begin(request) }
+    }
+}
+
+/// What belongs to one receiving thread.
+private final class ReceivingThread {
+    var buffer: TransferBuffer
+    /// Where answers given at once are written.
+    let scratch: UnsafeMutableRawPointer
+
+    init(buffer: TransferBuffer) {
+        self.buffer = buffer
+        scratch = .allocate(byteCount: Request.replyCapacity, alignment: 16)
+    }
+
+    deinit { scratch.deallocate() }
+}

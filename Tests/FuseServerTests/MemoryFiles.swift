@@ -1,0 +1,533 @@
+// A file system in memory, for the tests of the door to the kernel: what it says may be cached, and which
+// operations it holds back, is up to the test.
+
+import Execution
+import FileSystem
+import Vocabulary
+
+/// One inode. Inside the engine.
+final class MemoryNode {
+    var attributes: FileAttributes
+    var data: [UInt8] = []
+    var target: [UInt8] = []
+    /// Names in the order of their making; the cookie of an entry is its position + 3.
+    var names: [(name: [UInt8], node: Int, cookie: UInt64)] = []
+    var lastCookie: UInt64 = 2
+    var extended: [(name: [UInt8], value: [UInt8])] = []
+    var references: UInt64 = 0
+
+    init(_ attributes: FileAttributes) { self.attributes = attributes }
+}
+
+/// An operation that waits until the test lets it go.
+final class Hold {
+    let arrived = Outcome<Void>()
+    let released = Outcome<Void>()
+    var wasInterrupted = false
+}
+
+/// The file system. Inside the engine.
+final class MemoryFiles: FileOperations {
+    let engine: Engine
+    var nodes: [MemoryNode] = []
+    var openFiles = 0
+    var openDirectories = 0
+    private var nextHandle: UInt64 = 100
+
+    /// What replies say.
+    var entriesAreCacheable = true
+    var attributesAreCacheable = true
+    var opensDirectly = false
+    /// Names whose lookup, creation or removal waits.
+    var holds: [[UInt8]: Hold] = [:]
+    /// Called with each write's flags and length.
+    var onWrite: ((WriteFlags, Int) -> Void)?
+    var onRead: ((Bool) -> Void)?
+    var onLookup: (([UInt8], NodeHandle) -> Void)?
+    var synchronized = 0
+
+    init(engine: Engine) {
+        self.engine = engine
+        let root = newNode(mode: 0o040755, caller: Caller(user: 0, group: 0, process: 0))
+        root.attributes.linkCount = 2
+    }
+
+    // MARK: Helpers
+
+    @discardableResult
+    private func newNode(mode: UInt32, caller: Caller, device: UInt32 = 0) -> MemoryNode {
+        let now = engine.clock.civilTime
+        let node = MemoryNode(
+            FileAttributes(
+                inode: InodeNumber(
+                    address: BlockAddress(UInt64(nodes.count) + 1),
+                    generation: 1
+                ),
+                mode: mode,
+                linkCount: 1,
+                user: caller.user,
+                group: caller.group,
+                device: device,
+                size: 0,
+                blocks: 0,
+                blockSize: 4096,
+                accessed: now,
+                modified: now,
+                changed: now,
+                born: now
+            )
+        )
+        nodes.append(node)
+        return node
+    }
+
+    func node(_ handle: NodeHandle) throws(FileError) -> MemoryNode {
+        guard handle.rawValue >= 1, handle.rawValue <= nodes.count else { throw .stale }
+        return nodes[Int(handle.rawValue) - 1]
+    }
+
+    private func find(_ parent: MemoryNode, _ name: [UInt8]) -> Int? {
+        parent.names.firstIndex { $0.name == name }
+    }
+
+    private func handle(_ index: Int) -> NodeHandle { NodeHandle(UInt64(index) + 1) }
+
+    private func entry(_ index: Int) -> EntryReply {
+        nodes[index].references += 1
+        return EntryReply(
+            node: handle(index),
+            attributes: nodes[index].attributes,
+            isEntryCacheable: entriesAreCacheable,
+            isAttributesCacheable: attributesAreCacheable
+        )
+    }
+
+    private func isDirectory(_ node: MemoryNode) -> Bool {
+        node.attributes.mode & 0o170000 == 0o040000
+    }
+
+    private func touch(_ directory: MemoryNode) {
+        directory.attributes.modified = max(
+            directory.attributes.modified.successor,
+            engine.clock.civilTime
+        )
+        directory.attributes.changed = directory.attributes.modified
+    }
+
+    func add(_ parent: MemoryNode, _ name: [UInt8], _ index: Int) {
+        parent.lastCookie += 1
+        parent.names.append((name, index, parent.lastCookie))
+        touch(parent)
+    }
+
+    private func removeName(_ parent: MemoryNode, at position: Int) {
+        let index = parent.names.remove(at: position).node
+        nodes[index].attributes.linkCount -= 1
+        touch(parent)
+    }
+
+    private func waitIfHeld(
+        _ name: UnsafeRawBufferPointer,
+        _ interruption: Interruption?
+    ) async throws(FileError) {
+        guard let hold = holds[Array(name)] else { return }
+        if hold.arrived.value == nil { hold.arrived.deliver(()) }
+        interruption?.onRequest = {
+            hold.wasInterrupted = true
+            if hold.released.value == nil { hold.released.deliver(()) }
+        }
+        await hold.released.get()
+        if hold.wasInterrupted { throw .interrupted }
+    }
+
+    // MARK: Names
+
+    func lookupIfCached(_ parent: NodeHandle, _ name: UnsafeRawBufferPointer) -> LookupReply? {
+        guard holds[Array(name)] == nil, onLookup == nil else { return nil }
+        return try? lookupNow(parent, Array(name))
+    }
+
+    private func lookupNow(
+        _ parent: NodeHandle,
+        _ name: [UInt8]
+    ) throws(FileError) -> LookupReply {
+        let directory = try node(parent)
+        guard isDirectory(directory) else { throw .notDirectory }
+        guard name.count <= 255 else { throw .nameTooLong }
+        guard let position = find(directory, name) else {
+            return .absent(isCacheable: entriesAreCacheable)
+        }
+        return .found(entry(directory.names[position].node))
+    }
+
+    func lookup(
+        _ parent: NodeHandle,
+        _ name: UnsafeRawBufferPointer,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> LookupReply {
+        try await waitIfHeld(name, interruption)
+        let reply = try lookupNow(parent, Array(name))
+        if case .found(let entry) = reply { onLookup?(Array(name), entry.node) }
+        return reply
+    }
+
+    func forget(_ node: NodeHandle, count: UInt64) {
+        if let known = try? self.node(node) { known.references -= min(count, known.references) }
+    }
+
+    func make(
+        _ object: NewObject,
+        in parent: NodeHandle,
+        named name: UnsafeRawBufferPointer,
+        _ caller: Caller,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> EntryReply {
+        try await waitIfHeld(name, interruption)
+        let directory = try node(parent)
+        guard find(directory, Array(name)) == nil else { throw .exists }
+        switch object {
+        case .node(let mode, let device): newNode(mode: mode, caller: caller, device: device)
+        case .directory(let mode):
+            newNode(mode: mode, caller: caller).attributes.linkCount = 2
+        case .symlink(let target):
+            let made = newNode(mode: 0o120777, caller: caller)
+            made.target = target
+            made.attributes.size = UInt64(target.count)
+        }
+        add(directory, Array(name), nodes.count - 1)
+        return entry(nodes.count - 1)
+    }
+
+    func create(
+        in parent: NodeHandle,
+        named name: UnsafeRawBufferPointer,
+        mode: UInt32,
+        isExclusive: Bool,
+        _ intent: OpenIntent,
+        _ caller: Caller,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> (EntryReply, OpenReply) {
+        try await waitIfHeld(name, interruption)
+        let directory = try node(parent)
+        let index: Int
+        if let position = find(directory, Array(name)) {
+            guard !isExclusive else { throw .exists }
+            index = directory.names[position].node
+        } else {
+            newNode(mode: 0o100000 | mode & 0o7777, caller: caller)
+            index = nodes.count - 1
+            add(directory, Array(name), index)
+        }
+        return (entry(index), try await open(handle(index), intent, interruption))
+    }
+
+    func unlink(
+        _ parent: NodeHandle,
+        _ name: UnsafeRawBufferPointer,
+        _ interruption: Interruption?
+    ) async throws(FileError) {
+        try await waitIfHeld(name, interruption)
+        let directory = try node(parent)
+        guard let position = find(directory, Array(name)) else { throw .notFound }
+        guard !isDirectory(nodes[directory.names[position].node]) else { throw .isDirectory }
+        removeName(directory, at: position)
+    }
+
+    func removeDirectory(
+        _ parent: NodeHandle,
+        _ name: UnsafeRawBufferPointer,
+        _ interruption: Interruption?
+    ) async throws(FileError) {
+        let directory = try node(parent)
+        guard let position = find(directory, Array(name)) else { throw .notFound }
+        guard nodes[directory.names[position].node].names.isEmpty else { throw .notEmpty }
+        removeName(directory, at: position)
+    }
+
+    func rename(
+        _ parent: NodeHandle,
+        _ name: UnsafeRawBufferPointer,
+        to newParent: NodeHandle,
+        _ newName: UnsafeRawBufferPointer,
+        _ kind: RenameKind,
+        _ interruption: Interruption?
+    ) async throws(FileError) {
+        let (from, to) = (try node(parent), try node(newParent))
+        guard let source = find(from, Array(name)) else { throw .notFound }
+        let moved = from.names[source].node
+        let target = find(to, Array(newName))
+        switch kind {
+        case .exchange:
+            guard let target else { throw .notFound }
+            from.names[source].node = to.names[target].node
+            to.names[target].node = moved
+            touch(from)
+            touch(to)
+            return
+        case .noReplace:
+            guard target == nil else { throw .exists }
+        case .replace:
+            if let target {
+                guard nodes[to.names[target].node].names.isEmpty else { throw .notEmpty }
+                removeName(to, at: target)
+            }
+        }
+        guard let again = find(from, Array(name)) else { throw .notFound }
+        from.names.remove(at: again)
+        touch(from)
+        add(to, Array(newName), moved)
+    }
+
+    func link(
+        _ node: NodeHandle,
+        in parent: NodeHandle,
+        named name: UnsafeRawBufferPointer,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> EntryReply {
+        let directory = try self.node(parent)
+        guard find(directory, Array(name)) == nil else { throw .exists }
+        let index = Int(node.rawValue) - 1
+        nodes[index].attributes.linkCount += 1
+        add(directory, Array(name), index)
+        return entry(index)
+    }
+
+    func readLink(
+        _ node: NodeHandle,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> [UInt8] { try self.node(node).target }
+
+    // MARK: Attributes
+
+    func getAttributes(
+        _ node: NodeHandle,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> AttributesReply {
+        AttributesReply(
+            attributes: try self.node(node).attributes,
+            isCacheable: attributesAreCacheable
+        )
+    }
+
+    func getAttributesIfCached(_ node: NodeHandle) -> AttributesReply? {
+        guard let known = try? self.node(node) else { return nil }
+        return AttributesReply(attributes: known.attributes, isCacheable: attributesAreCacheable)
+    }
+
+    func setAttributes(
+        _ node: NodeHandle,
+        _ handle: OpenHandle?,
+        _ change: AttributeChange,
+        _ caller: Caller,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> AttributesReply {
+        let file = try self.node(node)
+        if let mode = change.mode {
+            file.attributes.mode = file.attributes.mode & 0o170000 | mode & 0o7777
+        }
+        if let user = change.user { file.attributes.user = user }
+        if let group = change.group { file.attributes.group = group }
+        if let size = change.size { resize(file, Int(size)) }
+        let now = engine.clock.civilTime
+        func time(_ wish: AttributeChange.Time) -> Timestamp {
+            switch wish {
+            case .now: now
+            case .at(let time): time
+            }
+        }
+        if let accessed = change.accessed { file.attributes.accessed = time(accessed) }
+        if let modified = change.modified { file.attributes.modified = time(modified) }
+        file.attributes.changed = now
+        return try await getAttributes(node, interruption)
+    }
+
+    func resize(_ file: MemoryNode, _ size: Int) {
+        if size < file.data.count {
+            file.data.removeLast(file.data.count - size)
+        } else {
+            file.data.append(contentsOf: repeatElement(0, count: size - file.data.count))
+        }
+        file.attributes.size = UInt64(size)
+        file.attributes.blocks = UInt64((size + 511) / 512)
+        file.attributes.modified = engine.clock.civilTime
+        file.attributes.changed = file.attributes.modified
+    }
+
+    // MARK: Data
+
+    func open(
+        _ node: NodeHandle,
+        _ intent: OpenIntent,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> OpenReply {
+        let file = try self.node(node)
+        if intent.truncates { resize(file, 0) }
+        openFiles += 1
+        nextHandle += 1
+        return OpenReply(
+            handle: OpenHandle(nextHandle),
+            keepsCache: true,
+            isDirect: opensDirectly
+        )
+    }
+
+    func read(
+        _ node: NodeHandle,
+        _ handle: OpenHandle,
+        at offset: UInt64,
+        into buffer: UnsafeMutableRawBufferPointer,
+        isFill: Bool,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> Int {
+        let file = try self.node(node)
+        onRead?(isFill)
+        let start = min(Int(offset), file.data.count)
+        let end = min(start + buffer.count, file.data.count)
+        file.data.withUnsafeBytes { buffer.copyBytes(from: $0[start..<end]) }
+        return end - start
+    }
+
+    func write(
+        _ node: NodeHandle,
+        _ handle: OpenHandle,
+        at offset: UInt64,
+        from buffer: UnsafeRawBufferPointer,
+        _ flags: WriteFlags,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> Int {
+        let file = try self.node(node)
+        onWrite?(flags, buffer.count)
+        let start = flags.appends ? file.data.count : Int(offset)
+        let end = start + buffer.count
+        if end > file.data.count && !flags.isWriteback { resize(file, end) }
+        let fits = min(end, file.data.count) - start
+        if fits > 0 {
+            file.data.withUnsafeMutableBytes {
+                $0[start..<start + fits].copyBytes(from: buffer[..<fits])
+            }
+        }
+        file.attributes.modified = engine.clock.civilTime
+        return buffer.count
+    }
+
+    func flush(_ node: NodeHandle, _ handle: OpenHandle) async throws(FileError) {}
+
+    func release(_ node: NodeHandle, _ handle: OpenHandle) async { openFiles -= 1 }
+
+    func synchronize(
+        _ node: NodeHandle,
+        _ handle: OpenHandle?,
+        dataOnly: Bool
+    ) async throws(FileError) { synchronized += dataOnly ? 100 : 1 }
+
+    func synchronizeAll() async throws(FileError) { synchronized += 10_000 }
+
+    // MARK: Directories
+
+    func openDirectory(
+        _ node: NodeHandle,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> OpenReply {
+        openDirectories += 1
+        nextHandle += 1
+        return OpenReply(
+            handle: OpenHandle(nextHandle),
+            keepsCache: entriesAreCacheable,
+            isDirect: false
+        )
+    }
+
+    func readDirectory(
+        _ node: NodeHandle,
+        _ handle: OpenHandle,
+        after cookie: UInt64,
+        _ interruption: Interruption?,
+        _ body: (DirectoryEntry) -> Bool
+    ) async throws(FileError) {
+        let directory = try self.node(node)
+        let dots: [(name: [UInt8], node: Int, cookie: UInt64)] = [
+            (Array(".".utf8), Int(node.rawValue) - 1, 1),
+            (Array("..".utf8), Int(node.rawValue) - 1, 2),
+        ]
+        for entry in dots + directory.names where entry.cookie > cookie {
+            let goesOn = entry.name.withUnsafeBytes {
+                body(
+                    DirectoryEntry(
+                        name: $0,
+                        inode: nodes[entry.node].attributes.inode,
+                        typeBits: nodes[entry.node].attributes.mode & 0o170000,
+                        nextCookie: entry.cookie
+                    )
+                )
+            }
+            if !goesOn { return }
+        }
+    }
+
+    func releaseDirectory(_ node: NodeHandle, _ handle: OpenHandle) async { openDirectories -= 1 }
+
+    func usage() async throws(FileError) -> VolumeUsage {
+        VolumeUsage(
+            blockSize: 4096,
+            blocks: 1000,
+            free: 600,
+            inodes: 500,
+            freeInodes: 499,
+            longestName: 255
+        )
+    }
+
+    // MARK: Extended attributes
+
+    func getExtendedAttribute(
+        _ node: NodeHandle,
+        _ name: UnsafeRawBufferPointer,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> [UInt8] {
+        let wanted = Array(name)
+        guard let found = try self.node(node).extended.first(where: { $0.name == wanted }) else {
+            throw .noAttribute
+        }
+        return found.value
+    }
+
+    func setExtendedAttribute(
+        _ node: NodeHandle,
+        _ name: UnsafeRawBufferPointer,
+        _ value: UnsafeRawBufferPointer,
+        _ setting: AttributeSetting,
+        _ caller: Caller,
+        _ interruption: Interruption?
+    ) async throws(FileError) {
+        let file = try self.node(node)
+        let wanted = Array(name)
+        if let position = file.extended.firstIndex(where: { $0.name == wanted }) {
+            guard setting != .create else { throw .exists }
+            file.extended[position].value = Array(value)
+        } else {
+            guard setting != .replace else { throw .noAttribute }
+            file.extended.append((wanted, Array(value)))
+        }
+    }
+
+    func listExtendedAttributes(
+        _ node: NodeHandle,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> [UInt8] {
+        try self.node(node).extended.flatMap { $0.name + [0] }
+    }
+
+    func removeExtendedAttribute(
+        _ node: NodeHandle,
+        _ name: UnsafeRawBufferPointer,
+        _ caller: Caller,
+        _ interruption: Interruption?
+    ) async throws(FileError) {
+        let file = try self.node(node)
+        let wanted = Array(name)
+        guard let position = file.extended.firstIndex(where: { $0.name == wanted }) else {
+            throw .noAttribute
+        }
+        file.extended.remove(at: position)
+    }
+}
