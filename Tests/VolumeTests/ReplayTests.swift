@@ -107,6 +107,28 @@ extension VolumeSketch {
         #expect(report.isClean && report.uncleanJournals.isEmpty, "\(lines(report))")
     }
 
+    /// A guard left behind by nodes that are gone is freed when all is well, and only then.
+    @Test func theGuardIsFreed() async throws {
+        for isDamaged in [false, true] {
+            let sketch = try await unclean()
+            let address = sketch.superblock.guardTable
+            sketch.edit(address) { block in
+                GuardRecord(mode: .hostLocal, clusterHigh: 1, clusterLow: 2, host: "gone")
+                    .write(to: block, at: address, volume: sketch.superblock.volume, version: 7)
+            }
+            #expect(try await check(sketch, .overlay).guardMode == .hostLocal)
+            if isDamaged { try sketch.cause(.blockLost) }
+            let report = try await check(sketch, .replay)
+            #expect(report.guardMode == (isDamaged ? .hostLocal : .free))
+            let (record, version) = try GuardRecord.read(
+                verifying: sketch.read(address).readOnly,
+                at: address,
+                volume: sketch.superblock.volume
+            )
+            #expect(record.mode == report.guardMode && version == (isDamaged ? 7 : 8))
+        }
+    }
+
     /// A journal that stands in another one is not replayed.
     @Test func aMisplacedJournalIsNotBelieved() async throws {
         let sketch = try await unclean()

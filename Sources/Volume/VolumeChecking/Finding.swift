@@ -188,7 +188,9 @@ package struct CheckReport: Hashable, Sendable {
                             .init("transactions", .number(UInt64($0.transactions))),
                             .init("blocks_written", .number(UInt64($0.written))),
                         ])
-                    })),
+                    }
+                )
+            ),
             .init("inodes", .number(inodes)),
             .init("directories", .number(directories)),
             .init("orphans", .number(orphans)),

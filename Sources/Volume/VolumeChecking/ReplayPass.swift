@@ -1,5 +1,8 @@
-// Between passes 2 and 3: journals that are not clean.
+// Between passes 2 and 3: journals that are not clean. And what is left to do when they have been replayed
+// for good and nothing is wrong: the guard is freed, so that the next mount need not ask whether whoever had
+// the volume may come back.
 
+import BlockIO
 import DiskFormat
 import Journaling
 import Vocabulary
@@ -31,6 +34,31 @@ extension VolumeChecker {
                     throw .device(CheckError.DeviceFailure(text: "\(slot): \(error)"))
                 }
             }
+        }
+    }
+
+    func freeGuard() async throws(CheckError) {
+        guard options.journals == .replay, report.isClean, report.guardMode != .free else { return }
+        let buffer = makeBuffer()
+        let address = superblock.guardTable
+        try await read(address, into: buffer)
+        do {
+            let (_, version) = try GuardRecord.read(
+                verifying: buffer.readOnly,
+                at: address,
+                volume: superblock.volume
+            )
+            GuardRecord.free.write(
+                to: buffer.bytes,
+                at: address,
+                volume: superblock.volume,
+                version: version + 1
+            )
+            try await device.write(buffer.readOnly, at: superblock.byteOffset(address))
+            try await device.flush()
+            report.guardMode = .free
+        } catch {
+            throw .device(CheckError.DeviceFailure(text: "the guard cannot be freed: \(error)"))
         }
     }
 }

@@ -47,7 +47,7 @@ package struct CheckOptions: Sendable {
 package enum JournalTreatment: Sendable {
     /// Replays them in memory: nothing is written, and the volume is judged as if they had been replayed.
     case overlay
-    /// Replays them on the device.
+    /// Replays them on the device, and frees the volume's guard if nothing is wrong then.
     case replay
     /// Judges the volume as it stands.
     case ignore
@@ -104,6 +104,7 @@ package final class VolumeChecker {
         try await checker.checkTree()
         try await checker.checkLinks()
         try await checker.checkBlocks()
+        try await checker.freeGuard()
         return checker.report
     }
 
