@@ -19,7 +19,6 @@ final class TestCluster {
     let image: String
     let runDirectory: String
     let nodes: [TestNode]
-    private(set) var journal: [String] = []
 
     /// A fresh image of `size`, not mounted anywhere.
     init(nodes count: Int = 3, size: String = "512M", format: [String] = []) throws {
@@ -32,6 +31,9 @@ final class TestCluster {
         nodes = (0..<count).map { [folder] in TestNode(number: $0, root: "\(folder)/node\($0 + 1)")
         }
         mkdir(runDirectory, 0o700)
+        // A daemon that traps tells where, in a file: in the background it has no other place.
+        mkdir(folder + "/traps", 0o700)
+        setenv("SWIFT_BACKTRACE", "enable=yes,color=no,output-to=\(folder)/traps", 1)
         for node in nodes { mkdir(node.root, 0o755) }
         do {
             try Commands.demand(
@@ -147,22 +149,15 @@ final class TestCluster {
                 }
             }
         }
-        return text + logs(below: runDirectory)
+        return text + logs(below: folder + "/traps")
     }
 
     private func logs(below path: String) -> String {
-        var text = ""
-        for name in (try? Files.names(path)) ?? [] {
-            let full = path + "/" + name
-            guard let status = try? Files.status(full) else { continue }
-            if status.isDirectory {
-                text += logs(below: full)
-            } else if name.hasSuffix("log"), let bytes = try? Files.contents(full) {
-                text +=
-                    "--- \(full)\n" + String(decoding: bytes.suffix(20_000), as: UTF8.self) + "\n"
-            }
+        ((try? Files.names(path)) ?? []).reduce("") { text, name in
+            let bytes = (try? Files.contents(path + "/" + name)) ?? []
+            return text + "--- \(name)\n" + String(decoding: bytes.prefix(20_000), as: UTF8.self)
+                + "\n"
         }
-        return text
     }
 
     // MARK: Taking down
