@@ -105,20 +105,30 @@ import Vocabulary
         let first = try node(patience: 400)
         first.expect("joined")
         first.tell("replayed 1")
-        let second = try node(patience: 400)
+        let second = try node()  // watches nobody's heartbeat, so that only one of the two can be killed
         second.expect("joined")
-        let beating = try runThread(name: "beat") {
-            // As an engine's timer does: longer than the test needs, or until the node has ended.
-            for _ in 0..<100 where first.said("view 3").isEmpty {
-                first.tell("beat")
-                usleep(20_000)
-            }
-        }
+        first.expect("view 2")
         second.signal(SIGSTOP)
         #expect(first.expect("report n2 made no progress") != nil)
         #expect(first.expect("view 3") == "view 3 members=1 replay=1")
         #expect(second.waitForEnd() == SIGKILL)
-        beating.join()
+    }
+
+    @Test func aNodeThatMakesProgressIsLeftAlone() throws {
+        let first = try node(patience: 3000)
+        first.expect("joined")
+        first.tell("replayed 1")
+        let second = try node()
+        second.expect("joined")
+        // Longer than the patience of the first, with heartbeats well within it.
+        for round in 0..<50 {
+            second.tell("beat")
+            second.tell("status")
+            second.expect("status")
+            if round < 49 { usleep(80_000) }
+        }
+        #expect(first.said("report").isEmpty)
+        #expect(first.said("view 3").isEmpty)
     }
 
     @Test func fencingByOrder() throws {

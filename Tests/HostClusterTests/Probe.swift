@@ -86,10 +86,10 @@ final class Probe: @unchecked Sendable {
     }
 
     /// Waits for a line that begins so and takes it; others stay. Nil (and a recorded issue) when none
-    /// comes within ten seconds or the process ends.
+    /// comes within thirty seconds or the process ends.
     @discardableResult
     func expect(_ beginning: String, at location: SourceLocation = #_sourceLocation) -> String? {
-        let deadline = now() + 10_000_000_000
+        let deadline = now() + 30_000_000_000
         latch.lock()
         defer { latch.unlock() }
         while true {

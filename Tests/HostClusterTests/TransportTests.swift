@@ -33,7 +33,7 @@ import Vocabulary
             changed.broadcast()
         }
 
-        /// Waits, ten seconds at most, until something holds of what was heard.
+        /// Waits, thirty seconds at most, until something holds of what was heard.
         func wait(
             until holds: (
                 _ heard: [(node: NodeID, bytes: [UInt8])], _ lost: [Member], _ reports: [String]
@@ -43,7 +43,7 @@ import Vocabulary
         ) {
             var time = timespec()
             clock_gettime(CLOCK_MONOTONIC, &time)
-            let deadline = Tick(UInt64(time.tv_sec + 10) * 1_000_000_000)
+            let deadline = Tick(UInt64(time.tv_sec + 30) * 1_000_000_000)
             latch.lock()
             defer { latch.unlock() }
             while !holds(heard, lost, reports) {
@@ -95,7 +95,7 @@ import Vocabulary
         let senders = try nodes.enumerated().flatMap { index, node in
             try (0..<2).map { thread in
                 try runThread(name: "sender") {
-                    for number in 0..<2000 {
+                    for number in 0..<1000 {
                         for target in 1...3 {
                             let text = "\(thread) \(number)"
                             node.send(Array(text.utf8), to: NodeID(UInt32(target)))
@@ -106,21 +106,22 @@ import Vocabulary
         }
         for sender in senders { sender.join() }
         for (index, ear) in ears.enumerated() {
-            ear.wait { heard, _, _ in heard.count == 8000 }
+            ear.wait { heard, _, _ in heard.count == 4000 }
             for other in 1...3 where other != index + 1 {
                 let words = ear.messages(from: NodeID(UInt32(other))).map {
                     String(decoding: $0, as: UTF8.self).split(separator: " ").map { Int($0) ?? -1 }
                 }
                 for thread in 0..<2 {
                     let numbers = words.filter { $0[0] == thread }.map { $0[1] }
-                    #expect(numbers == Array(0..<2000))
+                    let isWhole = numbers == Array(0..<1000)
+                    #expect(isWhole, "of thread \(thread) of \(other) came \(numbers.count)")
                 }
             }
         }
         let counters = nodes[0].counters
-        #expect(counters.messagesSent == 8000 && counters.messagesReceived == 8000)
-        #expect(counters.messagesDropped == 4000)  // to itself
-        #expect(counters.flushes < 8000)
+        #expect(counters.messagesSent == 4000 && counters.messagesReceived == 4000)
+        #expect(counters.messagesDropped == 2000)  // to itself
+        #expect(counters.flushes < 4000)
         for node in nodes { node.close() }
         #expect(ears.allSatisfy { $0.lostMembers.count <= 2 })
     }

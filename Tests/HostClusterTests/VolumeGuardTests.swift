@@ -40,7 +40,7 @@ import Vocabulary
         )
         var timing = GuardTiming()
         timing.beat = 20_000_000
-        timing.watch = 200_000_000
+        timing.watch = 600_000_000
         timing.settle = 20_000_000
         self.timing = timing
         let device = try FileBlockDevice(path: path)

@@ -79,7 +79,7 @@ func join(_ arguments: [String]) throws -> (HostCluster, Late) {
     options.runDirectory = arguments[0]
     options.slot = UInt32(arguments[3]).map { SlotIndex($0) }
     options.patience = patience * 1_000_000
-    options.joinPatience = 5_000_000_000
+    options.joinPatience = 20_000_000_000
     options.mountPoint = "/mnt/\(getpid())"
     options.device = "probe"
     let late = Late()
