@@ -123,6 +123,7 @@ let testTargets: [Target] = [
     tests("DiskFormatTests", ["Vocabulary", "DiskFormat", "CChecksum"]),
     tests("JournalingTests", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "SimulatedMachine"]),
     tests("LockCoreTests", ["Vocabulary", "LockCore", "ClusterWire"]),
+    tests("NodeServiceTests", ["Vocabulary", "LockCore", "LockCache", "ClusterWire", "NodeService"]),
     tests("LockCacheTests", ["Vocabulary", "LockCache"]),
     tests("FileStoreTests", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "FileStore", "VolumeMaking", "VolumeChecking", "SimulatedMachine"]),
     tests("VolumeTests", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "VolumeMaking", "VolumeChecking", "SimulatedMachine"]),

@@ -60,6 +60,20 @@ extension Lockspace {
         return resource == 0 ? nil : describe(resource)
     }
 
+    /// Whether this node's lock is granted in a mode that conflicts with `wanted`, and is not on its way
+    /// down already.
+    package func isInTheWay(_ lock: LockID, of wanted: LockMode) -> Bool {
+        let index = localIndex(lock)
+        if index == 0 || status == .left { return false }
+        let record = locks[index]
+        switch record.state {
+        case .granted where !record.marks.contains(.deferred): break
+        case .converting where !record.granted.covers(record.requested): break
+        default: return false
+        }
+        return !record.granted.isCompatible(with: wanted)
+    }
+
     private func describe(_ resource: UInt32) -> ResourceDescription {
         var found: [LockDescription] = []
         for queue in [Queue.granted, .converting, .waiting] {

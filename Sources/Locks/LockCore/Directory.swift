@@ -9,7 +9,7 @@ extension Lockspace {
     func directoryNode(_ name: ResourceName) -> NodeID {
         if members.count == 1 { return node }
         // The high half of the hash: the low half chooses the bucket.
-        let place = (name.stableHash >> 32) * UInt64(members.count) >> 32
+        let place = ((name.stableHash >> 32) * UInt64(members.count)) >> 32
         return members[Int(place)].node
     }
 

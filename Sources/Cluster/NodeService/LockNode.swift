@@ -1,0 +1,240 @@
+// Drives the lock manager of one node: calls of the client, bytes of peers and views of the cluster go
+// into the lockspace; what it asks for is carried out.
+//
+//   client -- request, convert, unlock, cancel --> LockNode -- completed, isBlocking --> client
+//   peers  -- received ------------------------->          -- PeerLink.send ---------> peers
+//   membership -- viewChanged, leave ----------->          -- onRecoveryFinished ----> who replays
+//   who replayed -- journalsReplayed ----------->
+//
+// Invariants
+// N1. The state machine is never entered while it runs: nothing is called back from inside it. Its
+//     effects are collected while it runs and carried out after it has returned.
+// N2. Callbacks may call this object again. Effects are carried out by the outermost call only, in the
+//     order in which they arose; a nested call adds to the end of the queue and returns.
+// N3. A message is encoded the moment it arises, with the epoch of that moment: a view that a callback
+//     brings cannot pass an old message off as a new one.
+// N4. All messages to one peer that one outermost call caused leave in one piece (cut at
+//     `largestBatch`), after the callbacks.
+// N5. Everything happens inside the engine (Execution E1): there is no latch here.
+
+package import ClusterWire
+package import LockCache
+package import LockCore
+package import Vocabulary
+
+/// What carries bytes to the other nodes.
+package protocol PeerLink: AnyObject {
+    /// Sends whole messages, encoded back to back. Reliable and in order per peer while both live; what
+    /// is for a node that is gone is dropped. Must not block; may deliver before it returns.
+    func send(_ bytes: [UInt8], to peer: NodeID)
+}
+
+/// The lock service of one node.
+package final class LockNode: LockService {
+    /// Whom to answer. Set before the first call.
+    package weak var client: (any LockClient)?
+
+    /// Lock recovery of this view is finished on this node. On the coordinator the journals that the view
+    /// lists may be replayed now.
+    package var onRecoveryFinished: ((ClusterView) -> Void)?
+
+    /// A peer has left: it holds nothing any more and may be left out of the next view at once.
+    package var onGoodbye: ((NodeID) -> Void)?
+
+    /// A peer sent what is no message; the rest of what came with it was dropped. The connection is of no
+    /// use any more.
+    package var onMalformed: ((NodeID, WireError) -> Void)?
+
+    /// This node.
+    package let node: NodeID
+
+    /// The newest view this node was told; nil before the first.
+    package private(set) var view: ClusterView?
+
+    /// The longest piece handed to a link, as long as no single message is longer.
+    package static let largestBatch = 64 * 1024
+
+    private var space: Lockspace
+    private let peers: any PeerLink
+    /// Effects of the call that is running (N1).
+    private var fresh: [LockEffect] = []
+    /// Effects for the client, and how many of them were carried out (N2).
+    private var queue: [LockEffect] = []
+    private var carriedOut = 0
+    private var isCarryingOut = false
+    /// Encoded messages, in order of the first for each peer (N4).
+    private var outgoing: [(peer: NodeID, bytes: [UInt8])] = []
+
+    /// A node that waits for its first view. `incarnation`: the one that views name this life with.
+    package init(node: NodeID, incarnation: UInt64, peers: any PeerLink) {
+        self.node = node
+        self.peers = peers
+        space = Lockspace(node: node, incarnation: incarnation)
+    }
+
+    // MARK: LockService
+
+    @discardableResult
+    package func request(
+        _ name: ResourceName, _ mode: LockMode, _ flags: LockFlags, cookie: UInt64
+    ) -> LockID {
+        let lock = space.request(name, mode, flags, cookie: cookie, effects: &fresh)
+        carryOut()
+        return lock
+    }
+
+    package func convert(_ lock: LockID, to mode: LockMode, _ flags: LockFlags, value: ValueBlock?) {
+        space.convert(lock, to: mode, flags, value: value, effects: &fresh)
+        carryOut()
+    }
+
+    package func unlock(_ lock: LockID, _ flags: LockFlags, value: ValueBlock?) {
+        space.unlock(lock, flags, value: value, effects: &fresh)
+        carryOut()
+    }
+
+    package func cancel(_ lock: LockID) {
+        space.cancel(lock, effects: &fresh)
+        carryOut()
+    }
+
+    // MARK: The cluster
+
+    /// Takes one or more whole messages of a peer.
+    package func received(_ bytes: UnsafeRawBufferPointer, from peer: NodeID) {
+        var offset = 0
+        while offset < bytes.count {
+            let rest = UnsafeRawBufferPointer(rebasing: bytes[offset...])
+            do {
+                let decoded = try decodeMessage(rest)
+                offset += decoded.byteCount
+                take(decoded, from: peer)
+            } catch {
+                onMalformed?(peer, error)
+                break
+            }
+        }
+        carryOut()
+    }
+
+    private func take(_ decoded: DecodedMessage, from peer: NodeID) {
+        switch decoded.message {
+        case .lock(let message):
+            space.receive(message, from: peer, epoch: decoded.epoch, effects: &fresh)
+            collect()
+        case .replayed(let epoch):
+            space.journalsReplayed(epoch, effects: &fresh)
+            collect()
+        case .goodbye: onGoodbye?(peer)
+        }
+    }
+
+    /// Takes the newest view. Views may be skipped, never repeated out of order.
+    package func viewChanged(_ view: ClusterView) {
+        if let known = self.view, view.epoch <= known.epoch { return }
+        self.view = view
+        space.viewChanged(view, effects: &fresh)
+        carryOut()
+    }
+
+    /// On the coordinator: the journals that the view of this epoch lists are replayed. Tells everybody.
+    package func journalsReplayed(_ epoch: Epoch) {
+        for member in view?.members ?? [] where member.node != node {
+            post(.replayed(epoch), to: member.node)
+        }
+        space.journalsReplayed(epoch, effects: &fresh)
+        carryOut()
+    }
+
+    /// Leaves: every lock was unlocked before. Pending operations end as `shutDown`. The others hear a
+    /// goodbye after everything else this node said.
+    package func leave() {
+        if space.hasLeft { return }
+        space.leave(effects: &fresh)
+        collect()
+        for member in view?.members ?? [] where member.node != node {
+            post(.goodbye, to: member.node)
+        }
+        carryOut()
+    }
+
+    // MARK: For the administrator
+
+    /// All resources known here, ascending by name. On the master with all locks, elsewhere with this
+    /// node's own.
+    package var snapshot: [ResourceDescription] {
+        var found: [ResourceDescription] = []
+        space.visitResources { found.append($0) }
+        return found.sorted { $0.name < $1.name }
+    }
+
+    /// What was done so far.
+    package var counters: LockCounters { space.counters }
+
+    /// Whether locks are granted: recovery of the present view is finished here.
+    package var isRunning: Bool { space.isRunning }
+
+    /// Whether ordinary requests wait for the replay of journals.
+    package var waitsForReplay: Bool { space.waitsForReplay }
+
+    /// Bytes of memory the lock manager's tables occupy.
+    package var byteCount: Int { space.byteCount }
+
+    // MARK: Effects
+
+    /// Moves what the state machine asked for into the queues (N3).
+    private func collect() {
+        if fresh.isEmpty { return }
+        let epoch = space.epoch
+        for effect in fresh {
+            if case .send(let message, let peer) = effect {
+                post(.lock(message), to: peer, epoch: epoch)
+            } else {
+                queue.append(effect)
+            }
+        }
+        fresh.removeAll(keepingCapacity: true)
+    }
+
+    private func post(_ message: NodeMessage, to peer: NodeID, epoch: Epoch? = nil) {
+        var place = outgoing.lastIndex { $0.peer == peer }
+        if let last = place, outgoing[last].bytes.count >= Self.largestBatch / 2 { place = nil }
+        let chosen = place ?? outgoing.count
+        if place == nil { outgoing.append((peer, [])) }
+        encode(message, epoch: epoch ?? space.epoch, into: &outgoing[chosen].bytes)
+    }
+
+    /// Carries everything out, unless a call further out is at it already (N2).
+    private func carryOut() {
+        collect()
+        if isCarryingOut { return }
+        isCarryingOut = true
+        while carriedOut < queue.count || !outgoing.isEmpty {
+            while carriedOut < queue.count {
+                let effect = queue[carriedOut]
+                carriedOut += 1
+                perform(effect)
+            }
+            queue.removeAll(keepingCapacity: true)
+            carriedOut = 0
+            let leaving = outgoing
+            outgoing = []
+            for (peer, bytes) in leaving { peers.send(bytes, to: peer) }
+        }
+        isCarryingOut = false
+    }
+
+    private func perform(_ effect: LockEffect) {
+        switch effect {
+        case .complete(let completion): client?.completed(completion)
+        case .blocking(let cookie, let lock, let wanted):
+            // A callback before this one may have demoted the lock or given it up.
+            if space.isInTheWay(lock, of: wanted) {
+                client?.isBlocking(cookie: cookie, wanted: wanted)
+            }
+        case .recoveryFinished(let epoch):
+            if let view, view.epoch == epoch { onRecoveryFinished?(view) }
+        case .send: preconditionFailure("NodeService N3: a message was queued unencoded")
+        }
+    }
+}
