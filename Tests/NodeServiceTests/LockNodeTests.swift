@@ -100,7 +100,10 @@ struct LockNodeTests {
         node.request(name, .exclusive, [], cookie: 2)
         #expect(client.completions.map(\.cookie) == [1, 1, 2, 2, 3])
         #expect(
-            client.completions.map(\.status) == [.granted, .unlocked, .granted, .unlocked, .granted])
+            client.completions.map(\.status) == [
+                .granted, .unlocked, .granted, .unlocked, .granted,
+            ]
+        )
         #expect(client.notices.map(\.wanted) == [.exclusive, .protectedRead])
     }
 
@@ -167,7 +170,9 @@ struct LockNodeTests {
         #expect(cluster.all { !$0.waitsForReplay })
     }
 
-    @Test("A call made in a callback of a view change carries the new epoch, older messages the old")
+    @Test(
+        "A call made in a callback of a view change carries the new epoch, older messages the old"
+    )
     func epochs() {
         let cluster = Cluster(2)
         cluster.show(1)
@@ -194,7 +199,7 @@ struct LockNodeTests {
         var reports: [WireError] = []
         cluster.nodes[0].onMalformed = { _, error in reports.append(error) }
         var bytes: [UInt8] = []
-        encode(.lock(.lookup(name)), epoch: Epoch(1), into: &bytes)
+        encode(.lock(.cancel(name, lock: LockID(7))), epoch: Epoch(1), into: &bytes)
         bytes += [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21]
         bytes.withUnsafeBytes { cluster.nodes[0].received($0, from: NodeID(2)) }
         #expect(reports == [.badMagic(0x0403_0201)])

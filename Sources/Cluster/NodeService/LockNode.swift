@@ -76,14 +76,18 @@ package final class LockNode: LockService {
 
     @discardableResult
     package func request(
-        _ name: ResourceName, _ mode: LockMode, _ flags: LockFlags, cookie: UInt64
+        _ name: ResourceName,
+        _ mode: LockMode,
+        _ flags: LockFlags,
+        cookie: UInt64
     ) -> LockID {
         let lock = space.request(name, mode, flags, cookie: cookie, effects: &fresh)
         carryOut()
         return lock
     }
 
-    package func convert(_ lock: LockID, to mode: LockMode, _ flags: LockFlags, value: ValueBlock?) {
+    package func convert(_ lock: LockID, to mode: LockMode, _ flags: LockFlags, value: ValueBlock?)
+    {
         space.convert(lock, to: mode, flags, value: value, effects: &fresh)
         carryOut()
     }

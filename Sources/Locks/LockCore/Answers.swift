@@ -128,10 +128,6 @@ extension Lockspace {
         locks[lock].marks.subtract([.sent, .established])
         switch resources[resource].mastery {
         case .remote where resources[resource].master == peer:
-            // If this node is the directory, the master's removal came before: the entry is of no use.
-            if resources[resource].directoryMaster == peer {
-                resources[resource].directoryMaster = .none
-            }
             resources[resource].mastery = .unknown
             askForMaster(resource, isFresh: false, &effects)
             masterIsKnown(resource, &effects)
