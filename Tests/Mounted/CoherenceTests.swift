@@ -2,6 +2,7 @@
 
 import Glibc
 import Testing
+import Vocabulary
 
 extension MountedTests {
     @Suite(.serialized) struct CoherenceTests {
@@ -92,5 +93,66 @@ extension MountedTests {
             while readdir(folder) != nil { count += 1 }
             #expect(count == 22)
         }
+
+        /// A shared mapping shows what other nodes write, and what is stored through it they read.
+        @Test func mappedPagesAreCoherent() throws {
+            let cluster = try TestCluster(nodes: 3, size: "128M")
+            try Watchdog.guarding(cluster, limit: 120) {
+                try cluster.mountAll()
+                let pages = 8
+                try Files.write(
+                    [UInt8](repeating: 0, count: pages * 4096),
+                    to: cluster.nodes[0].root + "/map"
+                )
+                let maps = try cluster.nodes.map {
+                    try SharedMapping($0.root + "/map", pages: pages)
+                }
+                let handles = try cluster.nodes.map { try Files.open($0.root + "/map", O_RDWR) }
+                defer { for handle in handles { close(handle) } }
+                var dice = SeededGenerator(seed: 11)
+                var expected = [UInt8](repeating: 0, count: pages)
+                for step in 1...300 {
+                    let page = dice.below(pages)
+                    let node = dice.below(3)
+                    expected[page] = UInt8(step & 255)
+                    if dice.oneIn(2) {
+                        maps[node].store(expected[page], page: page)
+                    } else {
+                        try Files.write([expected[page]], to: handles[node], at: page * 4096)
+                    }
+                    for map in maps { #expect(map.firstBytes == expected, "after step \(step)") }
+                    let other = (node + 1) % 3
+                    let bytes = try Files.contents(of: handles[other])
+                    #expect(
+                        (0..<pages).map { bytes[$0 * 4096] } == expected,
+                        "read after step \(step)"
+                    )
+                }
+                for map in maps { map.unmap() }
+            }
+        }
     }
+}
+
+/// A file of some pages, mapped shared for reading and writing.
+final class SharedMapping {
+    private let base: UnsafeMutablePointer<UInt8>
+    private let pages: Int
+
+    init(_ path: String, pages: Int) throws {
+        self.pages = pages
+        base = try Files.withOpen(path, O_RDWR) { descriptor in
+            let start = mmap(nil, pages * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0)
+            guard let start, start != MAP_FAILED else { throw SystemFailure(errno) }
+            return start.assumingMemoryBound(to: UInt8.self)
+        }
+    }
+
+    /// The first byte of each page, as the processor sees them now.
+    var firstBytes: [UInt8] { (0..<pages).map { base[$0 * 4096] } }
+
+    func store(_ byte: UInt8, page: Int) { base[page * 4096] = byte }
+
+    /// Once, while the mount still answers.
+    func unmap() { munmap(base, pages * 4096) }
 }

@@ -176,6 +176,71 @@ extension MountedTests {
             }
         }
 
+        /// Directories moved into each other from all sides: no node waits for ever, none makes a loop.
+        @Test func movingDirectoriesMakesNoLoop() throws {
+            try withThreeNodes { nodes in
+                let names = ["a", "b", "c"]
+                for name in names { try check(mkdir(nodes[0].root + "/" + name, 0o755)) }
+                for name in names {
+                    try Files.write([1], to: "\(nodes[0].root)/\(name)/in-\(name)")
+                }
+                // Each node moves its directory into the next one's and back.
+                try TestThread.together(nodes.count) { number in
+                    let root = nodes[number].root
+                    let (own, other) = (names[number], names[(number + 1) % 3])
+                    for _ in 0..<60 {
+                        let paths = ["/\(own)", "/\(other)/\(own)"]
+                        for (from, to) in [(paths[0], paths[1]), (paths[1], paths[0])]
+                        where rename(root + from, root + to) != 0 {
+                            // It has been carried elsewhere, or would be inside itself.
+                            guard [ENOENT, EINVAL].contains(errno) else {
+                                throw SystemFailure(errno)
+                            }
+                        }
+                    }
+                }
+                for node in nodes {
+                    #expect(try files(below: node.root) == ["in-a", "in-b", "in-c"])
+                }
+            }
+        }
+
+        /// The names of all files of a tree, sorted.
+        private func files(below path: String) throws -> [String] {
+            try Files.names(path).flatMap { name -> [String] in
+                let full = path + "/" + name
+                return try Files.status(full).isDirectory ? files(below: full) : [name]
+            }.sorted()
+        }
+
+        /// RENAME_EXCHANGE: both names are there at every moment.
+        @Test func exchangingIsAtomic() throws {
+            try withThreeNodes { nodes in
+                for name in ["/one", "/two"] {
+                    try Files.write(Array(name.utf8), to: nodes[0].root + name)
+                }
+                try TestThread.together(nodes.count) { number in
+                    let root = nodes[number].root
+                    for _ in 0..<100 {
+                        if number == 0 {
+                            let flags: UInt32 = 2  // RENAME_EXCHANGE
+                            try check(
+                                lockstep_rename_with_flags(root + "/one", root + "/two", flags)
+                            )
+                        } else {
+                            let found = try Files.contents(root + "/one")
+                            guard found == Array("/one".utf8) || found == Array("/two".utf8) else {
+                                throw Trouble("found \(found)")
+                            }
+                        }
+                    }
+                }
+                #expect(try Files.names(nodes[1].root) == ["one", "two"])
+                // An even number of times: as before.
+                #expect(try Files.contents(nodes[2].root + "/one") == Array("/one".utf8))
+            }
+        }
+
         // MARK: Open files
 
         @Test func deletedFilesStayReadableWhereTheyAreOpen() throws {

@@ -150,6 +150,43 @@ extension MountedTests {
             }
         }
 
+        /// 'lockstep sync' makes everything durable, fsynced by its writer or not; so does SIGTERM.
+        @Test func syncAndTermKeepEverything() throws {
+            let cluster = try TestCluster(nodes: 1, size: "128M")
+            try Watchdog.guarding(cluster, limit: 180) {
+                let node = cluster.nodes[0]
+                let data = (0..<200).map { Pattern(seed: UInt64($0), count: 1 + $0 * 97).bytes }
+                func verify(_ folder: String) throws {
+                    for (number, bytes) in data.enumerated() {
+                        let found = try Files.contents("\(node.root)/\(folder)/\(number)")
+                        #expect(found == bytes, "\(folder)/\(number): \(found.count) bytes")
+                    }
+                }
+                func fill(_ folder: String) throws {
+                    try check(mkdir("\(node.root)/\(folder)", 0o755))
+                    for (number, bytes) in data.enumerated() {
+                        try Files.write(bytes, to: "\(node.root)/\(folder)/\(number)")
+                    }
+                }
+                try cluster.mount(node)
+                try fill("synced")
+                try Commands.demand("lockstep", ["sync", node.root])
+                try cluster.kill(node)
+                try cluster.mount(node)
+                try verify("synced")
+                try fill("ended")
+                for process in cluster.processes(of: node) {
+                    Glibc.kill(process, SIGTERM)
+                    #expect(Commands.waitForEnd(of: process, limit: 60))
+                }
+                #expect(!cluster.isMounted(node))
+                try cluster.checkClean()
+                try cluster.mount(node)
+                try verify("synced")
+                try verify("ended")
+            }
+        }
+
         /// A file that a dead node held open and unlinked does not keep its space for ever.
         @Test func theOrphansOfADeadNodeAreFreed() throws {
             let cluster = try TestCluster(nodes: 2, size: "256M")
