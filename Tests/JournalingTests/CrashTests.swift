@@ -27,7 +27,9 @@ import Vocabulary
                         done.notify()
                     }
                 }
-                if hosts > 1, world.dice.oneIn(2) {
+                let faulty = world.dice.oneIn(4)
+                if faulty { world.injectFault() }
+                if hosts > 1, !faulty, world.dice.oneIn(2) {
                     await engine.sleep(nanoseconds: UInt64(world.dice.below(30_000_000)))
                     try await killAndRecover(world, world.dice.below(hosts), story)
                 }
@@ -56,6 +58,10 @@ import Vocabulary
                 try await world.operate(&dice)
             } catch StorageError.stopped, StorageError.device(.closed), DeviceError.closed {
                 continue  // The node is dead; its groups get another owner.
+            } catch StorageError.device(.failed) where world.hasFault {
+                continue  // The operation, or the whole node, failed.
+            } catch DeviceError.failed where world.hasFault {
+                continue
             } catch {
                 Issue.record("\(story): \(error)")
                 return

@@ -75,6 +75,7 @@ final class CrashWorld {
     let groups: [BlockGroup]
     var dice: SeededGenerator
     var isCrashed = false
+    private(set) var hasFault = false
     var operations = 0
     private var nextNumber: UInt64 = 1
     /// Which group states each transaction made, to check that it is there as a whole.
@@ -103,6 +104,17 @@ final class CrashWorld {
         for slot in 0..<volume.superblock.slotCount { nodes.append(try await openNode(slot)) }
         for group in groups { group.owner = dice.below(nodes.count) }
         isCrashed = false
+        hasFault = false
+    }
+
+    /// Some read, write or flush of whoever comes next will fail.
+    func injectFault() {
+        hasFault = true
+        switch dice.below(3) {
+        case 0: disk.faults.failRead = 1 + dice.below(100)
+        case 1: disk.faults.failWrite = 1 + dice.below(100)
+        default: disk.faults.failFlush = 1 + dice.below(50)
+        }
     }
 
     func openNode(_ slot: UInt32) async throws -> TestNode {

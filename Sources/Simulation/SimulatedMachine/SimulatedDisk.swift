@@ -87,7 +87,7 @@ package final class SimulatedDisk: @unchecked Sendable {
 
     fileprivate struct Write {
         var id: UInt64
-        var host: String
+        var host: Int
         var offset: UInt64
         var bytes: [UInt8]
     }
@@ -99,7 +99,8 @@ package final class SimulatedDisk: @unchecked Sendable {
     /// Returned and not durable, in the order in which they returned.
     private var volatile: [Write] = []
     private var nextID: UInt64 = 1
-    private var hosts: [SimulatedHost] = []
+    /// By the number of the handle: its name, and whether it is cut off.
+    private var hosts: [(name: String, isCutOff: Bool)] = []
 
     /// What readers see (D1).
     package private(set) var visible: DiskContent
@@ -147,9 +148,8 @@ package final class SimulatedDisk: @unchecked Sendable {
 
     /// A host's handle on the disk.
     package func attach(_ name: String = "host") -> SimulatedHost {
-        let host = SimulatedHost(name: name, disk: self)
-        hosts.append(host)
-        return host
+        hosts.append((name, false))
+        return SimulatedHost(name: name, number: hosts.count - 1, disk: self)
     }
 
     /// From now on `events` grows with every write and flush that returns.
@@ -158,7 +158,7 @@ package final class SimulatedDisk: @unchecked Sendable {
     /// Power cut: all hosts are cut off, and of what is not durable each unit is there or not, as
     /// the seed says (D2). Returns what a new disk would find.
     package func crash(seed: UInt64) -> DiskContent {
-        for host in hosts { host.isCutOff = true }
+        for host in hosts.indices { hosts[host].isCutOff = true }
         var chance = SeededGenerator(seed: seed)
         var content = durable
         var rest = volatile + inFlight
@@ -186,9 +186,9 @@ package final class SimulatedDisk: @unchecked Sendable {
         var open: [Write] = []
         for event in events.prefix(count) {
             switch event {
-            case .wrote(let id, let host, let offset, let bytes):
+            case .wrote(let id, _, let offset, let bytes):
                 open.append(
-                    Write(id: id, host: host, offset: offset, bytes: bytes)
+                    Write(id: id, host: 0, offset: offset, bytes: bytes)
                 )
             case .flushed(_, let ids):
                 let covered = Set(ids)
@@ -233,7 +233,7 @@ package final class SimulatedDisk: @unchecked Sendable {
     fileprivate func begin(
         _ buffer: UnsafeRawBufferPointer,
         at offset: UInt64,
-        host: String
+        host: Int
     ) -> UInt64 {
         let end = offset + UInt64(buffer.count)
         for other in inFlight
@@ -267,7 +267,12 @@ package final class SimulatedDisk: @unchecked Sendable {
         volatile.append(write)
         guard isRecording else { return }
         events.append(
-            .wrote(id: write.id, host: write.host, offset: write.offset, bytes: write.bytes)
+            .wrote(
+                id: write.id,
+                host: hosts[write.host].name,
+                offset: write.offset,
+                bytes: write.bytes
+            )
         )
     }
 
@@ -296,16 +301,19 @@ package final class SimulatedDisk: @unchecked Sendable {
     fileprivate func returnedWrites() -> [UInt64] { volatile.map(\.id) }
 
     /// D3.
-    fileprivate func makeDurable(_ ids: [UInt64], host: String) {
+    fileprivate func makeDurable(_ ids: [UInt64], host: Int) {
         let covered = Set(ids)
         for write in volatile where covered.contains(write.id) {
             write.bytes.withUnsafeBytes { durable.write($0, at: write.offset) }
         }
         volatile.removeAll { covered.contains($0.id) }
-        if isRecording { events.append(.flushed(host: host, ids: ids)) }
+        if isRecording { events.append(.flushed(host: hosts[host].name, ids: ids)) }
     }
 
-    fileprivate func abandonAll(of host: String) {
+    fileprivate func isCutOff(_ host: Int) -> Bool { hosts[host].isCutOff }
+
+    fileprivate func cutOff(_ host: Int) {
+        hosts[host].isCutOff = true
         for write in inFlight where write.host == host { abandon(write.id) }
     }
 
@@ -332,21 +340,24 @@ package final class SimulatedHost: BlockDevice, @unchecked Sendable {
 
     package let name: String
     package let disk: SimulatedDisk
-    package fileprivate(set) var isCutOff = false
+    private let number: Int
 
-    fileprivate init(name: String, disk: SimulatedDisk) {
+    fileprivate init(name: String, number: Int, disk: SimulatedDisk) {
         self.name = name
+        self.number = number
         self.disk = disk
     }
 
     package var alignment: Int { disk.alignment }
     package var byteCount: UInt64 { disk.visible.byteCount }
 
+    /// Whether the host was fenced, or power failed.
+    package var isCutOff: Bool { disk.isCutOff(number) }
+
     /// Fences the host (D4). Its calls fail with `.closed` from now on.
     package func cutOff() {
         guard !isCutOff else { return }
-        isCutOff = true
-        disk.abandonAll(of: name)
+        disk.cutOff(number)
     }
 
     package func read(
@@ -372,7 +383,7 @@ package final class SimulatedHost: BlockDevice, @unchecked Sendable {
         disk.counters.writes += 1
         disk.counters.bytesWritten += UInt64(buffer.count)
         let fails = disk.isFaulty(\.failWrite)
-        let id = disk.begin(buffer, at: offset, host: name)
+        let id = disk.begin(buffer, at: offset, host: number)
         await disk.delay(disk.latency.write)
         if isCutOff { throw .closed }
         if fails {
@@ -390,6 +401,6 @@ package final class SimulatedHost: BlockDevice, @unchecked Sendable {
         await disk.delay(disk.latency.flush)
         if isCutOff { throw .closed }
         if fails { throw .failed(operation: "flush", offset: 0, errno: 5) }
-        disk.makeDurable(covered, host: name)
+        disk.makeDurable(covered, host: number)
     }
 }
