@@ -204,4 +204,62 @@ func lines(_ report: CheckReport) -> String {
             try await overlay.write(block.readOnly, at: device.byteCount)
         }
     }
+
+    /// A device that fails is named, and not taken for damage.
+    @Test func aDeviceThatFailsEndsTheCheck() async throws {
+        let sketch = try await VolumeSketch.populated()
+        let leaf = try #require(sketch.blocks["directory leaf"])
+        let device = FailingDevice(sketch.device, failing: leaf.rawValue * 4096)
+        do {
+            _ = try await VolumeChecker.check(device)
+            Issue.record("the check did not notice")
+        } catch {
+            #expect(error.description.contains("block \(leaf.rawValue) cannot be read"))
+        }
+        // A block that nobody asks for may be as bad as it likes.
+        let data = try #require(sketch.blocks["flat data"])
+        let beside = FailingDevice(sketch.device, failing: data.rawValue * 4096)
+        #expect(try await VolumeChecker.check(beside).isClean)
+    }
+
+    @Test func reportsAreProperJSON() {
+        let value = JSONText.object([
+            .init("a \"quoted\" name", .string("line\nbreak\t\\ \u{1} ö")),
+            .init("numbers", .array([.number(.max), .null, .boolean(false)])),
+            .init("empty", .object([])),
+        ])
+        #expect(
+            value.text
+                == #"{"a \"quoted\" name": "line\nbreak\t\\ \u0001 ö", "numbers": [18446744073709551615, null, false], "empty": {}}"#
+        )
+    }
+}
+
+/// Another device of which one block cannot be read.
+private final class FailingDevice: BlockDevice {
+    private let below: MemoryDevice
+    private let bad: UInt64
+
+    init(_ below: MemoryDevice, failing offset: UInt64) {
+        self.below = below
+        bad = offset
+    }
+
+    var alignment: Int { below.alignment }
+    var byteCount: UInt64 { below.byteCount }
+
+    func read(_ buffer: UnsafeMutableRawBufferPointer, at offset: UInt64)
+        async throws(DeviceError)
+    {
+        if offset <= bad, bad < offset + UInt64(buffer.count) {
+            throw .failed(operation: "read", offset: bad, errno: 5)
+        }
+        try await below.read(buffer, at: offset)
+    }
+
+    func write(_ buffer: UnsafeRawBufferPointer, at offset: UInt64) async throws(DeviceError) {
+        try await below.write(buffer, at: offset)
+    }
+
+    func flush() async throws(DeviceError) { try await below.flush() }
 }

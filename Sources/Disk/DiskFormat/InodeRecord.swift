@@ -143,6 +143,10 @@ package struct InodeRecord: Hashable, Sendable {
         guard height <= Self.maximumHeight else {
             throw .invalidField(address, field: "height", value: UInt64(height))
         }
+        guard !flags.contains(.orphan) || orphanSlot.rawValue < Superblock.maximumSlots else {
+            throw .invalidField(
+                address, field: "orphan slot", value: UInt64(orphanSlot.rawValue))
+        }
         for time in [accessed, modified, changed, born] where time.nanoseconds >= 1_000_000_000 {
             throw .invalidField(address, field: "time", value: UInt64(time.nanoseconds))
         }

@@ -17,6 +17,11 @@ private struct PairMap {
 
     init(blockCount: UInt32) { bits = [UInt8](repeating: 0, count: (Int(blockCount) + 3) / 4) }
 
+    /// The same two bits for each block, in the same places.
+    init(copying bitmap: GroupBitmap) {
+        bits = Array(bitmap.bits[0..<(Int(bitmap.blockCount) + 3) / 4])
+    }
+
     subscript(index: UInt32) -> UInt8 {
         get { bits[Int(index / 4)] >> (2 * UInt8(index % 4)) & 3 }
         set {
@@ -41,8 +46,7 @@ struct BlockUse {
 
     /// Takes over what a sound group says.
     mutating func setMarks(ofGroup group: UInt32, from bitmap: GroupBitmap) {
-        var map = PairMap(blockCount: bitmap.blockCount)
-        for index in 0..<bitmap.blockCount { map[index] = bitmap[index].rawValue }
+        let map = PairMap(copying: bitmap)
         marked[Int(group)] = map
     }
 

@@ -68,6 +68,9 @@ package final class VolumeChecker {
     private let progress: (CheckProgress) -> Void
     private var lastShown = UInt64.max
 
+    /// From pass 3 on, when nothing is written any more.
+    private var readAhead: ReadAhead?
+
     var report: CheckReport
     var use: BlockUse
     /// Sound slot descriptors, by slot; nil where damaged.
@@ -100,6 +103,11 @@ package final class VolumeChecker {
         try await checker.checkSuperblocks(damage: damage)
         try await checker.checkSlots()
         try await checker.replayJournals()
+        checker.readAhead = ReadAhead(
+            checker.device,
+            blockSize: checker.blockSize,
+            end: superblock.byteOffset(BlockAddress(superblock.blockCount))
+        )
         try await checker.checkGroups()
         try await checker.checkTree()
         try await checker.checkLinks()
@@ -154,7 +162,12 @@ package final class VolumeChecker {
     func read(_ address: BlockAddress, into buffer: AlignedBuffer) async throws(CheckError) {
         precondition(address.rawValue < superblock.blockCount, "C2: a block outside the volume")
         do throws(DeviceError) {
-            try await device.read(buffer.bytes, at: superblock.byteOffset(address))
+            let offset = superblock.byteOffset(address)
+            if let readAhead {
+                try await readAhead.read(buffer, at: offset)
+            } else {
+                try await device.read(buffer.bytes, at: offset)
+            }
         } catch {
             throw .device(CheckError.DeviceFailure(text: "\(address) cannot be read: \(error)"))
         }
