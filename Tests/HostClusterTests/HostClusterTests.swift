@@ -184,6 +184,35 @@ import Vocabulary
         #expect(try HostClusterStatus.volumes(in: run) == [volume])
     }
 
+    @Test func anUnmountCanBeWaitedFor() throws {
+        let run = folder.path + "/run"
+        let first = try node()
+        first.expect("joined")
+        let found = try #require(
+            try HostClusterStatus.find(mountPoint: "/mnt/\(first.process)", in: run)
+        )
+        #expect(found.volume == volume && found.slot == SlotIndex(0))
+        #expect(try HostClusterStatus.find(mountPoint: "/elsewhere", in: run) == nil)
+        #expect(
+            try !HostClusterStatus.waitForEnd(
+                of: found.slot,
+                volume: volume,
+                in: run,
+                patience: 1_000_000
+            )
+        )
+        first.tell("leave")
+        #expect(
+            try HostClusterStatus.waitForEnd(
+                of: found.slot,
+                volume: volume,
+                in: run,
+                patience: 30_000_000_000
+            )
+        )
+        #expect(first.waitForEnd() == 0)
+    }
+
     @Test func aGuardianHoldsTheFenceUp() throws {
         let first = try node()
         first.expect("joined")
@@ -273,7 +302,7 @@ import Vocabulary
 
     @Test func aHolderOfTheLockThatStandsStillIsKilled() throws {
         // Stopped while it holds the lock of the view: everybody would wait for ever.
-        let run = try RunDirectory(root: folder.path + "/run", volume: volume)
+        let run = RunDirectory(root: folder.path + "/run", volume: volume)
         let first = try node()
         first.expect("joined")
         let lock = run.folder + "/view.lock"

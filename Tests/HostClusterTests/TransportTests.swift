@@ -198,7 +198,7 @@ import Vocabulary
 
     @Test(arguments: [
         [UInt8](repeating: 0xFF, count: 64), [0, 0, 0, 0], [1, 0, 0, 0, 65],
-        Array("\u{2c}\0\0\0LKSTWIRE".utf8) + [UInt8](repeating: 9, count: 36),
+        Array("\u{28}\0\0\0LKSTWIRE".utf8) + [UInt8](repeating: 9, count: 32),
     ])
     func nonsenseIsDroppedAndHurtsNobody(_ bytes: [UInt8]) throws {
         let ear = Ear()

@@ -146,7 +146,7 @@ package final class HostCluster: Sendable {
         client: HostClusterClient,
         prepare: (SlotClaim) throws -> Void
     ) throws -> HostCluster {
-        let directory = try RunDirectory(root: options.runDirectory, volume: volume)
+        let directory = RunDirectory(root: options.runDirectory, volume: volume)
         try directory.make()
         let joining = Joining(
             directory: directory,
@@ -176,8 +176,8 @@ package final class HostCluster: Sendable {
         }
     }
 
-    /// Says that the daemon makes progress. Called by the engine's timer, several times within the
-    /// patience of the others. Costs one atomic addition.
+    /// Says that the daemon makes progress. Called by the engine's timer, several times within the patience of
+    /// the others, from joining on, also during a long replay. Costs one atomic addition.
     package func progress() { slot.progress() }
 
     /// The slots that the view `epoch` listed are replayed; others may live there from now on. Returns at

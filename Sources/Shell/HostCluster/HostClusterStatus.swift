@@ -34,7 +34,7 @@ package struct HostClusterStatus: Hashable, Sendable {
 
     /// The volumes that have ever been mounted with this run directory (nil for the default), ascending.
     package static func volumes(in root: String?) throws -> [VolumeID] {
-        let path = try root ?? RunDirectory.defaultRoot()
+        let path = root ?? RunDirectory.defaultRoot()
         guard let folder = opendir(path) else {
             if errno == ENOENT { return [] }
             throw SystemError.last("open", path)
@@ -85,6 +85,46 @@ package struct HostClusterStatus: Hashable, Sendable {
     }
 }
 
+extension HostClusterStatus {
+    /// The slot whose process says that it is mounted at `mountPoint`; nil if there is none in this run
+    /// directory (nil for the default).
+    package static func find(
+        mountPoint: String,
+        in root: String?
+    ) throws -> (volume: VolumeID, slot: SlotIndex)? {
+        for volume in try volumes(in: root) {
+            let slots = try read(volume, in: root)?.slots ?? []
+            for slot in slots where slot.isAlive && slot.content?.mountPoint == mountPoint {
+                return (volume, slot.slot)
+            }
+        }
+        return nil
+    }
+
+    /// Waits until nobody lives in a slot and its guardian has ended: FUSE's own unmounting returns before
+    /// the daemon has flushed and left. False if that takes longer than `patience` nanoseconds.
+    package static func waitForEnd(
+        of slot: SlotIndex,
+        volume: VolumeID,
+        in root: String?,
+        patience: UInt64
+    ) throws -> Bool {
+        let directory = RunDirectory(root: root, volume: volume)
+        let watch = try FolderWatch(
+            directory.folder,
+            events: UInt32(IN_MOVED_TO) | UInt32(IN_CLOSE_WRITE)
+        )
+        let deadline = monotonicNow() + patience
+        while true {
+            let isAlive = try SlotProbe.isLocked(directory.slot(slot))
+            if try !isAlive && !SlotProbe.isLocked(directory.guardian(slot)) { return true }
+            guard monotonicNow() < deadline else { return false }
+            // The end of a process is told a moment before its locks are free.
+            _ = try watch.wait(milliseconds: 50)
+        }
+    }
+}
+
 /// The right to work on a volume that nobody of this host has mounted (mkfs, fsck): as long as it is held,
 /// mounting is refused. Ends with `release`, or with the process.
 package final class OfflineClaim: Sendable {
@@ -93,7 +133,7 @@ package final class OfflineClaim: Sendable {
     /// Takes the claim, waiting at most `patience` nanoseconds for a mount that is just leaving.
     /// - Throws: `HostClusterError` that names who has the volume mounted, `SystemError`.
     package init(_ volume: VolumeID, in root: String?, patience: UInt64) throws {
-        let directory = try RunDirectory(root: root, volume: volume)
+        let directory = RunDirectory(root: root, volume: volume)
         try directory.make()
         let watch = try FolderWatch(
             directory.folder,

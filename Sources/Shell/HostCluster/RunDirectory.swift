@@ -36,20 +36,19 @@ package struct RunDirectory: Sendable {
     /// The volume.
     package let volume: VolumeID
 
-    /// The default: `/run/lockstep` for root, `$XDG_RUNTIME_DIR/lockstep` for others.
-    package static func defaultRoot() throws -> String {
+    /// The default: `/run/lockstep` for root, `$XDG_RUNTIME_DIR/lockstep` for others, or
+    /// `/tmp/lockstep-UID` where that is not set. Wherever it is, it must belong to the user alone.
+    package static func defaultRoot() -> String {
         if geteuid() == 0 { return "/run/lockstep" }
         guard let base = getenv("XDG_RUNTIME_DIR"), base.pointee != 0 else {
-            throw HostClusterError(
-                "XDG_RUNTIME_DIR is not set; name a run directory with -o rundir=PATH"
-            )
+            return "/tmp/lockstep-\(geteuid())"
         }
         return String(cString: base) + "/lockstep"
     }
 
     /// The folder of `volume` below `root` (nil for the default); nothing is made.
-    package init(root: String?, volume: VolumeID) throws {
-        self.root = try root ?? Self.defaultRoot()
+    package init(root: String?, volume: VolumeID) {
+        self.root = root ?? Self.defaultRoot()
         self.volume = volume
         folder = self.root + "/" + volume.description
     }

@@ -182,7 +182,7 @@ package final class VolumeGuard: @unchecked Sendable {
         host: HostIdentity,
         timing: GuardTiming = GuardTiming()
     ) throws {
-        let directory = try RunDirectory(root: runDirectory, volume: superblock.volume)
+        let directory = RunDirectory(root: runDirectory, volume: superblock.volume)
         try directory.make()
         let identity = try directory.identity()
         let ours = GuardRecord(
@@ -312,14 +312,12 @@ package final class VolumeGuard: @unchecked Sendable {
         )
     }
 
-    /// A disk has no events to wait for.
+    /// Lets time pass: a disk has no events to wait for.
     private static func pause(_ nanoseconds: UInt64) {
-        var left = timespec(
-            tv_sec: Int(nanoseconds / 1_000_000_000),
-            tv_nsec: Int(nanoseconds % 1_000_000_000)
-        )
-        var wanted = left
-        while nanosleep(&wanted, &left) != 0 && errno == EINTR { wanted = left }
+        let deadline = Tick(monotonicNow() + nanoseconds)
+        let latch = Latch()
+        let never = WaitCondition()
+        latch.withLock { while never.wait(latch, until: deadline) {} }
     }
 }
 

@@ -8,16 +8,14 @@ import Vocabulary
 ///     12  node         u32
 ///     16  incarnation  u64
 ///     24  volume       u64 x 2
-///     40  user         u32  of the sender; what counts is what the kernel says
 ///
-/// Little-endian, 44 bytes, longer in later versions.
+/// Little-endian, 40 bytes, longer in later versions.
 struct Hello: Hashable {
     static let magic: UInt64 = 0x4552_4957_5453_4B4C  // "LKSTWIRE"
     static let version: UInt32 = 1
-    static let byteCount = 44
+    static let byteCount = 40
 
     var identity: TransportIdentity
-    var user: UInt32
 
     func write(to buffer: inout ByteBuffer) {
         buffer.writeInteger(Self.magic, endianness: .little)
@@ -26,7 +24,6 @@ struct Hello: Hashable {
         buffer.writeInteger(identity.member.incarnation, endianness: .little)
         buffer.writeInteger(identity.volumeHigh, endianness: .little)
         buffer.writeInteger(identity.volumeLow, endianness: .little)
-        buffer.writeInteger(user, endianness: .little)
     }
 
     /// Reads a hello; says what is wrong with it.
@@ -42,14 +39,12 @@ struct Hello: Hashable {
             let incarnation = buffer.readInteger(endianness: .little, as: UInt64.self),
             let high = buffer.readInteger(endianness: .little, as: UInt64.self),
             let low = buffer.readInteger(endianness: .little, as: UInt64.self),
-            let user = buffer.readInteger(endianness: .little, as: UInt32.self),
             node != 0, incarnation != 0
         else { return .failure(TransportError(description: "a hello without a name")) }
         let member = Member(node: NodeID(node), incarnation: incarnation)
         return .success(
             Hello(
-                identity: TransportIdentity(volumeHigh: high, volumeLow: low, member: member),
-                user: user
+                identity: TransportIdentity(volumeHigh: high, volumeLow: low, member: member)
             )
         )
     }

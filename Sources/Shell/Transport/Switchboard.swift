@@ -146,7 +146,7 @@ final class Switchboard: @unchecked Sendable {
     func helloFrame() -> ByteBuffer {
         var frame = ByteBuffer()
         frame.writeInteger(UInt32(Hello.byteCount), endianness: .little)
-        Hello(identity: identity, user: geteuid()).write(to: &frame)
+        Hello(identity: identity).write(to: &frame)
         return frame
     }
 
