@@ -290,6 +290,10 @@ import Vocabulary
         try last.leave()
     }
 
+    @Test func aRelativeRunDirectoryIsRefused() throws {
+        #expect(throws: HostClusterError.self) { _ = try RunDirectory(root: "run", volume: volume) }
+    }
+
     @Test func aRunDirectoryThatOthersCanEnterIsRefused() throws {
         #expect(mkdir(folder.path + "/run", 0o755) == 0)
         do {
@@ -302,7 +306,7 @@ import Vocabulary
 
     @Test func aHolderOfTheLockThatStandsStillIsKilled() throws {
         // Stopped while it holds the lock of the view: everybody would wait for ever.
-        let run = RunDirectory(root: folder.path + "/run", volume: volume)
+        let run = try RunDirectory(root: folder.path + "/run", volume: volume)
         let first = try node()
         first.expect("joined")
         let lock = run.folder + "/view.lock"

@@ -34,7 +34,8 @@ final class TinyFuse: Sendable {
             slot: slot,
             in: directory,
             fuseDescriptor: device,
-            list: list
+            list: list,
+            keepsStandardError: true
         )
     }
 

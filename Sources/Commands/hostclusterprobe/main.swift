@@ -83,7 +83,7 @@ func join(_ arguments: [String]) throws -> (HostCluster, Late) {
     options.mountPoint = "/mnt/\(getpid())"
     options.device = "probe"
     let late = Late()
-    let directory = RunDirectory(root: arguments[0], volume: volume)
+    let directory = try RunDirectory(root: arguments[0], volume: volume)
     let client = HostClusterClient(
         onView: { view in
             late.transport?.adopt(view)

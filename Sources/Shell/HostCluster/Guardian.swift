@@ -52,15 +52,18 @@ package final class Guardian: Sendable {
         self.handle = handle
     }
 
-    /// Starts the guardian of the node in `slot`: this same program with `Guardian.argument`, which must
-    /// then call `runGuardian`. `fuseDescriptor` is the open /dev/fuse of the mount; it stays the
-    /// caller's.
+    /// Starts the guardian of the node in `slot`: this same program with `Guardian.argument`, which must then
+    /// call `runGuardian`. `fuseDescriptor` is the open /dev/fuse of the mount; it stays the caller's. Standard
+    /// error is not inherited unless asked for: who waits for the end of a command's output would
+    /// wait for the unmount.
+    /// - Throws: `SystemError`; EAGAIN when the slot already has a guardian.
     package static func start(
         slot: SlotIndex,
         in directory: RunDirectory,
         fuseDescriptor: Int32,
         list: AnsweredInodes,
-        program: String = "/proc/self/exe"
+        program: String = "/proc/self/exe",
+        keepsStandardError: Bool = false
     ) throws -> Guardian {
         let path = directory.guardian(slot)
         let lock = lockstep_open(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0o600)
@@ -70,7 +73,8 @@ package final class Guardian: Sendable {
         guard let own = ProcessHandle(getpid()) else { throw SystemError.last("pidfd_open") }
         let process = try spawn(
             program,
-            inheriting: [fuseDescriptor, list.descriptor, lock, own.descriptor]
+            inheriting: [fuseDescriptor, list.descriptor, lock, own.descriptor],
+            keepsStandardError
         )
         guard let handle = ProcessHandle(process) else { throw SystemError.last("pidfd_open") }
         return Guardian(process: process, handle: handle)
@@ -84,7 +88,11 @@ package final class Guardian: Sendable {
     }
 
     /// Runs a program with these descriptors as 3, 4, ... and no signal blocked, in its own session.
-    private static func spawn(_ program: String, inheriting: [Int32]) throws -> Int32 {
+    private static func spawn(
+        _ program: String,
+        inheriting: [Int32],
+        _ keepsStandardError: Bool
+    ) throws -> Int32 {
         // Above all targets, so that no step overwrites what a later one needs.
         var copies: [Int32] = []
         defer { for copy in copies { close(copy) } }
@@ -98,6 +106,7 @@ package final class Guardian: Sendable {
         defer { posix_spawn_file_actions_destroy(&actions) }
         posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0)
         posix_spawn_file_actions_adddup2(&actions, 0, 1)
+        if !keepsStandardError { posix_spawn_file_actions_adddup2(&actions, 0, 2) }
         for (index, copy) in copies.enumerated() {
             posix_spawn_file_actions_adddup2(&actions, copy, Int32(3 + index))
         }

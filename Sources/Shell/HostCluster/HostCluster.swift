@@ -146,7 +146,7 @@ package final class HostCluster: Sendable {
         client: HostClusterClient,
         prepare: (SlotClaim) throws -> Void
     ) throws -> HostCluster {
-        let directory = RunDirectory(root: options.runDirectory, volume: volume)
+        let directory = try RunDirectory(root: options.runDirectory, volume: volume)
         try directory.make()
         let joining = Joining(
             directory: directory,

@@ -109,7 +109,7 @@ extension HostClusterStatus {
         in root: String?,
         patience: UInt64
     ) throws -> Bool {
-        let directory = RunDirectory(root: root, volume: volume)
+        let directory = try RunDirectory(root: root, volume: volume)
         let watch = try FolderWatch(
             directory.folder,
             events: UInt32(IN_MOVED_TO) | UInt32(IN_CLOSE_WRITE)
@@ -133,7 +133,7 @@ package final class OfflineClaim: Sendable {
     /// Takes the claim, waiting at most `patience` nanoseconds for a mount that is just leaving.
     /// - Throws: `HostClusterError` that names who has the volume mounted, `SystemError`.
     package init(_ volume: VolumeID, in root: String?, patience: UInt64) throws {
-        let directory = RunDirectory(root: root, volume: volume)
+        let directory = try RunDirectory(root: root, volume: volume)
         try directory.make()
         let watch = try FolderWatch(
             directory.folder,

@@ -47,8 +47,12 @@ package struct RunDirectory: Sendable {
     }
 
     /// The folder of `volume` below `root` (nil for the default); nothing is made.
-    package init(root: String?, volume: VolumeID) {
+    /// - Throws: `HostClusterError` when `root` is not an absolute path: a daemon leaves its working directory.
+    package init(root: String?, volume: VolumeID) throws {
         self.root = root ?? Self.defaultRoot()
+        guard self.root.hasPrefix("/") else {
+            throw HostClusterError("the run directory '\(self.root)' must be an absolute path")
+        }
         self.volume = volume
         folder = self.root + "/" + volume.description
     }

@@ -182,7 +182,7 @@ package final class VolumeGuard: @unchecked Sendable {
         host: HostIdentity,
         timing: GuardTiming = GuardTiming()
     ) throws {
-        let directory = RunDirectory(root: runDirectory, volume: superblock.volume)
+        let directory = try RunDirectory(root: runDirectory, volume: superblock.volume)
         try directory.make()
         let identity = try directory.identity()
         let ours = GuardRecord(
