@@ -129,36 +129,37 @@ extension VolumeChecker {
             return
         }
         let (links, overflows) = inode.links.addingReportingOverflow(1)
-        inode.links = overflows ? .max : links
+        seen[address]?.links = overflows ? .max : links
         if inode.isDamaged ? claimsDirectory : inode.isDirectory {
-            if inode.isAnchor || inode.linkedFrom != nil {
-                add(
-                    Finding(
-                        .directoryLinkedTwice,
-                        inode: number,
-                        name: entry.name,
-                        found: visit.number.address.rawValue
-                    )
-                )
-            } else {
-                inode.linkedFrom = visit.number
-                seen[address] = inode
-                countSubdirectory(of: visit)
-                if !inode.isDamaged, inode.parent != visit.number {
-                    add(
-                        Finding(
-                            .directoryParentWrong,
-                            inode: number,
-                            found: inode.parent.address.rawValue,
-                            expected: visit.number.address.rawValue
-                        )
-                    )
-                }
-            }
+            followSubdirectory(inode, entry, from: visit)
         }
-        // Again from the table: the directory may have an entry for itself.
-        seen[address]?.links = inode.links
-        seen[address]?.linkedFrom = inode.linkedFrom
+    }
+
+    /// A directory has one entry, in the directory that it names as its parent.
+    private func followSubdirectory(_ inode: SeenInode, _ entry: Entry, from visit: InodeVisit) {
+        if inode.isAnchor || inode.linkedFrom != nil {
+            add(
+                Finding(
+                    .directoryLinkedTwice,
+                    inode: inode.number,
+                    name: entry.name,
+                    found: visit.number.address.rawValue
+                )
+            )
+            return
+        }
+        seen[inode.number.address.rawValue]?.linkedFrom = visit.number
+        countSubdirectory(of: visit)
+        if !inode.isDamaged, inode.parent != visit.number {
+            add(
+                Finding(
+                    .directoryParentWrong,
+                    inode: inode.number,
+                    found: inode.parent.address.rawValue,
+                    expected: visit.number.address.rawValue
+                )
+            )
+        }
     }
 
     private func countSubdirectory(of visit: InodeVisit) {

@@ -150,16 +150,8 @@ extension VolumeChecker {
             damaged(visit, address, "height", UInt64(header.height))
             return
         }
-        let room = blockSize - TreeNodeHeader.recordsOffset
         let count = Int(header.count)
-        let least: Int
-        switch kind {
-        case _ where height > 0: least = count * TreePointer.byteCount
-        case .extents: least = count * Extent.byteCount
-        case .directory:
-            least = max(count * DirectoryEntryRecord.fixedByteCount, Int(header.usedBytes))
-        }
-        guard count > 0, least <= room else {
+        guard count > 0, fits(header, kind, height: height) else {
             damaged(visit, address, "count", UInt64(header.count))
             return
         }
@@ -186,6 +178,19 @@ extension VolumeChecker {
                 count: count,
                 range
             )
+        }
+    }
+
+    /// Whether the records of a node can be in it.
+    private func fits(_ header: TreeNodeHeader, _ kind: TreeKind, height: Int) -> Bool {
+        let room = blockSize - TreeNodeHeader.recordsOffset
+        let count = Int(header.count)
+        switch kind {
+        case _ where height > 0: return count * TreePointer.byteCount <= room
+        case .extents: return count * Extent.byteCount <= room
+        case .directory:
+            return count * DirectoryEntryRecord.fixedByteCount <= Int(header.usedBytes)
+                && Int(header.usedBytes) <= room
         }
     }
 

@@ -2,12 +2,14 @@
 // that must not write replays the journals onto it and then judges what a replay would have made.
 
 package import BlockIO
-import Synchronization
 
 /// Another device, with what was written since on top of it, in memory.
-package final class OverlayDevice: BlockDevice {
+package final class OverlayDevice: BlockDevice, @unchecked Sendable {
+    // Sendable: it serves one check, which is one task; its calls come one after the other.
+
     private let below: any BlockDevice
-    private let units = Mutex<[UInt64: [UInt8]]>([:])
+    /// What was written, by the number of the unit.
+    private var units: [UInt64: [UInt8]] = [:]
 
     package init(over device: any BlockDevice) { below = device }
 
@@ -15,7 +17,7 @@ package final class OverlayDevice: BlockDevice {
     package var byteCount: UInt64 { below.byteCount }
 
     /// Bytes that stand in memory.
-    package var byteCountAbove: Int { units.withLock { $0.count } * alignment }
+    package var byteCountAbove: Int { units.count * alignment }
 
     private func check(_ count: Int, _ offset: UInt64) throws(DeviceError) {
         guard count % alignment == 0, offset % UInt64(alignment) == 0 else {
@@ -31,13 +33,11 @@ package final class OverlayDevice: BlockDevice {
     {
         try await below.read(buffer, at: offset)
         let unit = alignment
-        units.withLock { units in
-            guard !units.isEmpty else { return }
-            for part in stride(from: 0, to: buffer.count, by: unit) {
-                guard let bytes = units[(offset + UInt64(part)) / UInt64(unit)] else { continue }
-                UnsafeMutableRawBufferPointer(rebasing: buffer[part..<part + unit])
-                    .copyBytes(from: bytes)
-            }
+        guard !units.isEmpty else { return }
+        for part in stride(from: 0, to: buffer.count, by: unit) {
+            guard let bytes = units[(offset + UInt64(part)) / UInt64(unit)] else { continue }
+            UnsafeMutableRawBufferPointer(rebasing: buffer[part..<part + unit])
+                .copyBytes(from: bytes)
         }
     }
 
@@ -46,10 +46,8 @@ package final class OverlayDevice: BlockDevice {
     {
         try check(buffer.count, offset)
         let unit = alignment
-        units.withLock { units in
-            for part in stride(from: 0, to: buffer.count, by: unit) {
-                units[(offset + UInt64(part)) / UInt64(unit)] = [UInt8](buffer[part..<part + unit])
-            }
+        for part in stride(from: 0, to: buffer.count, by: unit) {
+            units[(offset + UInt64(part)) / UInt64(unit)] = [UInt8](buffer[part..<part + unit])
         }
     }
 

@@ -118,32 +118,22 @@ extension VolumeChecker {
         }
         _ = claimMetadata(address, for: number)
         order.append(address)
-        guard let record else {
-            var unknown = SeenInode(
-                number: number,
-                mode: 0,
-                linkCount: 0,
-                flags: [],
-                orphanSlot: SlotIndex(0),
-                parent: number
-            )
-            unknown.isDamaged = true
-            unknown.isAnchor = isAnchor
-            seen[address.rawValue] = unknown
-            add(Finding(.inodeDamaged, inode: number, block: address, error: error))
-            return .seen
-        }
         var inode = SeenInode(
             number: number,
-            mode: record.mode,
-            linkCount: record.linkCount,
-            flags: record.flags,
-            orphanSlot: record.orphanSlot,
-            parent: record.parent
+            mode: record?.mode ?? 0,
+            linkCount: record?.linkCount ?? 0,
+            flags: record?.flags ?? [],
+            orphanSlot: record?.orphanSlot ?? SlotIndex(0),
+            parent: record?.parent ?? number
         )
         inode.isAnchor = isAnchor
+        inode.isDamaged = record == nil
         seen[address.rawValue] = inode
-        try await checkInode(inode, InodeVisit(number: number, record: record), buffer)
+        if let record {
+            try await checkInode(inode, InodeVisit(number: number, record: record), buffer)
+        } else {
+            add(Finding(.inodeDamaged, inode: number, block: address, error: error))
+        }
         return .seen
     }
 

@@ -127,18 +127,10 @@ package struct VolumePlan: Hashable, Sendable {
         guard deviceBlocks >= needed else {
             throw .tooSmall(needed: needed * blockSize, found: options.deviceSize)
         }
-        let groupBlocks = deviceBlocks - firstGroup.rawValue
-        let perGroup = try Self.blocksPerGroup(options, groupBlocks: groupBlocks)
-        // P1: a stub of a group at the end is not worth having.
-        let stub = groupBlocks % perGroup
-        let used = stub < UInt64(Superblock.minimumGroupLength) ? groupBlocks - stub : groupBlocks
-        let groupCount = (used + perGroup - 1) / perGroup
-        guard groupCount <= UInt64(UInt32.max) else {
-            throw .tooLarge(
-                limit: UInt64(UInt32.max) * perGroup * blockSize,
-                found: options.deviceSize
-            )
-        }
+        let (perGroup, groupCount, used) = try Self.groups(
+            options,
+            groupBlocks: deviceBlocks - firstGroup.rawValue
+        )
 
         let superblock = Superblock(
             volume: options.volume,
@@ -150,8 +142,8 @@ package struct VolumePlan: Hashable, Sendable {
             slotTable: slotTable,
             guardTable: guardTable,
             firstGroup: firstGroup,
-            blocksPerGroup: UInt32(perGroup),
-            groupCount: UInt32(groupCount),
+            blocksPerGroup: perGroup,
+            groupCount: groupCount,
             root: InodeNumber(address: firstGroup + 1, generation: 1),
             regionSize: options.regionSize,
             created: options.created,
@@ -168,6 +160,24 @@ package struct VolumePlan: Hashable, Sendable {
         user = options.user
         group = options.group
         deviceSize = options.deviceSize
+    }
+
+    /// Blocks of a group, how many groups there are, and how many blocks they have together.
+    private static func groups(_ options: VolumeOptions, groupBlocks: UInt64)
+        throws(PlanError) -> (UInt32, UInt32, UInt64)
+    {
+        let perGroup = try blocksPerGroup(options, groupBlocks: groupBlocks)
+        // P1: a stub of a group at the end is not worth having.
+        let stub = groupBlocks % perGroup
+        let used = stub < UInt64(Superblock.minimumGroupLength) ? groupBlocks - stub : groupBlocks
+        let count = (used + perGroup - 1) / perGroup
+        guard count <= UInt64(UInt32.max) else {
+            throw .tooLarge(
+                limit: UInt64(UInt32.max) * perGroup * UInt64(options.blockSize),
+                found: options.deviceSize
+            )
+        }
+        return (UInt32(perGroup), UInt32(count), used)
     }
 
     private static func check(_ options: VolumeOptions) throws(PlanError) {
