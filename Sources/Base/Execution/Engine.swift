@@ -13,6 +13,9 @@
 // E3. A resumed continuation is queued, never run nested inside the code that resumes it.
 // E4. Code between two `await`s is atomic for all others; after an `await` everything may have
 //     changed except what a holder, a transaction or a pin of the caller protects.
+// E5. An async closure has no capture list. Swift 6.3 compiles `{ [self] in await ... }` as code that runs outside any
+//     actor, in spite of NonisolatedNonsendingByDefault: every wait in it then goes through the queue once more
+//     before its waiter is entered anywhere, and a wake-up in between is lost. Write `{ await self.... }`.
 //
 // In production the executor is `CombiningExecutor` (Shell/LinuxSystem), which runs a job on whichever
 // thread brings it; in the simulator it is `SeededExecutor`, which picks the next job by seed.

@@ -37,7 +37,7 @@ extension Journal {
         running.commitWanted = true
         guard !isCommitterActive else { return }
         isCommitterActive = true
-        engine.spawn { [self] in await commitWhileWanted() }
+        engine.spawn { await self.commitWhileWanted() }
     }
 
     private func commitWhileWanted() async {
@@ -74,8 +74,8 @@ extension Journal {
         guard !closing.ordered.isEmpty else { return }
         let ordered = closing.ordered
         try await inParallel(ordered.count, limit: options.parallelWrites * 2, engine: engine) {
-            [self] index async throws(StorageError) in
-            try requireRunning()
+            index async throws(StorageError) in
+            try self.requireRunning()
             try await ordered[index].writeOrderedData()
         }
         try await flush()

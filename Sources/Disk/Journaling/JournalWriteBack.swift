@@ -132,9 +132,9 @@ extension Journal {
         var written: Set<Int> = []
         do throws(StorageError) {
             try await inParallel(runs.count, limit: options.parallelWrites, engine: engine) {
-                [self] index async throws(StorageError) in
+                index async throws(StorageError) in
                 written.insert(index)
-                try await writeRun(Array(work[runs[index]]))
+                try await self.writeRun(Array(work[runs[index]]))
             }
         } catch {
             // What was claimed and not begun is nobody's any more (J9).
@@ -305,19 +305,20 @@ extension Journal {
     func startCheckpoint() {
         guard !isStopped, !isCheckpointActive, !log.isEmpty else { return }
         isCheckpointActive = true
-        let goal = ring.blockCount / 4
-        engine.spawn { [self] in
-            while !isStopped, used > goal,
-                let target = log.last(where: { head - $0.place > goal })?.sequence
-            {
-                do throws(StorageError) {
-                    try await checkpoint(through: target)
-                } catch {
-                    break  // The journal has stopped, and whoever needs it is told.
-                }
+        engine.spawn { await self.freeRoom(downTo: self.ring.blockCount / 4) }
+    }
+
+    private func freeRoom(downTo goal: UInt64) async {
+        while !isStopped, used > goal,
+            let target = log.last(where: { head - $0.place > goal })?.sequence
+        {
+            do throws(StorageError) {
+                try await checkpoint(through: target)
+            } catch {
+                break  // The journal has stopped, and whoever needs it is told.
             }
-            isCheckpointActive = false
         }
+        isCheckpointActive = false
     }
 
     /// Brings home what the transactions through `target` still have to, and moves the tail past

@@ -302,19 +302,21 @@ package final class DirtyData: OrderedData {
         run.isDirty = false
         run.isInFlight = true
         inFlightCount += 1
-        engine.spawn { [self] in
-            do throws(DeviceError) {
-                let length = Int(run.count) * blockSize
-                try await device.write(
-                    UnsafeRawBufferPointer(rebasing: run.buffer.readOnly[..<length]),
-                    at: run.physical.rawValue * UInt64(blockSize))
-                unflushedWrites = true
-            } catch {
-                failure = .device(error)
-                run.isDirty = true
-            }
-            finish(run)
+        engine.spawn { await self.write(run) }
+    }
+
+    private func write(_ run: Run) async {
+        do throws(DeviceError) {
+            let length = Int(run.count) * blockSize
+            try await device.write(
+                UnsafeRawBufferPointer(rebasing: run.buffer.readOnly[..<length]),
+                at: run.physical.rawValue * UInt64(blockSize))
+            unflushedWrites = true
+        } catch {
+            failure = .device(error)
+            run.isDirty = true
         }
+        finish(run)
     }
 
     private func finish(_ run: Run) {

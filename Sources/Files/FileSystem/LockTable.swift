@@ -250,9 +250,9 @@ package final class LockTable: LockClient {
             }
         case .demote(let from, let to):
             note(glock, .demoting(from: from, to: to))
-            engine.spawn { [self] in
+            engine.spawn {
                 await glock.owner?.demote(glock, from: from, to: to)
-                change(glock) { $0.demotionFinished(&$1) }
+                self.change(glock) { $0.demotionFinished(&$1) }
             }
         case .lower(let mode):
             service.convert(glock.lock, to: mode, [], value: nil)

@@ -23,7 +23,7 @@ extension MountedVolume {
         release(root, .shared)
         guard isDirectory else { throw .notDirectory }
         if !options.isReadOnly {
-            engine.spawn { [self] in await freeOrphans(of: slot) }
+            engine.spawn { await self.freeOrphans(of: self.slot) }
             scheduleMaintenance()
         }
     }
@@ -48,9 +48,9 @@ extension MountedVolume {
             at: next, in: engine,
             EngineBound { [weak self] in
                 guard let self, !isStopping, !isWithdrawn else { return }
-                engine.spawn { [self] in
-                    await writeBackOld()
-                    sweep()
+                engine.spawn {
+                    await self.writeBackOld()
+                    self.sweep()
                 }
                 scheduleMaintenance()
             })
@@ -59,9 +59,9 @@ extension MountedVolume {
     func sweepSoon() {
         guard !isSweepScheduled else { return }
         isSweepScheduled = true
-        engine.spawn { [self] in
-            isSweepScheduled = false
-            sweep()
+        engine.spawn {
+            self.isSweepScheduled = false
+            self.sweep()
         }
     }
 

@@ -166,7 +166,7 @@ extension MountedVolume {
         }
         for number in found where !isStopping {
             let inode = remember(number)
-            engine.spawn { [self] in await freeOrphanWhenClosed(inode) }
+            engine.spawn { await self.freeOrphanWhenClosed(inode) }
         }
     }
 }

@@ -56,7 +56,7 @@ extension MountedVolume {
         defer { if isAlone { locks.leave(openLock, .exclusive) } }
         if isAlone, try await removeWhole(directory, child, removal) { return }
         try await removeName(directory, child, removal, orphaning: true)
-        engine.spawn { [self] in await freeOrphanWhenClosed(childInode) }
+        engine.spawn { await self.freeOrphanWhenClosed(childInode) }
     }
 
     private func checkRemovable(_ child: Held, _ isDirectory: Bool) throws(FileError) {

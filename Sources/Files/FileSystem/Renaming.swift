@@ -247,7 +247,7 @@ extension MountedVolume {
             replaced.stored.store(in: allocator.transaction)
             replaced.inode.lastSequence = allocator.transaction.sequence
         }
-        if isLast { engine.spawn { [self] in await freeOrphanWhenClosed(replaced.inode) } }
+        if isLast { engine.spawn { await self.freeOrphanWhenClosed(replaced.inode) } }
     }
 
     private func exchange(
