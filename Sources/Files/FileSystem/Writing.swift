@@ -44,8 +44,8 @@ extension MountedVolume {
         _ inode: Inode, _ offset: UInt64, _ buffer: UnsafeRawBufferPointer, _ flags: WriteFlags,
         _ interruption: Interruption?
     ) async throws(FileError) -> (start: UInt64, count: Int) {
-        let end = offset + UInt64(buffer.count)
-        let stored = try await holdForWrite(inode, end, flags, interruption)
+        let stored = try await holdForWrite(
+            inode, offset..<offset + UInt64(buffer.count), flags, interruption)
         defer { release(inode, .exclusive) }
         guard stored.record.isRegular else { throw .invalid }
         var bytes = buffer
@@ -65,18 +65,21 @@ extension MountedVolume {
         return (start, try await writeHeld(inode, stored, at: start, bytes))
     }
 
-    /// Holds for a write; while it waits, a cached write is parked: the kernel may have locked its last page (rule F3).
+    /// Holds for a write; while it waits, a cached write is parked: the kernel has its last page locked if the write covers
+    /// that page in part only, at its front or at its end, and it was not up to date (rule F3).
     private func holdForWrite(
-        _ inode: Inode, _ end: UInt64, _ flags: WriteFlags, _ interruption: Interruption?
+        _ inode: Inode, _ range: Range<UInt64>, _ flags: WriteFlags, _ interruption: Interruption?
     ) async throws(FileError) -> StoredInode {
         if let stored = holdIfCached(inode, .exclusive) { return stored }
         if flags.isWriteback, inode.glock.held != .exclusive { counters.strayWritebacks += 1 }
-        guard !flags.isWriteback, !flags.isDirect, end % 4096 != 0 else {
+        let lastPage = (range.upperBound - 1) / 4096 * 4096
+        let isWhole = range.lowerBound <= lastPage && range.upperBound == lastPage + 4096
+        guard !flags.isWriteback, !flags.isDirect, !isWhole else {
             return try await hold(inode, .exclusive, interruption, isUrgent: true)
         }
         let ticket = nextParkTicket
         nextParkTicket += 1
-        inode.parkedWrites.append((ticket, end / 4096 * 4096))
+        inode.parkedWrites.append((ticket, lastPage))
         inode.whenParked?()
         defer { inode.parkedWrites.removeAll { $0.ticket == ticket } }
         return try await hold(inode, .exclusive, interruption, isUrgent: true)
