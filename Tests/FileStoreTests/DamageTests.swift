@@ -94,7 +94,7 @@ import Vocabulary
         }
     }
 
-    @Test(arguments: 0..<3)
+    @Test(arguments: 0..<6)
     func nothingTraps(part: Int) throws {
         try runSimulated(seed: UInt64(part)) { engine in
             let (volume, file, directory, blocks) = try await build(engine)
@@ -102,7 +102,7 @@ import Vocabulary
             var dice = SeededGenerator(seed: UInt64(part) + 100)
             let sound = volume.disk.visible
             var errors = 0
-            for _ in 0..<80 {
+            for _ in 0..<60 {
                 let copy = MemoryBlockDevice(content: sound)
                 let victim = blocks[dice.below(blocks.count)]
                 let buffer = AlignedBuffer(byteCount: 4096)

@@ -1,1 +1,28 @@
-// SimulationTests
+import SimulatedWorld
+import Testing
+import Vocabulary
+
+@Suite struct SimulationTests {
+    static func run(
+        _ seed: UInt64, nodes: Int, steps: Int = 60, faults: SimulationFaults = []
+    ) throws -> SimulationReport {
+        try Simulation.run(
+            SimulationPlan(seed: seed, steps: steps, nodes: nodes, faults: faults))
+    }
+
+    @Test func sameSeedSameRun() throws {
+        let first = try Self.run(11, nodes: 2)
+        let second = try Self.run(11, nodes: 2)
+        let other = try Self.run(12, nodes: 2)
+        #expect(first == second)
+        #expect(first.scheduleHash != other.scheduleHash)
+    }
+
+    /// One node: the operations, the kernel's caches in front of them, time, memory pressure, mounting again.
+    @Test(arguments: 1...30 as ClosedRange<UInt64>)
+    func oneNode(_ seed: UInt64) throws {
+        let report = try Self.run(seed, nodes: 1, faults: .remount)
+        #expect(report.operations > 30)
+        #expect(report.cachedNames > 100)
+    }
+}

@@ -1,1 +1,72 @@
-print("not built yet")
+import ArgumentParser
+import SimulatedWorld
+import Vocabulary
+
+/// `lockstep-simulate`: one simulated run by seed.
+struct Simulate: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "lockstep-simulate",
+        abstract: "Runs a simulated cluster by seed and compares it with a model.",
+        discussion: """
+            Prints "seed N: ok" and some figures, or what went wrong and the line that replays it.
+            Exit code 0 when all seeds passed, 1 when one failed, 64 for wrong arguments.
+            """)
+
+    @Option(help: "The seed; everything that happens follows from it.")
+    var seed: UInt64
+
+    @Option(help: "How many seeds to run, from --seed on.")
+    var count: UInt64 = 1
+
+    @Option(help: "Operations in a run.")
+    var steps = 200
+
+    @Option(help: "Nodes, 1 to 8.")
+    var nodes = 3
+
+    @Option(help: "What happens besides work, separated by commas: remount, kill, crash, or none.")
+    var faults = "remount"
+
+    @Flag(help: "Tell every step as it happens.")
+    var explain = false
+
+    func validate() throws {
+        guard (1...8).contains(nodes) else { throw ValidationError("--nodes is 1 to 8") }
+        guard steps >= 0 else { throw ValidationError("--steps is not negative") }
+        guard count > 0 else { throw ValidationError("--count is at least 1") }
+        _ = try chosenFaults()
+    }
+
+    private func chosenFaults() throws -> SimulationFaults {
+        var chosen: SimulationFaults = []
+        for name in faults.split(separator: ",") where name != "none" {
+            guard let known = SimulationFaults.byName.first(where: { $0.name == name }) else {
+                let names = SimulationFaults.byName.map(\.name).joined(separator: ", ")
+                throw ValidationError("no fault is called \(name); there are \(names)")
+            }
+            chosen.insert(known.fault)
+        }
+        return chosen
+    }
+
+    func run() throws {
+        var hasFailed = false
+        for seed in seed..<seed + count {
+            let plan = SimulationPlan(
+                seed: seed, steps: steps, nodes: nodes, faults: try chosenFaults())
+            do {
+                let report = try Simulation.run(plan, tell: explain ? { print("  \($0)") } : nil)
+                print("seed \(seed): ok, \(report.summary)")
+            } catch {
+                hasFailed = true
+                print("seed \(seed): FAILED: \(error)")
+                print(
+                    "replay: lockstep-simulate --seed \(seed) --steps \(steps) --nodes \(nodes) --faults \(faults) --explain"
+                )
+            }
+        }
+        if hasFailed { throw ExitCode(1) }
+    }
+}
+
+Simulate.main()

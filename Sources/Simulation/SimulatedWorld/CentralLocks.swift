@@ -1,0 +1,237 @@
+// A lock manager in one place for all simulated nodes: right by inspection, so that a run that fails with it fails because
+// of the file system. Its answers and notices reach a node after seeded delays, in order.
+//
+// Grants stop when a node has died (`pause`) and go on when its journal was replayed (`resume`), as with the
+// distributed lock manager.
+
+package import Execution
+package import LockCache
+package import Vocabulary
+
+/// All locks of a simulated cluster. Engine-bound.
+package final class CentralLocks {
+    final class Lock {
+        let id: LockID
+        let name: ResourceName
+        unowned let door: CentralLockDoor
+        let cookie: UInt64
+        var granted: LockMode?
+        var wanted: LockMode?
+        var notified: LockMode?
+
+        init(id: LockID, name: ResourceName, door: CentralLockDoor, cookie: UInt64) {
+            self.id = id
+            self.name = name
+            self.door = door
+            self.cookie = cookie
+        }
+    }
+
+    final class Resource {
+        var locks: [Lock] = []
+        /// Conversions and new requests in the order in which they are served.
+        var queue: [Lock] = []
+    }
+
+    private var resources: [ResourceName: Resource] = [:]
+    private var names: [ResourceName] = []
+    private var locks: [UInt64: Lock] = [:]
+    private var nextID: UInt64 = 1
+    private(set) var isPaused = false
+
+    package init() {}
+
+    func request(
+        _ name: ResourceName, _ mode: LockMode, _ flags: LockFlags, cookie: UInt64,
+        _ door: CentralLockDoor
+    ) -> LockID {
+        let lock = Lock(id: LockID(nextID), name: name, door: door, cookie: cookie)
+        nextID += 1
+        locks[lock.id.rawValue] = lock
+        let resource = resource(name)
+        resource.locks.append(lock)
+        lock.wanted = mode
+        queue(lock, flags, resource, isConversion: false)
+        return lock.id
+    }
+
+    func convert(_ id: LockID, to mode: LockMode, _ flags: LockFlags) {
+        guard let lock = locks[id.rawValue], let granted = lock.granted else {
+            preconditionFailure("converting a lock that is not granted")
+        }
+        let resource = resource(lock.name)
+        lock.notified = nil
+        if granted.covers(mode) {
+            lock.granted = mode
+            answer(lock, .granted)
+            serve(resource)
+            return
+        }
+        lock.wanted = mode
+        queue(lock, flags, resource, isConversion: true)
+    }
+
+    func unlock(_ id: LockID) {
+        guard let lock = locks.removeValue(forKey: id.rawValue) else { return }
+        let resource = resource(lock.name)
+        resource.locks.removeAll { $0 === lock }
+        resource.queue.removeAll { $0 === lock }
+        answer(lock, .unlocked)
+        serve(resource)
+    }
+
+    /// A node has died: nothing is granted any more.
+    func pause() { isPaused = true }
+
+    /// All locks of a node go.
+    func forget(_ door: CentralLockDoor) {
+        for name in names {
+            guard let resource = resources[name] else { continue }
+            for lock in resource.locks where lock.door === door {
+                locks.removeValue(forKey: lock.id.rawValue)
+            }
+            resource.locks.removeAll { $0.door === door }
+            resource.queue.removeAll { $0.door === door }
+        }
+        if !isPaused { serveAll() }
+    }
+
+    /// The dead are recovered.
+    func resume() {
+        isPaused = false
+        serveAll()
+    }
+
+    private func serveAll() {
+        for name in names { if let resource = resources[name] { serve(resource) } }
+    }
+
+    private func resource(_ name: ResourceName) -> Resource {
+        if let resource = resources[name] { return resource }
+        let resource = Resource()
+        resources[name] = resource
+        names.append(name)
+        return resource
+    }
+
+    private func queue(
+        _ lock: Lock, _ flags: LockFlags, _ resource: Resource, isConversion: Bool
+    ) {
+        let place =
+            isConversion
+            ? resource.queue.firstIndex { $0.granted == nil } ?? resource.queue.count
+            : resource.queue.count
+        if flags.contains(.noQueue) {
+            guard let wanted = lock.wanted else { return }
+            let isFree = !isPaused && place == 0 && blockers(of: lock, wanted, resource).isEmpty
+            if isFree { return grant(lock) }
+            if flags.contains(.noQueueButNotify) { notify(lock, resource) }
+            lock.wanted = nil
+            answer(lock, .wouldBlock)
+            if lock.granted == nil {
+                locks.removeValue(forKey: lock.id.rawValue)
+                resource.locks.removeAll { $0 === lock }
+            }
+            return
+        }
+        resource.queue.insert(lock, at: place)
+        serve(resource)
+    }
+
+    private func blockers(of lock: Lock, _ mode: LockMode, _ resource: Resource) -> [Lock] {
+        resource.locks.filter {
+            $0 !== lock && !($0.granted ?? .null).isCompatible(with: mode)
+        }
+    }
+
+    private func serve(_ resource: Resource) {
+        if isPaused { return }
+        while let head = resource.queue.first, let wanted = head.wanted {
+            guard blockers(of: head, wanted, resource).isEmpty else { break }
+            resource.queue.removeFirst()
+            grant(head)
+        }
+        for waiting in resource.queue { notify(waiting, resource) }
+    }
+
+    private func notify(_ lock: Lock, _ resource: Resource) {
+        guard let wanted = lock.wanted else { return }
+        for blocker in blockers(of: lock, wanted, resource) {
+            if let notified = blocker.notified, notified.covers(wanted) { continue }
+            blocker.notified = wanted
+            blocker.door.deliver { $0.isBlocking(cookie: blocker.cookie, wanted: wanted) }
+        }
+    }
+
+    private func grant(_ lock: Lock) {
+        lock.granted = lock.wanted
+        lock.wanted = nil
+        lock.notified = nil
+        answer(lock, .granted)
+    }
+
+    private func answer(_ lock: Lock, _ status: LockStatus) {
+        let completion = LockCompletion(
+            lock: lock.id, cookie: lock.cookie, status: status, mode: lock.granted ?? .null,
+            value: nil, isValueValid: false)
+        lock.door.deliver { $0.completed(completion) }
+    }
+}
+
+/// One node's way to the central locks.
+package final class CentralLockDoor: LockService {
+    private let manager: CentralLocks
+    private let engine: Engine
+    private var dice: SeededGenerator
+    private var events: [(any LockClient) -> Void] = []
+    private var isDelivering = false
+    var isDead = false
+    /// Whom the answers go to.
+    package weak var client: (any LockClient)?
+
+    package init(manager: CentralLocks, engine: Engine, dice: SeededGenerator) {
+        self.manager = manager
+        self.engine = engine
+        self.dice = dice
+    }
+
+    package func request(
+        _ name: ResourceName, _ mode: LockMode, _ flags: LockFlags, cookie: UInt64
+    ) -> LockID {
+        if isDead { return .none }
+        return manager.request(name, mode, flags, cookie: cookie, self)
+    }
+
+    package func convert(
+        _ lock: LockID, to mode: LockMode, _ flags: LockFlags, value: ValueBlock?
+    ) {
+        if !isDead { manager.convert(lock, to: mode, flags) }
+    }
+
+    package func unlock(_ lock: LockID, _ flags: LockFlags, value: ValueBlock?) {
+        if !isDead { manager.unlock(lock) }
+    }
+
+    package func cancel(_ lock: LockID) {}
+
+    /// Nothing reaches this node any more, and nothing comes from it.
+    func die() { isDead = true }
+
+    func deliver(_ event: @escaping (any LockClient) -> Void) {
+        events.append(event)
+        guard !isDelivering else { return }
+        isDelivering = true
+        next()
+    }
+
+    private func next() {
+        let delay = dice.oneIn(3) ? 0 : UInt64(dice.below(80_000))
+        engine.clock.schedule(
+            at: engine.clock.now.advanced(nanoseconds: delay), in: engine,
+            EngineBound { [self] in
+                let event = events.removeFirst()
+                if !isDead, let client { event(client) }
+                if events.isEmpty { isDelivering = false } else { next() }
+            })
+    }
+}

@@ -1,0 +1,140 @@
+// What happens between operations: files stay open across them, time passes, memory gets short, nodes come, go and die.
+
+import Execution
+import FileSystem
+import Vocabulary
+
+/// A file that a process keeps open over many operations.
+final class HeldFile {
+    let node: SimulatedNode
+    let file: KernelFile
+    let object: Int
+
+    init(node: SimulatedNode, file: KernelFile, object: Int) {
+        self.node = node
+        self.file = file
+        self.object = object
+    }
+}
+
+extension Simulation {
+    // MARK: Files that stay open
+
+    /// One operation on a file that is open, or opens or closes one.
+    func playHandle(_ node: SimulatedNode, _ index: Int) async throws {
+        let mine = handles.filter { $0.node === node }
+        if mine.isEmpty || (mine.count < 4 && dice.oneIn(3)) {
+            try await openHandle(node)
+        } else {
+            let handle = mine[dice.below(mine.count)]
+            if dice.oneIn(4) {
+                handles.removeAll { $0 === handle }
+                log("\(node.kernel.name): close #\(handle.object)")
+                try await close(handle)
+            } else {
+                try await use(handle)
+            }
+        }
+    }
+
+    private func openHandle(_ node: SimulatedNode) async throws {
+        let paths = tree.allPaths().filter { tree.objects[$0.object].kind == .file }
+        guard !paths.isEmpty else { return }
+        let (path, object) = paths[dice.below(paths.count)]
+        let intents: [OpenIntent] = [.reading, .writing, .both, .both, .appending]
+        let intent = intents[dice.below(intents.count)]
+        log("\(node.kernel.name): open \(text(path)) as #\(object)")
+        let file = try await within("open \(text(path))") {
+            try await node.kernel.open(path, intent)
+        }
+        handles.append(HeldFile(node: node, file: file, object: object))
+    }
+
+    func close(_ handle: HeldFile) async throws {
+        if handle.node.isDead { return }
+        try await within("close #\(handle.object)") {
+            try await handle.node.kernel.close(handle.file)
+        }
+        try healthy(handle.node)
+    }
+
+    private func use(_ handle: HeldFile) async throws {
+        let (node, file, object) = (handle.node, handle.file, handle.object)
+        let offset = UInt64(dice.below(dice.oneIn(2) ? 6000 : 60_000))
+        let count = 1 + dice.below(9000)
+        let what = "\(node.kernel.name): #\(object) \(offset)+\(count)"
+        let size = tree.objects[object].size
+        if file.intent.writes, dice.oneIn(2) {
+            let bytes = patternBytes(dice.next(), count: count)
+            if file.intent.reads, dice.oneIn(2) {
+                log("\(what) store")
+                let length = Int(min(UInt64(count), size - min(offset, size)))
+                if length > 0 { tree.write(object, at: offset, Array(bytes.prefix(length))) }
+                let done = try await within("\(what) store") {
+                    _ = try await node.kernel.status(file)
+                    return try await node.kernel.store(file, at: offset, bytes)
+                }
+                if done != length { throw SimulationFailure("\(what): stored \(done), not \(length)") }
+            } else {
+                log("\(what) write")
+                tree.write(object, at: file.intent.appends ? size : offset, bytes)
+                tree.dropPrivileges(object)
+                try await within("\(what) write") { try await node.write(file, offset, bytes) }
+            }
+        } else if file.intent.reads {
+            log("\(what) read")
+            let wanted = tree.read(object, at: offset, count: count)
+            let shown = try await within("\(what) read") {
+                try await node.kernel.read(file, at: offset, count: count)
+            }
+            if shown != wanted { throw SimulationFailure("\(what): \(difference(shown, wanted, offset))") }
+        } else if file.intent.writes, dice.oneIn(2) {
+            log("\(what) ftruncate")
+            tree.resize(object, to: offset)
+            try await within("\(what) ftruncate") { try await node.kernel.truncate(file, to: offset) }
+        }
+        try healthy(node)
+        try await checkStatus(handle)
+    }
+
+    private func checkStatus(_ handle: HeldFile) async throws {
+        let (node, file) = (handle.node, handle.file)
+        let shown = try await within("fstat #\(handle.object)") {
+            try await node.kernel.status(file)
+        }
+        let expected = tree.objects[handle.object]
+        guard shown.size == expected.size, shown.linkCount == expected.links else {
+            throw SimulationFailure(
+                "\(node.kernel.name) shows of open #\(handle.object) size \(shown.size), \(shown.linkCount) links, not \(expected.size), \(expected.links)"
+            )
+        }
+    }
+
+    // MARK: Other things
+
+    /// Perhaps something happens besides work.
+    func disturb() async throws {
+        if dice.oneIn(4) {
+            for node in cluster.living where dice.oneIn(3) { node.kernel.shrink() }
+        }
+        if dice.oneIn(10) {
+            await engine.sleep(until: engine.clock.now.advanced(milliseconds: UInt64(dice.below(120))))
+        }
+        if dice.oneIn(20), let node = cluster.living.first {
+            try await within("sync") { try await node.kernel.synchronizeAll() }
+        }
+        if plan.faults.contains(.remount), dice.oneIn(40) { try await remount(dice.below(plan.nodes)) }
+    }
+
+    private func remount(_ index: Int) async throws {
+        guard let node = cluster.nodes[index] else { return }
+        for handle in handles where handle.node === node { try await close(handle) }
+        handles.removeAll { $0.node === node }
+        try await unmount(index)
+        if cluster.living.isEmpty { try await check() }
+        log("n\(index + 1): mount")
+        try await within("mounting n\(index + 1)") {
+            _ = try await self.cluster.mount(index)
+        }
+    }
+}

@@ -1,0 +1,182 @@
+// read(2), write(2) and stores through shared mappings.
+
+import Execution
+import FileSystem
+package import Vocabulary
+
+extension KernelModel {
+    // MARK: Reading
+
+    /// pread(2).
+    package func read(
+        _ file: KernelFile, at offset: UInt64, count: Int
+    ) async throws(FileError) -> [UInt8] {
+        if file.isDirect { return try await readDirect(file, at: offset, count) }
+        let inode = file.inode
+        if offset + UInt64(count) > inode.size {
+            _ = try await refresh(inode, withAccessTime: false)
+        }
+        var result: [UInt8] = []
+        let unit = UInt64(KernelPage.size)
+        while result.count < count {
+            let position = offset + UInt64(result.count)
+            guard position < inode.size else { break }
+            let page: KernelPage
+            if let cached = inode.pages[position / unit], cached.isUptodate {
+                cachedPageReads += 1
+                page = cached
+            } else {
+                guard let filled = try await lockedPage(file, position / unit) else { break }
+                filled.lock.leave()
+                page = filled
+            }
+            guard position < inode.size else { break }
+            let within = Int(position % unit)
+            let length = min(
+                KernelPage.size - within, count - result.count, Int(min(inode.size - position, unit)))
+            result += page.bytes[within..<within + length]
+        }
+        return result
+    }
+
+    private func readDirect(
+        _ file: KernelFile, at offset: UInt64, _ count: Int
+    ) async throws(FileError) -> [UInt8] {
+        await writeBackDirtyPages(file.inode)
+        let buffer = StableBytes(count: count)
+        let (node, handle) = (file.inode.handle, file.handle)
+        let done = try await ask { () async throws(FileError) in
+            try await self.volume.read(
+                node, handle, at: offset,
+                into: UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[..<count]),
+                isFill: false, nil)
+        }
+        return buffer.array(done)
+    }
+
+    // MARK: Writing
+
+    /// pwrite(2), and write(2) of a file opened to append: then `offset` means nothing. Returns the bytes written.
+    package func write(
+        _ file: KernelFile, at offset: UInt64, _ bytes: [UInt8]
+    ) async throws(FileError) -> Int {
+        let inode = file.inode
+        await inode.latch.enterExclusive()
+        defer { inode.latch.leaveExclusive() }
+        let start = file.intent.appends ? inode.size : offset
+        if file.isDirect { return try await writeDirect(file, at: start, bytes) }
+        var done = 0
+        while done < bytes.count {
+            let count = try await writeBatch(file, at: start + UInt64(done), bytes[done...])
+            if count == 0 { break }
+            done += count
+        }
+        return done
+    }
+
+    private func finishWrite(_ inode: KernelInode, end: UInt64) {
+        inode.attributeVersion = nextVersion()
+        if end > inode.size { inode.size = end }
+        invalidateAttributes(inode)
+    }
+
+    private func writeDirect(
+        _ file: KernelFile, at offset: UInt64, _ bytes: [UInt8]
+    ) async throws(FileError) -> Int {
+        let inode = file.inode
+        await dropPages(inode, offset, UInt64(bytes.count))
+        let written = try await send(file, at: offset, bytes, isDirect: true)
+        await dropPages(inode, offset, UInt64(bytes.count))
+        finishWrite(inode, end: offset + UInt64(written))
+        return written
+    }
+
+    /// One WRITE of write(2) through the page cache: up to 16 pages, ending with the first that is not up to date and only
+    /// written in part, which stays locked meanwhile.
+    private func writeBatch(
+        _ file: KernelFile, at offset: UInt64, _ bytes: ArraySlice<UInt8>
+    ) async throws(FileError) -> Int {
+        let inode = file.inode
+        let unit = UInt64(KernelPage.size)
+        var touched: [KernelPage] = []
+        var locked: KernelPage?
+        var count = 0
+        while count < bytes.count, touched.count < 16, locked == nil {
+            let position = offset + UInt64(count)
+            let within = Int(position % unit)
+            let length = min(KernelPage.size - within, bytes.count - count)
+            let page = await grab(inode, position / unit)
+            let from = bytes.startIndex + count
+            page.bytes.replaceSubrange(
+                within..<within + length, with: bytes[from..<from + length])
+            if length == KernelPage.size { page.isUptodate = true }
+            if page.isUptodate { page.lock.leave() } else { locked = page }
+            touched.append(page)
+            count += length
+        }
+        defer { locked?.lock.leave() }
+        let piece = Array(bytes.prefix(count))
+        do throws(FileError) {
+            let written = try await send(file, at: offset, piece, isDirect: false)
+            finishWrite(inode, end: offset + UInt64(written))
+            return written
+        } catch {
+            for page in touched { page.isUptodate = false }
+            throw error
+        }
+    }
+
+    /// The page, locked, made if it is not there.
+    private func grab(_ inode: KernelInode, _ index: UInt64) async -> KernelPage {
+        while let page = inode.pages[index] {
+            await page.lock.enter()
+            if !page.isGone { return page }
+            page.lock.leave()
+        }
+        let page = KernelPage(index: index)
+        let entered = page.lock.enterIfFree()
+        precondition(entered, "a new page is free")
+        inode.pages.insert(page)
+        return page
+    }
+
+    private func send(
+        _ file: KernelFile, at offset: UInt64, _ bytes: [UInt8], isDirect: Bool
+    ) async throws(FileError) -> Int {
+        let content = StableBytes(bytes)
+        let (node, handle) = (file.inode.handle, file.handle)
+        let flags = WriteFlags(
+            appends: file.intent.appends, isWriteback: false, isDirect: isDirect,
+            dropsPrivileges: true)
+        return try await ask { () async throws(FileError) in
+            try await self.volume.write(node, handle, at: offset, from: content.readOnly, flags, nil)
+        }
+    }
+
+    // MARK: Mappings
+
+    /// Stores bytes through a shared mapping of a file that is open for reading and writing. Stops at the end of the file (where
+    /// the kernel would send SIGBUS). Returns how many.
+    package func store(
+        _ file: KernelFile, at offset: UInt64, _ bytes: [UInt8]
+    ) async throws(FileError) -> Int {
+        precondition(file.intent.reads && file.intent.writes, "a shared mapping needs both")
+        let unit = UInt64(KernelPage.size)
+        var done = 0
+        while done < bytes.count {
+            let position = offset + UInt64(done)
+            guard let page = try await lockedPage(file, position / unit) else { break }
+            defer { page.lock.leave() }
+            guard position < file.inode.size else { break }
+            let within = Int(position % unit)
+            let length = min(
+                KernelPage.size - within, bytes.count - done,
+                Int(min(file.inode.size - position, unit)))
+            page.bytes.replaceSubrange(
+                within..<within + length, with: bytes[done..<done + length])
+            page.isDirty = true
+            done += length
+        }
+        return done
+    }
+}

@@ -1,0 +1,260 @@
+// Names: the kernel's path walk, what it caches of directories, and listings.
+
+import Execution
+import FileSystem
+package import Vocabulary
+
+/// A path below the root, as names.
+package typealias PathNames = [[UInt8]]
+
+extension KernelModel {
+    // MARK: The name cache
+
+    func dropName(_ directory: KernelInode, _ name: [UInt8]) {
+        guard let known = directory.names.removeValue(forKey: name) else { return }
+        directory.nameOrder.removeAll { $0 == name }
+        known.target?.nameCount -= 1
+    }
+
+    func setName(_ directory: KernelInode, _ name: [UInt8], _ entry: KernelName) {
+        dropName(directory, name)
+        directory.names[name] = entry
+        directory.nameOrder.append(name)
+        entry.target?.nameCount += 1
+    }
+
+    /// What is cached of a name, unless an epoch has passed.
+    private func current(_ directory: KernelInode, _ name: [UInt8]) -> KernelName? {
+        guard let known = directory.names[name] else { return nil }
+        if known.epoch == epoch { return known }
+        dropName(directory, name)
+        if let target = known.target { evictIfUnused(target) }
+        return nil
+    }
+
+    // MARK: Walking
+
+    /// Walks to the object of a path. It comes back pinned.
+    func walk(_ path: PathNames, distrusts: Bool = false) async throws(FileError) -> KernelInode {
+        var here = root
+        here.pins += 1
+        for name in path {
+            let directory = here
+            defer { unpin(directory) }
+            guard let next = try await child(directory, name, distrusts: distrusts) else {
+                throw .notFound
+            }
+            here = next
+        }
+        return here
+    }
+
+    /// Walks to the directory of a path's last name. It comes back pinned.
+    func walkToParent(
+        _ path: PathNames, distrusts: Bool = false
+    ) async throws(FileError) -> (directory: KernelInode, name: [UInt8]) {
+        guard let name = path.last else { throw .busy }
+        return (try await walk(Array(path.dropLast()), distrusts: distrusts), name)
+    }
+
+    func unpin(_ inode: KernelInode) {
+        precondition(inode.pins > 0, "unpinned too often")
+        inode.pins -= 1
+    }
+
+    /// A name in a directory, from the cache or by LOOKUP; comes back pinned. Nil: absent.
+    func child(
+        _ directory: KernelInode, _ name: [UInt8], distrusts: Bool, isLatched: Bool = false
+    ) async throws(FileError) -> KernelInode? {
+        guard directory.isDirectory else { throw .notDirectory }
+        var distrusts = distrusts
+        while true {
+            if let known = current(directory, name) {
+                if known.isTrusted, !distrusts {
+                    cachedNames += 1
+                    known.target?.pins += 1
+                    return known.target
+                }
+                if known.target == nil {
+                    dropName(directory, name)
+                } else if let target = try await revalidate(directory, name, known) {
+                    return target
+                }
+                distrusts = false
+                continue
+            }
+            if isLatched { return try await lookUp(directory, name) }
+            if let found = try await lookUpShared(directory, name) { return found.inode }
+        }
+    }
+
+    /// A LOOKUP that only confirms a known name; holds nothing (K2). Nil: the name was dropped.
+    private func revalidate(
+        _ directory: KernelInode, _ name: [UInt8], _ known: KernelName
+    ) async throws(FileError) -> KernelInode? {
+        guard let target = known.target else { return nil }
+        target.pins += 1
+        let since = attributeMark()
+        let reply: LookupReply
+        do throws(FileError) {
+            reply = try await sendLookup(directory, name)
+        } catch {
+            unpin(target)
+            throw error
+        }
+        if case .found(let entry) = reply {
+            if entry.node == target.handle, entry.attributes.inode == target.identity,
+                directory.names[name] === known
+            {
+                known.isTrusted = entry.isEntryCacheable
+                _ = await install(entry, since: since, keepsAttributes: true)
+                return target
+            }
+            forgetOne(entry)
+        }
+        if directory.names[name] === known { dropName(directory, name) }
+        unpin(target)
+        return nil
+    }
+
+    /// A LOOKUP of an uncached name under the directory's latch; one per name at a time. Nil: try again.
+    private func lookUpShared(
+        _ directory: KernelInode, _ name: [UInt8]
+    ) async throws(FileError) -> (inode: KernelInode?, Void)? {
+        await directory.latch.enterShared()
+        defer { directory.latch.leaveShared() }
+        if let other = directory.lookupsInFlight[name] {
+            await other.wait()
+            return nil
+        }
+        if current(directory, name) != nil { return nil }
+        let signal = Signal()
+        directory.lookupsInFlight[name] = signal
+        defer {
+            directory.lookupsInFlight[name] = nil
+            signal.notify()
+        }
+        return (try await lookUp(directory, name), ())
+    }
+
+    private func lookUp(
+        _ directory: KernelInode, _ name: [UInt8]
+    ) async throws(FileError) -> KernelInode? {
+        let sampled = epoch
+        let since = attributeMark()
+        switch try await sendLookup(directory, name) {
+        case .absent(let isCacheable):
+            setName(
+                directory, name,
+                KernelName(target: nil, isTrusted: isCacheable, epoch: sampled))
+            return nil
+        case .found(let entry):
+            let inode = await install(entry, since: since, keepsAttributes: true)
+            setName(
+                directory, name,
+                KernelName(
+                    target: inode, isTrusted: entry.isEntryCacheable, epoch: sampled))
+            inode.pins += 1
+            return inode
+        }
+    }
+
+    private func sendLookup(
+        _ directory: KernelInode, _ name: [UInt8]
+    ) async throws(FileError) -> LookupReply {
+        let bytes = StableBytes(name)
+        let handle = directory.handle
+        return try await ask(
+            { () async throws(FileError) in
+                if let quick = self.volume.lookupIfCached(handle, bytes.readOnly) { return quick }
+                return try await self.volume.lookup(handle, bytes.readOnly, nil)
+            },
+            arrived: { [self] reply in
+                if case .found(let entry) = reply { depart(entry) }
+            })
+    }
+
+    // MARK: Listing
+
+    /// readdir(3) of a whole directory, sorted by name.
+    package func list(_ path: PathNames) async throws(FileError) -> [ListedName] {
+        let directory = try await walk(path)
+        defer { unpin(directory) }
+        guard directory.isDirectory else { throw .notDirectory }
+        let handle = directory.handle
+        let opened = try await ask { () async throws(FileError) in
+            try await self.volume.openDirectory(handle, nil)
+        }
+        do throws(FileError) {
+            let entries = try await listOpened(directory, opened)
+            await closeDirectory(handle, opened.handle)
+            return entries
+        } catch {
+            await closeDirectory(handle, opened.handle)
+            throw error
+        }
+    }
+
+    private func closeDirectory(_ node: NodeHandle, _ handle: OpenHandle) async {
+        do throws(FileError) {
+            try await ask { () async throws(FileError) in
+                await self.volume.releaseDirectory(node, handle)
+            }
+        } catch {
+            return  // The connection is gone, and with it the handle.
+        }
+    }
+
+    private func listOpened(
+        _ directory: KernelInode, _ opened: OpenReply
+    ) async throws(FileError) -> [ListedName] {
+        await directory.latch.enterShared()
+        defer { directory.latch.leaveShared() }
+        if opened.keepsCache, let listing = directory.listing {
+            let attributes = try await refresh(directory, withAccessTime: false)
+            if listing.modified == attributes.modified,
+                listing.version == directory.directoryVersion, directory.listing != nil
+            {
+                return listing.entries
+            }
+            directory.listing = nil
+        }
+        let attributes = try await refresh(directory, withAccessTime: false)
+        let version = directory.directoryVersion
+        var entries: [ListedName] = []
+        var cookie: UInt64 = 0
+        while true {
+            let part = try await readPart(directory.handle, opened.handle, after: cookie)
+            guard let last = part.last else { break }
+            cookie = last.cookie
+            entries += part.map(\.entry)
+        }
+        entries.sort { $0.name.lexicographicallyPrecedes($1.name) }
+        if opened.keepsCache, directory.directoryVersion == version {
+            directory.listing = KernelListing(
+                modified: attributes.modified, version: version, entries: entries)
+        }
+        return entries
+    }
+
+    /// One READDIR: as many entries as fit into a buffer of random size.
+    private func readPart(
+        _ node: NodeHandle, _ handle: OpenHandle, after cookie: UInt64
+    ) async throws(FileError) -> [(entry: ListedName, cookie: UInt64)] {
+        let room = 1 + dice.below(60)
+        return try await ask { () async throws(FileError) in
+            var part: [(entry: ListedName, cookie: UInt64)] = []
+            try await self.volume.readDirectory(node, handle, after: cookie, nil) { entry in
+                if part.count == room { return false }
+                part.append(
+                    (
+                        ListedName(
+                            name: [UInt8](entry.name), inode: entry.inode,
+                            typeBits: entry.typeBits), entry.nextCookie
+                    ))
+                return true
+            }
+            return part
+        }
+    }
+}

@@ -1,0 +1,259 @@
+// The page cache of one file, and what fills, dirties and drops it.
+
+import Execution
+package import FileSystem
+import Vocabulary
+
+/// One page of a file in the kernel's cache.
+final class KernelPage {
+    static let size = 4096
+
+    let index: UInt64
+    var bytes = [UInt8](repeating: 0, count: KernelPage.size)
+    var isUptodate = false
+    /// Changed through a shared mapping and not written back.
+    var isDirty = false
+    /// No longer in the cache: whoever waited for the lock looks again.
+    var isGone = false
+    let lock = PageLock()
+
+    init(index: UInt64) { self.index = index }
+}
+
+/// The pages of one file, ascending.
+final class KernelPages {
+    private(set) var pages: [KernelPage] = []
+
+    private func place(_ index: UInt64) -> Int {
+        var low = 0
+        var high = pages.count
+        while low < high {
+            let middle = (low + high) / 2
+            if pages[middle].index < index { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+
+    subscript(index: UInt64) -> KernelPage? {
+        let place = place(index)
+        return place < pages.count && pages[place].index == index ? pages[place] : nil
+    }
+
+    /// The first page at or behind `index`.
+    func first(from index: UInt64) -> KernelPage? {
+        let place = place(index)
+        return place < pages.count ? pages[place] : nil
+    }
+
+    func insert(_ page: KernelPage) {
+        precondition(self[page.index] == nil, "two pages of one place")
+        pages.insert(page, at: place(page.index))
+    }
+
+    func remove(_ page: KernelPage) {
+        page.isGone = true
+        pages.removeAll { $0 === page }
+    }
+
+    func removeAll() {
+        for page in pages { page.isGone = true }
+        pages = []
+    }
+
+    /// Some page is locked.
+    var isBusy: Bool { pages.contains { $0.lock.isTaken } }
+    var hasDirty: Bool { pages.contains { $0.isDirty } }
+}
+
+extension KernelModel {
+    // MARK: Filling
+
+    /// The page, locked, filled if it was not; nil if the file ends before it. `file` is whose flags the READ carries.
+    func lockedPage(
+        _ file: KernelFile, _ index: UInt64
+    ) async throws(FileError) -> KernelPage? {
+        let inode = file.inode
+        while true {
+            if let page = inode.pages[index] {
+                await page.lock.enter()
+                if !page.isGone {
+                    if page.isUptodate { return page }
+                    try await fill(file, [page], keeping: page)
+                    if page.isUptodate { return page }
+                }
+                page.lock.leave()
+                if index * UInt64(KernelPage.size) >= inode.size { return nil }
+                continue
+            }
+            guard index * UInt64(KernelPage.size) < inode.size else { return nil }
+            let run = newRun(inode, index)
+            try await fill(file, run, keeping: run[0])
+            if run[0].isUptodate, !run[0].isGone { return run[0] }
+            run[0].lock.leave()
+            if index * UInt64(KernelPage.size) >= inode.size { return nil }
+        }
+    }
+
+    /// New locked pages from `index` on, as far as read-ahead goes.
+    private func newRun(_ inode: KernelInode, _ index: UInt64) -> [KernelPage] {
+        let last = (inode.size - 1) / UInt64(KernelPage.size)
+        let wanted = UInt64(1 + dice.below(dice.oneIn(3) ? 12 : 3))
+        let end = min(
+            index + wanted, last + 1, inode.pages.first(from: index)?.index ?? UInt64.max)
+        return (index..<end).map { index in
+            let page = KernelPage(index: index)
+            let entered = page.lock.enterIfFree()
+            precondition(entered, "a new page is free")
+            inode.pages.insert(page)
+            return page
+        }
+    }
+
+    /// READ for a run of locked pages. All but `kept` are unlocked when this returns or throws; when it throws, that one too.
+    private func fill(
+        _ file: KernelFile, _ run: [KernelPage], keeping kept: KernelPage
+    ) async throws(FileError) {
+        let inode = file.inode
+        let since = attributeMark()
+        let offset = run[0].index * UInt64(KernelPage.size)
+        let buffer = StableBytes(count: run.count * KernelPage.size)
+        let (node, handle) = (inode.handle, file.handle)
+        let count: Int
+        do throws(FileError) {
+            count = try await ask { () async throws(FileError) in
+                try await self.volume.read(
+                    node, handle, at: offset, into: buffer.bytes, isFill: true, nil)
+            }
+        } catch {
+            for page in run {
+                inode.pages.remove(page)
+                page.lock.leave()
+            }
+            throw error
+        }
+        inode.isAccessTimeValid = false
+        for (position, page) in run.enumerated() {
+            let start = position * KernelPage.size
+            let length = max(0, min(KernelPage.size, count - start))
+            page.bytes.withUnsafeMutableBytes { bytes in
+                bytes.initializeMemory(as: UInt8.self, repeating: 0)
+                bytes.copyMemory(
+                    from: UnsafeRawBufferPointer(
+                        rebasing: buffer.bytes[min(start, count)..<min(start, count) + length]))
+            }
+            page.isUptodate = true
+        }
+        if count < run.count * KernelPage.size, inode.attributeVersion <= since,
+            offset + UInt64(count) < inode.size
+        {
+            inode.size = offset + UInt64(count)
+            inode.attributeVersion = nextVersion()
+        }
+        for page in run where page !== kept { page.lock.leave() }
+    }
+
+    // MARK: Dropping
+
+    /// Drops all pages behind the new end of a file, and zeroes the rest of the last one.
+    func truncatePages(_ inode: KernelInode, to size: UInt64) async {
+        let unit = UInt64(KernelPage.size)
+        var next = size / unit
+        while let page = inode.pages.first(from: next) {
+            next = page.index + 1
+            await page.lock.enter()
+            if !page.isGone {
+                if page.index * unit >= size {
+                    inode.pages.remove(page)
+                } else {
+                    for position in Int(size % unit)..<KernelPage.size { page.bytes[position] = 0 }
+                }
+            }
+            page.lock.leave()
+        }
+    }
+
+    /// Drops all pages of a range of bytes, writing dirty ones first.
+    func dropPages(_ inode: KernelInode, _ offset: UInt64, _ length: UInt64?) async {
+        let unit = UInt64(KernelPage.size)
+        var next = offset / unit
+        let last = length.map { $0 == 0 ? next : (offset + $0 - 1) / unit } ?? UInt64.max
+        while let page = inode.pages.first(from: next), page.index <= last {
+            next = page.index + 1
+            await page.lock.enter()
+            if !page.isGone {
+                if page.isDirty { await writeBack(inode, page) }
+                inode.pages.remove(page)
+            }
+            page.lock.leave()
+        }
+    }
+
+    /// Writes back what shared mappings have changed.
+    func writeBackDirtyPages(_ inode: KernelInode) async {
+        var next: UInt64 = 0
+        while let page = inode.pages.first(from: next) {
+            next = page.index + 1
+            guard page.isDirty else { continue }
+            await page.lock.enter()
+            if !page.isGone, page.isDirty { await writeBack(inode, page) }
+            page.lock.leave()
+        }
+    }
+
+    /// WRITE of one dirty page, which is locked.
+    private func writeBack(_ inode: KernelInode, _ page: KernelPage) async {
+        guard let file = inode.writableFile else { return }
+        page.isDirty = false
+        let bytes = StableBytes(page.bytes)
+        let (node, handle) = (inode.handle, file.handle)
+        let offset = page.index * UInt64(KernelPage.size)
+        do throws(FileError) {
+            _ = try await ask { () async throws(FileError) in
+                try await self.volume.write(
+                    node, handle, at: offset, from: bytes.readOnly,
+                    WriteFlags(
+                        appends: false, isWriteback: true, isDirect: false,
+                        dropsPrivileges: false), nil)
+            }
+        } catch {
+            writebackErrors.append(error)
+        }
+    }
+
+    // MARK: Invalidation
+
+    package func invalidateInode(
+        _ node: NodeHandle, data: (offset: UInt64, length: UInt64?)?
+    ) async {
+        while !isDead, inode(node) == nil || isInTransit(node) {
+            // The first reply that makes the inode known is on its way (rule F4).
+            guard isInTransit(node) else { return }
+            await transit()
+        }
+        guard !isDead, let inode = inode(node) else { return }
+        inode.pins += 1
+        defer { inode.pins -= 1 }
+        invalidateAttributes(inode)
+        inode.attributeVersion = nextVersion()
+        guard let data else { return }
+        inode.listing = nil
+        await dropPages(inode, data.offset, data.length)
+    }
+
+    package func invalidateEntries(of parent: NodeHandle, names: [[UInt8]]?) async {
+        guard !isDead else { return }
+        if let directory = inode(parent) {
+            if let names, directory.latch.isIdle, !dice.oneIn(4) {
+                await directory.latch.enterExclusive()
+                for name in names { dropName(directory, name) }
+                directory.directoryVersion += 1
+                directory.latch.leaveExclusive()
+            } else {
+                epoch += 1
+            }
+        } else {
+            epoch += 1
+        }
+        await invalidateInode(parent, data: (0, nil))
+    }
+}

@@ -1,0 +1,350 @@
+// One run: processes on all nodes change one tree, an operation at a time, and after each some node, usually another
+// one, must show what the model says. In between nodes come and go. In the end everything is unmounted and checked.
+
+import Execution
+import FileSystem
+import LockCache
+import SimulatedMachine
+import VolumeChecking
+import Vocabulary
+
+/// What shall happen to the nodes besides work.
+package struct SimulationFaults: OptionSet, Hashable, Sendable {
+    package var rawValue: Int
+
+    package init(rawValue: Int) { self.rawValue = rawValue }
+
+    /// Nodes leave in order and come back.
+    package static let remount = SimulationFaults(rawValue: 1)
+    /// Nodes die and are recovered by the others.
+    package static let kill = SimulationFaults(rawValue: 2)
+    /// The power fails for all.
+    package static let crash = SimulationFaults(rawValue: 4)
+
+    /// By the names of the command line.
+    package static let byName: [(name: String, fault: SimulationFaults)] = [
+        ("remount", .remount), ("kill", .kill), ("crash", .crash),
+    ]
+}
+
+/// A run to be made.
+package struct SimulationPlan: Hashable, Sendable {
+    package var seed: UInt64
+    /// Operations.
+    package var steps: Int
+    package var nodes: Int
+    package var faults: SimulationFaults
+
+    package init(seed: UInt64, steps: Int, nodes: Int, faults: SimulationFaults) {
+        self.seed = seed
+        self.steps = steps
+        self.nodes = nodes
+        self.faults = faults
+    }
+}
+
+/// What a run that ended well has done.
+package struct SimulationReport: Hashable, Sendable {
+    package var operations = 0
+    package var refused = 0
+    package var requests = 0
+    package var cachedNames = 0
+    package var cachedPages = 0
+    package var demotions: UInt64 = 0
+    package var jobs = 0
+    package var scheduleHash: UInt64 = 0
+}
+
+/// One run.
+package final class Simulation {
+    let plan: SimulationPlan
+    let engine: Engine
+    let cluster: SimulatedCluster
+    var tree = TreeModel()
+    var dice: SeededGenerator
+    var workload: Workload
+    var report = SimulationReport()
+    var handles: [HeldFile] = []
+    /// What happened, newest last; the end of it is shown with a failure.
+    var story: [String] = []
+    /// Told each line of the story as it happens.
+    let tell: ((String) -> Void)?
+
+    /// How long one operation may take, in nanoseconds of virtual time.
+    static let patience: UInt64 = 30_000_000_000
+
+    private init(
+        _ plan: SimulationPlan, _ engine: Engine, _ cluster: SimulatedCluster,
+        _ tell: ((String) -> Void)?
+    ) {
+        self.plan = plan
+        self.engine = engine
+        self.cluster = cluster
+        self.tell = tell
+        dice = engine.seededExecutor.forkDice()
+        workload = Workload(dice: dice.fork())
+    }
+
+    /// Makes the run.
+    ///
+    /// - Throws: `SimulationFailure` with the story's end, or what the executor says of a run that does not end.
+    package static func run(
+        _ plan: SimulationPlan, tell: ((String) -> Void)? = nil
+    ) throws -> SimulationReport {
+        try runSimulated(seed: plan.seed, stepLimit: 200_000_000) { engine in
+            let cluster = try await SimulatedCluster(engine: engine, nodes: plan.nodes)
+            let simulation = Simulation(plan, engine, cluster, tell)
+            do {
+                try await simulation.play()
+            } catch {
+                let end = simulation.story.suffix(12).joined(separator: "\n  ")
+                throw SimulationFailure("\(error)\n  \(end)")
+            }
+            simulation.report.jobs = engine.seededExecutor.steps
+            simulation.report.scheduleHash = engine.seededExecutor.scheduleHash
+            return simulation.report
+        }
+    }
+
+    func log(_ line: String) {
+        story.append(line)
+        if story.count > 200 { story.removeFirst(100) }
+        tell?(line)
+    }
+
+    // MARK: The run
+
+    private func play() async throws {
+        for index in 0..<plan.nodes { try await mount(index) }
+        for step in 0..<plan.steps {
+            try await disturb()
+            let index = dice.below(plan.nodes)
+            guard let node = cluster.nodes[index] else { continue }
+            if dice.oneIn(6) {
+                try await playHandle(node, index)
+            } else {
+                try await playOperation(node, workload.next(tree))
+            }
+            if dice.oneIn(40) { try await compareAll() }
+            _ = step
+        }
+        try await compareAll()
+        try await finish()
+    }
+
+    private func mount(_ index: Int) async throws {
+        log("n\(index + 1): mount")
+        _ = try await within("mounting n\(index + 1)") { try await self.cluster.mount(index) }
+    }
+
+    private func finish() async throws {
+        for handle in handles { try await close(handle) }
+        handles = []
+        for index in cluster.nodes.indices { try await unmount(index) }
+        try await check()
+    }
+
+    func unmount(_ index: Int) async throws {
+        guard let node = cluster.nodes[index] else { return }
+        log("n\(index + 1): unmount")
+        count(node)
+        _ = try await within("unmounting n\(index + 1)") {
+            try await self.cluster.unmount(index)
+        }
+        try healthy(node)
+    }
+
+    /// The figures of a node that goes.
+    func count(_ node: SimulatedNode) {
+        report.requests += node.kernel.requestCount
+        report.cachedNames += node.kernel.cachedNames
+        report.cachedPages += node.kernel.cachedPageReads
+        report.demotions += node.volume.counters.demotions
+    }
+
+    func check() async throws {
+        log("check")
+        let found = try await cluster.check()
+        guard found.isClean else {
+            let findings = found.findings.prefix(5).map(\.text).joined(separator: "; ")
+            throw SimulationFailure("the checker found \(found.findingCount): \(findings)")
+        }
+    }
+
+    /// A node must not have complained.
+    func healthy(_ node: SimulatedNode) throws(SimulationFailure) {
+        if let reason = node.withdrawal {
+            throw SimulationFailure("\(node.kernel.name) withdrew: \(reason)")
+        }
+        if let line = node.reports.first {
+            throw SimulationFailure("\(node.kernel.name) reported: \(line)")
+        }
+        if let error = node.kernel.writebackErrors.first {
+            throw SimulationFailure("\(node.kernel.name): a mapping's write-back failed: \(error)")
+        }
+    }
+
+    // MARK: Operations
+
+    private func playOperation(_ node: SimulatedNode, _ operation: TreeOperation) async throws {
+        log("\(node.kernel.name): \(operation)")
+        report.operations += 1
+        let expected = result { () throws(FileError) in try tree.apply(operation) }
+        let shown = try await within("\(operation)") {
+            await Self.result { () async throws(FileError) in try await node.perform(operation) }
+        }
+        try healthy(node)
+        if case .failure = expected { report.refused += 1 }
+        try compare(shown, expected, "\(node.kernel.name): \(operation)")
+        try await look(operation)
+    }
+
+    func compare(
+        _ shown: Result<[UInt8], FileError>, _ expected: Result<[UInt8], FileError>,
+        _ what: String
+    ) throws(SimulationFailure) {
+        switch (shown, expected) {
+        case (.success(let bytes), .success(let wanted)):
+            if bytes != wanted {
+                throw SimulationFailure("\(what): \(difference(bytes, wanted, 0)) (from the range's start)")
+            }
+        case (.failure(let error), .failure(let wanted)):
+            if error != wanted { throw SimulationFailure("\(what): \(error), not \(wanted)") }
+        case (.failure(let error), .success):
+            throw SimulationFailure("\(what): \(error), but it should succeed")
+        case (.success, .failure(let wanted)):
+            throw SimulationFailure("\(what): succeeded, but \(wanted) is right")
+        }
+    }
+
+    /// Some node, usually another one, must show the effect.
+    private func look(_ operation: TreeOperation) async throws {
+        let living = cluster.living
+        let node = living[dice.below(living.count)]
+        for path in operation.paths {
+            if let object = try? tree.find(path) {
+                try await compare(node, path, object)
+            } else if !path.isEmpty {
+                try await demandAbsence(node, path)
+            }
+            let parent = Array(path.dropLast())
+            if !path.isEmpty, let object = try? tree.find(parent), dice.oneIn(2) {
+                try await compare(node, parent, object)
+            }
+        }
+    }
+
+    private func demandAbsence(_ node: SimulatedNode, _ path: PathNames) async throws {
+        let shown = try await within("stat \(text(path))") {
+            await Self.result { () async throws(FileError) in
+                _ = try await node.kernel.status(path)
+                return []
+            }
+        }
+        if case .success = shown {
+            throw SimulationFailure("\(node.kernel.name) shows \(text(path)), which is gone")
+        }
+    }
+
+    private func compare(_ node: SimulatedNode, _ path: PathNames, _ object: Int) async throws {
+        var comparison = Comparison(node: node, tree: tree, dice: dice.fork())
+        try await within("looking at \(text(path)) on \(node.kernel.name)") {
+            try await comparison.check(path, object)
+        }
+        try healthy(node)
+    }
+
+    func compareAll() async throws {
+        log("compare everything")
+        for node in cluster.living {
+            var comparison = Comparison(node: node, tree: tree, dice: dice.fork())
+            try await within("looking at everything on \(node.kernel.name)") {
+                try await comparison.checkAll()
+            }
+            try healthy(node)
+        }
+    }
+
+    // MARK: Waiting with a limit
+
+    static func result<Value>(
+        _ body: () async throws(FileError) -> Value
+    ) async -> Result<Value, FileError> {
+        do throws(FileError) {
+            return .success(try await body())
+        } catch {
+            return .failure(error)
+        }
+    }
+
+    func result<Value>(_ body: () throws(FileError) -> Value) -> Result<Value, FileError> {
+        do throws(FileError) {
+            return .success(try body())
+        } catch {
+            return .failure(error)
+        }
+    }
+
+    /// Does something that must come to an end.
+    @discardableResult
+    func within<Value>(
+        _ what: String, _ body: @escaping () async throws -> Value
+    ) async throws -> Value {
+        let outcome = Outcome<Result<Value, any Error>>()
+        engine.spawn {
+            let result: Result<Value, any Error>
+            do {
+                result = .success(try await body())
+            } catch {
+                result = .failure(error)
+            }
+            if outcome.value == nil { outcome.deliver(result) }
+        }
+        engine.clock.schedule(
+            at: engine.clock.now.advanced(nanoseconds: Self.patience), in: engine,
+            EngineBound { [cluster] in
+                guard outcome.value == nil else { return }
+                let locks = cluster.living.map { Self.describeLocks($0) }.joined(separator: "; ")
+                outcome.deliver(
+                    .failure(SimulationFailure("\(what) does not come to an end; \(locks)")))
+            })
+        return try await outcome.get().get()
+    }
+
+    /// The glocks of a node that are in use or waited for.
+    static func describeLocks(_ node: SimulatedNode) -> String {
+        var lines: [String] = []
+        node.volume.locks.forEach { glock in
+            let machine = glock.machine
+            guard !machine.isIdle || machine.wanted != nil else { return }
+            lines.append(
+                "\(glock.name) \(machine.held) \(machine.phase)"
+                    + (machine.isExclusive ? " exclusive" : "")
+                    + (machine.sharedCount > 0 ? " shared \(machine.sharedCount)" : "")
+                    + (machine.hasWaiters ? " waiters" : "")
+                    + (machine.wanted.map { " wanted \($0)" } ?? ""))
+        }
+        return "\(node.kernel.name), \(node.kernel.waitingRequests) requests open, last looked at \(node.lastLook): \(lines.isEmpty ? "idle" : lines.joined(separator: ", "))"
+    }
+}
+
+extension TreeOperation {
+    /// The paths whose objects it touches.
+    var paths: [PathNames] {
+        switch self {
+        case .create(let path, _), .make(_, let path, _), .remove(let path, _),
+            .truncate(let path, _), .mode(let path, _), .setAttribute(let path, _, _),
+            .write(let path, _, _, _, _), .append(let path, _, _), .store(let path, _, _, _),
+            .read(let path, _, _), .synchronize(let path):
+            [path]
+        case .link(let path, let new), .rename(let path, let new, _): [path, new]
+        }
+    }
+}
+
+extension SimulationReport {
+    /// One line for people.
+    package var summary: String {
+        "schedule \(String(scheduleHash, radix: 16)), \(operations) operations (\(refused) refused), \(requests) requests, \(cachedNames) names and \(cachedPages) pages from the kernel's caches, \(demotions) demotions, \(jobs) jobs"
+    }
+}
