@@ -76,6 +76,9 @@ package final class MountedVolume: FileOperations {
     package internal(set) var counters = VolumeCounters()
     var isStopping = false
     var isSweepScheduled = false
+    /// Tasks that are freeing an orphan right now; `stop` waits for them.
+    var reapers = 0
+    let reapersEnded = Signal()
     /// Never notified: where tasks of a withdrawn volume stay.
     let stillness = Signal()
     let renameGlock: Glock
@@ -253,6 +256,7 @@ package final class MountedVolume: FileOperations {
         guard !isWithdrawn else { return }
         isWithdrawn = true
         journal.stop()
+        reapersEnded.notify()
         onWithdraw?(reason)
     }
 

@@ -31,6 +31,7 @@ extension MountedVolume {
     /// Everything to the device, the journal clean, no lock in use. No request comes any more.
     package func stop() async throws(FileError) {
         isStopping = true
+        while reapers > 0, !isWithdrawn { await reapersEnded.wait() }
         if options.isReadOnly || isWithdrawn { return }
         do throws(StorageError) {
             try await writeBackAll()

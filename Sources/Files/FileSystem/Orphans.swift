@@ -79,6 +79,13 @@ extension MountedVolume {
             let openLock = openGlock(of: inode)
             try await locks.enter(openLock, .exclusive)
             defer { locks.leave(openLock, .exclusive) }
+            // The list on disk remembers; whoever mounts next goes on.
+            if isStopping { return }
+            reapers += 1
+            defer {
+                reapers -= 1
+                if reapers == 0 { reapersEnded.notify() }
+            }
             let stored = try await hold(inode, .exclusive)
             defer { release(inode, .exclusive) }
             if stored.record.flags.contains(.orphan), stored.record.linkCount == 0 {
