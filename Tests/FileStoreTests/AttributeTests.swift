@@ -45,43 +45,7 @@ import Vocabulary
             var wasChain = false
             for step in 0..<400 {
                 let attributes = ExtendedAttributes(volume.store, inode)
-                let name = "user.\(dice.below(12))"
-                if dice.oneIn(4) {
-                    if model.removeValue(forKey: name) != nil {
-                        try await apply(
-                            try await attributes.prepareRemove(name),
-                            attributes,
-                            volume
-                        )
-                    } else {
-                        #expect(
-                            await storeError { _ = try await attributes.prepareRemove(name) }
-                                == "notFound"
-                        )
-                    }
-                } else {
-                    let length =
-                        dice.oneIn(6) ? dice.below(20_000) : dice.below(dice.oneIn(2) ? 40 : 1500)
-                    let value = (0..<length).map { UInt8(truncatingIfNeeded: $0 &+ step) }
-                    let total = model.reduce(0) {
-                        $0 + ($1.key == name ? 0 : 4 + $1.key.utf8.count + $1.value.count)
-                    }
-                    let fits =
-                        total + 4 + name.utf8.count + length <= AttributeRecord.longestStream
-                    if fits {
-                        try await apply(
-                            try await attributes.prepareSet(name, value),
-                            attributes,
-                            volume
-                        )
-                        model[name] = value
-                    } else {
-                        #expect(
-                            await storeError { _ = try await attributes.prepareSet(name, value) }
-                                == "noSpace"
-                        )
-                    }
-                }
+                try await self.change(&model, attributes, volume, step, &dice)
                 wasInline = wasInline || inode.record.inlineAttributeLength > 0
                 wasChain = wasChain || inode.record.attributeBlock != .none
                 #expect(
@@ -103,6 +67,53 @@ import Vocabulary
             try await volume.unlink("object", inode)
             try await volume.journal.commit()
             #expect(try await volume.freeBlocks() == free)
+        }
+    }
+
+    /// Sets or removes one attribute, here and in the model.
+    private func change(
+        _ model: inout [String: [UInt8]],
+        _ attributes: ExtendedAttributes,
+        _ volume: TestVolume,
+        _ step: Int,
+        _ dice: inout SeededGenerator
+    ) async throws {
+        let name = "user.\(dice.below(12))"
+        if dice.oneIn(4) {
+            if model.removeValue(forKey: name) != nil {
+                try await apply(
+                    try await attributes.prepareRemove(name),
+                    attributes,
+                    volume
+                )
+            } else {
+                #expect(
+                    await storeError { _ = try await attributes.prepareRemove(name) }
+                        == "notFound"
+                )
+            }
+        } else {
+            let length =
+                dice.oneIn(6) ? dice.below(20_000) : dice.below(dice.oneIn(2) ? 40 : 1500)
+            let value = (0..<length).map { UInt8(truncatingIfNeeded: $0 &+ step) }
+            let total = model.reduce(0) {
+                $0 + ($1.key == name ? 0 : 4 + $1.key.utf8.count + $1.value.count)
+            }
+            let fits =
+                total + 4 + name.utf8.count + length <= AttributeRecord.longestStream
+            if fits {
+                try await apply(
+                    try await attributes.prepareSet(name, value),
+                    attributes,
+                    volume
+                )
+                model[name] = value
+            } else {
+                #expect(
+                    await storeError { _ = try await attributes.prepareSet(name, value) }
+                        == "noSpace"
+                )
+            }
         }
     }
 

@@ -56,22 +56,7 @@ import Vocabulary
         let long = try await attributes.prepareSet("user.long", [UInt8](repeating: 1, count: 9000))
         try await volume.change(long.cost) { try attributes.apply(long, with: $0) }
         try await volume.remount()
-        var blocks: [BlockAddress] = []
-        let buffer = AlignedBuffer(byteCount: 4096)
-        for address in volume.superblock.firstGroup.rawValue..<volume.superblock.blockCount {
-            let place = BlockAddress(address)
-            try await volume.device.read(buffer.bytes, at: volume.superblock.byteOffset(place))
-            guard
-                let header = try? BlockHeader(
-                    verifying: buffer.readOnly,
-                    at: place,
-                    volume: volume.superblock.volume
-                ),
-                header.owner == file.number.address.rawValue
-                    || header.owner == inode.number.address.rawValue
-            else { continue }
-            blocks.append(place)
-        }
+        let blocks = try await volume.blocks(ownedBy: [file.number, inode.number])
         return (volume, file.number, inode.number, blocks)
     }
 
@@ -249,5 +234,28 @@ import Vocabulary
                 await isDamage { _ = try await ExtendedAttributes(volume.store, inode).names() }
             )
         }
+    }
+}
+
+extension TestVolume {
+    /// All metadata blocks of some inodes.
+    func blocks(ownedBy numbers: [InodeNumber]) async throws -> [BlockAddress] {
+        let owners = numbers.map(\.address.rawValue)
+        var blocks: [BlockAddress] = []
+        let buffer = AlignedBuffer(byteCount: 4096)
+        for address in superblock.firstGroup.rawValue..<superblock.blockCount {
+            let place = BlockAddress(address)
+            try await device.read(buffer.bytes, at: superblock.byteOffset(place))
+            guard
+                let header = try? BlockHeader(
+                    verifying: buffer.readOnly,
+                    at: place,
+                    volume: superblock.volume
+                ),
+                owners.contains(header.owner)
+            else { continue }
+            blocks.append(place)
+        }
+        return blocks
     }
 }

@@ -52,23 +52,32 @@ import Vocabulary
             try await volume.remount()
             let again = try await volume.store.readInode(file.number)
             #expect(again.inlineData == model)
-            let data = try await volume.change(Self.one, groups: []) {
-                again.convertInlineDataToExtents(in: $0.transaction)
-            }
-            #expect(
-                data == model && !again.hasInlineData && again.record.size == UInt64(model.count)
-            )
-            #expect(
-                try await ExtentMap(volume.store, again).lookup(0) == .hole(until: .max)
-            )
-            try await volume.change(Self.one, groups: []) {
-                again.record.size = 0
-                again.convertEmptyExtentsToInlineData(in: $0.transaction)
-            }
-            #expect(again.inlineData == [])
-            try await volume.remount()
-            try await volume.expectSound()
+            try await convert(again, model, volume)
         }
+    }
+
+    /// From inline data to extents and, empty, back.
+    private func convert(
+        _ again: StoredInode,
+        _ model: [UInt8],
+        _ volume: TestVolume
+    ) async throws {
+        let data = try await volume.change(Self.one, groups: []) {
+            again.convertInlineDataToExtents(in: $0.transaction)
+        }
+        #expect(
+            data == model && !again.hasInlineData && again.record.size == UInt64(model.count)
+        )
+        #expect(
+            try await ExtentMap(volume.store, again).lookup(0) == .hole(until: .max)
+        )
+        try await volume.change(Self.one, groups: []) {
+            again.record.size = 0
+            again.convertEmptyExtentsToInlineData(in: $0.transaction)
+        }
+        #expect(again.inlineData == [])
+        try await volume.remount()
+        try await volume.expectSound()
     }
 
     /// Inodes come and go; numbers are never used twice and old ones are stale, at once and after a
