@@ -89,7 +89,10 @@ final class VolumeSketch {
     }
 
     func record(_ number: InodeNumber) throws -> InodeRecord {
-        try InodeRecord(fields: read(number.address).readOnly, at: number.address)
+        let block = read(number.address)
+        return try withExtendedLifetime(block) {
+            try InodeRecord(fields: block.readOnly, at: number.address)
+        }
     }
 
     func newBlock(_ kind: BlockKind, of owner: InodeNumber, group: UInt32 = 1) -> BlockAddress {

@@ -118,9 +118,16 @@ package struct BlockHeader: Hashable, Sendable {
     package static let byteCount = 64
     package static let magic: UInt32 = 0x5453_4B4C  // "LKST"
     package static let revision: UInt16 = 1
+    /// Versions, generations and sequence numbers that are read from a volume are never above this, so
+    /// that whoever adds to them need not think of overflow. No volume lives long enough to get there.
+    package static let largestNumber = UInt64(Int64.max)
 
     package init(
-        kind: BlockKind, address: BlockAddress, version: UInt64, volume: VolumeID, owner: UInt64,
+        kind: BlockKind,
+        address: BlockAddress,
+        version: UInt64,
+        volume: VolumeID,
+        owner: UInt64,
         generation: UInt64
     ) {
         self.kind = kind
@@ -135,7 +142,9 @@ package struct BlockHeader: Hashable, Sendable {
     ///
     /// - Throws: the first of `FormatError`'s first six cases that applies.
     package init(
-        verifying block: UnsafeRawBufferPointer, at address: BlockAddress, volume: VolumeID
+        verifying block: UnsafeRawBufferPointer,
+        at address: BlockAddress,
+        volume: VolumeID
     ) throws(FormatError) {
         guard block.u32(0) == Self.magic else { throw .notMetadata(address) }
         let stored = block.u32(8)
@@ -153,14 +162,24 @@ package struct BlockHeader: Hashable, Sendable {
         guard block.u64(16) == address.rawValue else {
             throw .misplaced(address, claims: BlockAddress(block.u64(16)))
         }
+        guard block.u64(24) <= Self.largestNumber else {
+            throw .invalidField(address, field: "version", value: block.u64(24))
+        }
         self.init(
-            kind: kind, address: address, version: block.u64(24), volume: volume,
-            owner: block.u64(48), generation: block.u64(56))
+            kind: kind,
+            address: address,
+            version: block.u64(24),
+            volume: volume,
+            owner: block.u64(48),
+            generation: block.u64(56)
+        )
     }
 
     /// As above, and of the kind that is expected.
     package init(
-        verifying block: UnsafeRawBufferPointer, at address: BlockAddress, volume: VolumeID,
+        verifying block: UnsafeRawBufferPointer,
+        at address: BlockAddress,
+        volume: VolumeID,
         kind: BlockKind
     ) throws(FormatError) {
         try self.init(verifying: block, at: address, volume: volume)

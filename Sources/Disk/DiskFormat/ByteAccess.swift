@@ -53,7 +53,10 @@ extension UnsafeMutableRawBufferPointer {
     package func clear(_ offset: Int, _ length: Int) {
         guard length > 0 else { return }
         (baseAddress.unsafelyUnwrapped + offset).initializeMemory(
-            as: UInt8.self, repeating: 0, count: length)
+            as: UInt8.self,
+            repeating: 0,
+            count: length
+        )
     }
 
     /// Copies bytes to `offset`.

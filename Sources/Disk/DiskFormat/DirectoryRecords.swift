@@ -37,14 +37,20 @@ package struct DirectoryEntryRecord: Hashable, Sendable {
         self.init(
             key: bytes.u64(offset),
             inode: InodeNumber(
-                address: BlockAddress(bytes.u64(offset + 8)), generation: bytes.u64(offset + 16)),
-            type: bytes[offset + 24], nameLength: bytes[offset + 25])
+                address: BlockAddress(bytes.u64(offset + 8)),
+                generation: bytes.u64(offset + 16)
+            ),
+            type: bytes[offset + 24],
+            nameLength: bytes[offset + 25]
+        )
         guard offset + byteCount <= end else { return nil }
     }
 
     /// Encodes the entry at `offset`, its name included.
     package func write(
-        to bytes: UnsafeMutableRawBufferPointer, at offset: Int, name: UnsafeRawBufferPointer
+        to bytes: UnsafeMutableRawBufferPointer,
+        at offset: Int,
+        name: UnsafeRawBufferPointer
     ) {
         precondition(name.count == Int(nameLength), "the name's length is the entry's")
         bytes.put64(key, offset)

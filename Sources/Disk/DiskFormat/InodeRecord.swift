@@ -97,8 +97,12 @@ package struct InodeRecord: Hashable, Sendable {
         throws(FormatError)
     {
         self.init(
-            mode: block.u32(64), user: block.u32(68), group: block.u32(72),
-            linkCount: block.u32(76), born: Self.time(block, 132))
+            mode: block.u32(64),
+            user: block.u32(68),
+            group: block.u32(72),
+            linkCount: block.u32(76),
+            born: Self.time(block, 132)
+        )
         size = block.u64(80)
         blockCount = block.u64(88)
         accessed = Self.time(block, 96)
@@ -117,7 +121,9 @@ package struct InodeRecord: Hashable, Sendable {
         attributeBlock = BlockAddress(block.u64(160))
         entryCount = block.u64(168)
         parent = InodeNumber(
-            address: BlockAddress(block.u64(176)), generation: block.u64(184))
+            address: BlockAddress(block.u64(176)),
+            generation: block.u64(184)
+        )
         orphanSlot = SlotIndex(block.u32(192))
         try checkFields(address, blockSize: block.count)
     }
@@ -126,7 +132,10 @@ package struct InodeRecord: Hashable, Sendable {
         let body = blockSize - Self.bodyOffset
         guard Int(inlineAttributeLength) <= body else {
             throw .invalidField(
-                address, field: "inline attribute length", value: UInt64(inlineAttributeLength))
+                address,
+                field: "inline attribute length",
+                value: UInt64(inlineAttributeLength)
+            )
         }
         let room = body - Int(inlineAttributeLength)
         let used: Int
@@ -145,7 +154,10 @@ package struct InodeRecord: Hashable, Sendable {
         }
         guard !flags.contains(.orphan) || orphanSlot.rawValue < Superblock.maximumSlots else {
             throw .invalidField(
-                address, field: "orphan slot", value: UInt64(orphanSlot.rawValue))
+                address,
+                field: "orphan slot",
+                value: UInt64(orphanSlot.rawValue)
+            )
         }
         for time in [accessed, modified, changed, born] where time.nanoseconds >= 1_000_000_000 {
             throw .invalidField(address, field: "time", value: UInt64(time.nanoseconds))
@@ -194,11 +206,15 @@ package struct InodeRecord: Hashable, Sendable {
 
     private static func time(_ block: UnsafeRawBufferPointer, _ offset: Int) -> Timestamp {
         Timestamp(
-            seconds: Int64(bitPattern: block.u64(offset)), nanoseconds: block.u32(offset + 8))
+            seconds: Int64(bitPattern: block.u64(offset)),
+            nanoseconds: block.u32(offset + 8)
+        )
     }
 
     private static func put(
-        _ time: Timestamp, _ block: UnsafeMutableRawBufferPointer, _ offset: Int
+        _ time: Timestamp,
+        _ block: UnsafeMutableRawBufferPointer,
+        _ offset: Int
     ) {
         block.put64(UInt64(bitPattern: time.seconds), offset)
         block.put32(time.nanoseconds, offset + 8)

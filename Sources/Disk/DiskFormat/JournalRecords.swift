@@ -26,7 +26,11 @@ package struct JournalHeader: Hashable, Sendable {
     package var isClean: Bool
 
     package init(
-        slot: SlotIndex, tailSequence: UInt64, tail: UInt32, length: UInt32, isClean: Bool
+        slot: SlotIndex,
+        tailSequence: UInt64,
+        tail: UInt32,
+        length: UInt32,
+        isClean: Bool
     ) {
         self.slot = slot
         self.tailSequence = tailSequence
@@ -37,13 +41,19 @@ package struct JournalHeader: Hashable, Sendable {
 
     /// Encodes and seals the header that belongs at `address`; `version` grows with each rewriting.
     package func write(
-        to block: UnsafeMutableRawBufferPointer, at address: BlockAddress, volume: VolumeID,
+        to block: UnsafeMutableRawBufferPointer,
+        at address: BlockAddress,
+        volume: VolumeID,
         version: UInt64
     ) {
         block.clear(0, block.count)
         BlockHeader(
-            kind: .journalHeader, address: address, version: version, volume: volume,
-            owner: UInt64(slot.rawValue), generation: 0
+            kind: .journalHeader,
+            address: address,
+            version: version,
+            volume: volume,
+            owner: UInt64(slot.rawValue),
+            generation: 0
         ).write(to: block)
         block.put64(tailSequence, 64)
         block.put32(tail, 72)
@@ -54,24 +64,34 @@ package struct JournalHeader: Hashable, Sendable {
 
     /// Verifies and decodes; the version comes with it.
     package static func read(
-        verifying block: UnsafeRawBufferPointer, at address: BlockAddress, volume: VolumeID,
+        verifying block: UnsafeRawBufferPointer,
+        at address: BlockAddress,
+        volume: VolumeID,
         slot: SlotIndex
     ) throws(FormatError) -> (header: JournalHeader, version: UInt64) {
         let header = try BlockHeader(
-            verifying: block, at: address, volume: volume, kind: .journalHeader)
+            verifying: block,
+            at: address,
+            volume: volume,
+            kind: .journalHeader
+        )
         guard header.owner == UInt64(slot.rawValue) else {
             throw .wrongOwner(address, expected: UInt64(slot.rawValue), found: header.owner)
         }
         let decoded = JournalHeader(
-            slot: slot, tailSequence: block.u64(64), tail: block.u32(72), length: block.u32(76),
-            isClean: block.u32(80) & 1 != 0)
+            slot: slot,
+            tailSequence: block.u64(64),
+            tail: block.u32(72),
+            length: block.u32(76),
+            isClean: block.u32(80) & 1 != 0
+        )
         guard decoded.length >= SlotDescriptor.minimumJournalLength,
             (1..<decoded.length).contains(decoded.tail)
         else {
             throw .invalidField(address, field: "tail", value: UInt64(decoded.tail))
         }
-        guard decoded.tailSequence > 0 else {
-            throw .invalidField(address, field: "sequence", value: 0)
+        guard (1...BlockHeader.largestNumber).contains(decoded.tailSequence) else {
+            throw .invalidField(address, field: "sequence", value: decoded.tailSequence)
         }
         return (decoded, header.version)
     }
@@ -89,7 +109,10 @@ package struct JournalEntry: Hashable, Sendable {
     package static let byteCount = 40
 
     package init(
-        address: BlockAddress, version: UInt64, covering: ResourceName, checksum: UInt32
+        address: BlockAddress,
+        version: UInt64,
+        covering: ResourceName,
+        checksum: UInt32
     ) {
         self.address = address
         self.version = version
@@ -101,10 +124,15 @@ package struct JournalEntry: Hashable, Sendable {
     package init?(_ block: UnsafeRawBufferPointer, at offset: Int) {
         guard let kind = ResourceKind(rawValue: block[offset + 36]) else { return nil }
         self.init(
-            address: BlockAddress(block.u64(offset)), version: block.u64(offset + 8),
+            address: BlockAddress(block.u64(offset)),
+            version: block.u64(offset + 8),
             covering: ResourceName(
-                kind: kind, number: block.u64(offset + 16), generation: block.u64(offset + 24)),
-            checksum: block.u32(offset + 32))
+                kind: kind,
+                number: block.u64(offset + 16),
+                generation: block.u64(offset + 24)
+            ),
+            checksum: block.u32(offset + 32)
+        )
     }
 
     /// Encodes the entry at `offset`.

@@ -36,8 +36,13 @@ package struct ResourceGroupRecord: Hashable, Sendable {
     package static let bitmapOffset = 128
 
     package init(
-        index: UInt32, blockCount: UInt32, freeCount: UInt32, quarantinedCount: UInt32,
-        inodeCount: UInt32, highestVersion: UInt64, highestGeneration: UInt64
+        index: UInt32,
+        blockCount: UInt32,
+        freeCount: UInt32,
+        quarantinedCount: UInt32,
+        inodeCount: UInt32,
+        highestVersion: UInt64,
+        highestGeneration: UInt64
     ) {
         self.index = index
         self.blockCount = blockCount
@@ -51,9 +56,14 @@ package struct ResourceGroupRecord: Hashable, Sendable {
     /// Decodes the fields of a block whose header was verified.
     package init(fields block: UnsafeRawBufferPointer) {
         self.init(
-            index: block.u32(64), blockCount: block.u32(68), freeCount: block.u32(72),
-            quarantinedCount: block.u32(76), inodeCount: block.u32(80),
-            highestVersion: block.u64(88), highestGeneration: block.u64(96))
+            index: block.u32(64),
+            blockCount: block.u32(68),
+            freeCount: block.u32(72),
+            quarantinedCount: block.u32(76),
+            inodeCount: block.u32(80),
+            highestVersion: block.u64(88),
+            highestGeneration: block.u64(96)
+        )
     }
 
     /// Writes the fields; header, bits and checksum are left alone.
@@ -69,7 +79,8 @@ package struct ResourceGroupRecord: Hashable, Sendable {
 
     /// Decodes and checks against the superblock.
     package init(
-        checking block: UnsafeRawBufferPointer, at address: BlockAddress,
+        checking block: UnsafeRawBufferPointer,
+        at address: BlockAddress,
         in superblock: Superblock
     ) throws(FormatError) {
         self.init(fields: block)
@@ -81,6 +92,11 @@ package struct ResourceGroupRecord: Hashable, Sendable {
         }
         guard UInt64(freeCount) + UInt64(quarantinedCount) < UInt64(blockCount) else {
             throw .invalidField(address, field: "free count", value: UInt64(freeCount))
+        }
+        guard highestVersion <= BlockHeader.largestNumber,
+            highestGeneration <= BlockHeader.largestNumber, inodeCount < blockCount
+        else {
+            throw .invalidField(address, field: "highest version", value: highestVersion)
         }
     }
 }

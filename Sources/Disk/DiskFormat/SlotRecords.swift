@@ -12,7 +12,9 @@ package struct SlotDescriptor: Hashable, Sendable {
     package var orphanDirectory: InodeNumber
 
     package init(
-        slot: SlotIndex, journalStart: BlockAddress, journalLength: UInt32,
+        slot: SlotIndex,
+        journalStart: BlockAddress,
+        journalLength: UInt32,
         orphanDirectory: InodeNumber
     ) {
         self.slot = slot
@@ -26,12 +28,18 @@ package struct SlotDescriptor: Hashable, Sendable {
 
     /// Encodes and seals the descriptor that belongs at `address`.
     package func write(
-        to block: UnsafeMutableRawBufferPointer, at address: BlockAddress, volume: VolumeID
+        to block: UnsafeMutableRawBufferPointer,
+        at address: BlockAddress,
+        volume: VolumeID
     ) {
         block.clear(0, block.count)
         BlockHeader(
-            kind: .slotDescriptor, address: address, version: 1, volume: volume,
-            owner: UInt64(slot.rawValue), generation: 0
+            kind: .slotDescriptor,
+            address: address,
+            version: 1,
+            volume: volume,
+            owner: UInt64(slot.rawValue),
+            generation: 0
         ).write(to: block)
         block.put64(journalStart.rawValue, 64)
         block.put32(journalLength, 72)
@@ -42,16 +50,25 @@ package struct SlotDescriptor: Hashable, Sendable {
 
     /// Verifies and decodes.
     package init(
-        verifying block: UnsafeRawBufferPointer, at address: BlockAddress,
+        verifying block: UnsafeRawBufferPointer,
+        at address: BlockAddress,
         in superblock: Superblock
     ) throws(FormatError) {
         let header = try BlockHeader(
-            verifying: block, at: address, volume: superblock.volume, kind: .slotDescriptor)
+            verifying: block,
+            at: address,
+            volume: superblock.volume,
+            kind: .slotDescriptor
+        )
         self.init(
             slot: SlotIndex(UInt32(truncatingIfNeeded: header.owner)),
-            journalStart: BlockAddress(block.u64(64)), journalLength: block.u32(72),
+            journalStart: BlockAddress(block.u64(64)),
+            journalLength: block.u32(72),
             orphanDirectory: InodeNumber(
-                address: BlockAddress(block.u64(80)), generation: block.u64(88)))
+                address: BlockAddress(block.u64(80)),
+                generation: block.u64(88)
+            )
+        )
         let expected = address - superblock.slotTable
         guard header.owner == expected else {
             throw .wrongOwner(address, expected: expected, found: header.owner)
@@ -65,7 +82,10 @@ package struct SlotDescriptor: Hashable, Sendable {
         }
         guard superblock.group(of: orphanDirectory.address) != nil else {
             throw .invalidField(
-                address, field: "orphan directory", value: orphanDirectory.address.rawValue)
+                address,
+                field: "orphan directory",
+                value: orphanDirectory.address.rawValue
+            )
         }
     }
 }
@@ -100,12 +120,18 @@ package struct GuardRecord: Hashable, Sendable {
 
     /// Encodes and seals. `version` grows with each rewriting.
     package func write(
-        to block: UnsafeMutableRawBufferPointer, at address: BlockAddress, volume: VolumeID,
+        to block: UnsafeMutableRawBufferPointer,
+        at address: BlockAddress,
+        volume: VolumeID,
         version: UInt64
     ) {
         block.clear(0, block.count)
         BlockHeader(
-            kind: .volumeGuard, address: address, version: version, volume: volume, owner: 0,
+            kind: .volumeGuard,
+            address: address,
+            version: version,
+            volume: volume,
+            owner: 0,
             generation: 0
         ).write(to: block)
         block[64] = mode.rawValue
@@ -117,17 +143,27 @@ package struct GuardRecord: Hashable, Sendable {
 
     /// Verifies and decodes; the version comes with the header.
     package static func read(
-        verifying block: UnsafeRawBufferPointer, at address: BlockAddress, volume: VolumeID
+        verifying block: UnsafeRawBufferPointer,
+        at address: BlockAddress,
+        volume: VolumeID
     ) throws(FormatError) -> (record: GuardRecord, version: UInt64) {
         let header = try BlockHeader(
-            verifying: block, at: address, volume: volume, kind: .volumeGuard)
+            verifying: block,
+            at: address,
+            volume: volume,
+            kind: .volumeGuard
+        )
         guard let mode = ClusterMode(rawValue: block[64]) else {
             throw .invalidField(address, field: "cluster mode", value: UInt64(block[64]))
         }
         let host = String(decoding: block.window(88, 64).prefix { $0 != 0 }, as: UTF8.self)
         return (
             GuardRecord(
-                mode: mode, clusterHigh: block.u64(72), clusterLow: block.u64(80), host: host),
+                mode: mode,
+                clusterHigh: block.u64(72),
+                clusterLow: block.u64(80),
+                host: host
+            ),
             header.version
         )
     }
@@ -145,7 +181,10 @@ package struct SlotHeartbeat: Hashable, Sendable {
     package var clusterLow: UInt64
 
     package init(
-        slot: SlotIndex, incarnation: UInt64, beat: UInt64, clusterHigh: UInt64,
+        slot: SlotIndex,
+        incarnation: UInt64,
+        beat: UInt64,
+        clusterHigh: UInt64,
         clusterLow: UInt64
     ) {
         self.slot = slot
@@ -157,12 +196,18 @@ package struct SlotHeartbeat: Hashable, Sendable {
 
     /// Encodes and seals.
     package func write(
-        to block: UnsafeMutableRawBufferPointer, at address: BlockAddress, volume: VolumeID
+        to block: UnsafeMutableRawBufferPointer,
+        at address: BlockAddress,
+        volume: VolumeID
     ) {
         block.clear(0, block.count)
         BlockHeader(
-            kind: .slotHeartbeat, address: address, version: beat, volume: volume,
-            owner: UInt64(slot.rawValue), generation: incarnation
+            kind: .slotHeartbeat,
+            address: address,
+            version: beat,
+            volume: volume,
+            owner: UInt64(slot.rawValue),
+            generation: incarnation
         ).write(to: block)
         block.put64(clusterHigh, 64)
         block.put64(clusterLow, 72)
@@ -171,16 +216,25 @@ package struct SlotHeartbeat: Hashable, Sendable {
 
     /// Verifies and decodes.
     package init(
-        verifying block: UnsafeRawBufferPointer, at address: BlockAddress, volume: VolumeID
+        verifying block: UnsafeRawBufferPointer,
+        at address: BlockAddress,
+        volume: VolumeID
     ) throws(FormatError) {
         let header = try BlockHeader(
-            verifying: block, at: address, volume: volume, kind: .slotHeartbeat)
+            verifying: block,
+            at: address,
+            volume: volume,
+            kind: .slotHeartbeat
+        )
         guard header.owner < UInt64(Superblock.maximumSlots) else {
             throw .invalidField(address, field: "slot", value: header.owner)
         }
         self.init(
             slot: SlotIndex(UInt32(header.owner)),
-            incarnation: header.generation, beat: header.version, clusterHigh: block.u64(64),
-            clusterLow: block.u64(72))
+            incarnation: header.generation,
+            beat: header.version,
+            clusterHigh: block.u64(64),
+            clusterLow: block.u64(72)
+        )
     }
 }

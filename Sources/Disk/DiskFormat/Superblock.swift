@@ -30,7 +30,10 @@ package struct VolumeFeatures: Hashable, Sendable {
 
     /// What this version makes and knows.
     package static let known = VolumeFeatures(
-        compatible: 0, incompatible: 0, readOnlyCompatible: 0)
+        compatible: 0,
+        incompatible: 0,
+        readOnlyCompatible: 0
+    )
 }
 
 /// The decoded superblock. Field order and offsets: `Docs/FORMAT.md`.
@@ -71,11 +74,23 @@ package struct Superblock: Hashable, Sendable {
     package static let minimumGroupLength: UInt32 = 16
 
     package init(
-        volume: VolumeID, features: VolumeFeatures, blockSize: UInt32, blockCount: UInt64,
-        slotCapacity: UInt32, slotCount: UInt32, slotTable: BlockAddress,
-        guardTable: BlockAddress, firstGroup: BlockAddress, blocksPerGroup: UInt32,
-        groupCount: UInt32, root: InodeNumber, regionSize: UInt32, created: Timestamp,
-        clusterName: String, volumeName: String, label: String
+        volume: VolumeID,
+        features: VolumeFeatures,
+        blockSize: UInt32,
+        blockCount: UInt64,
+        slotCapacity: UInt32,
+        slotCount: UInt32,
+        slotTable: BlockAddress,
+        guardTable: BlockAddress,
+        firstGroup: BlockAddress,
+        blocksPerGroup: UInt32,
+        groupCount: UInt32,
+        root: InodeNumber,
+        regionSize: UInt32,
+        created: Timestamp,
+        clusterName: String,
+        volumeName: String,
+        label: String
     ) {
         self.volume = volume
         self.features = features
@@ -148,11 +163,17 @@ package struct Superblock: Hashable, Sendable {
 
     /// Encodes header and fields and seals a block that belongs at `address` (the primary or a copy).
     package func write(
-        to block: UnsafeMutableRawBufferPointer, at address: BlockAddress, version: UInt64
+        to block: UnsafeMutableRawBufferPointer,
+        at address: BlockAddress,
+        version: UInt64
     ) {
         block.clear(0, block.count)
         BlockHeader(
-            kind: .superblock, address: address, version: version, volume: volume, owner: 0,
+            kind: .superblock,
+            address: address,
+            version: version,
+            volume: volume,
+            owner: 0,
             generation: 0
         ).write(to: block)
         block.put64(Self.magic, 64)
@@ -197,8 +218,11 @@ package struct Superblock: Hashable, Sendable {
         else { throw .invalidField(place, field: "block size", value: UInt64(blockSize)) }
         let whole = block.window(0, Int(blockSize))
         _ = try BlockHeader(
-            verifying: whole, at: address ?? BlockAddress(whole.u64(16)),
-            volume: VolumeID(whole.window(32, 16)), kind: .superblock)
+            verifying: whole,
+            at: address ?? BlockAddress(whole.u64(16)),
+            volume: VolumeID(whole.window(32, 16)),
+            kind: .superblock
+        )
         self.init(fields: whole)
         try checkFields(place)
     }
@@ -207,20 +231,32 @@ package struct Superblock: Hashable, Sendable {
         self.init(
             volume: VolumeID(block.window(32, 16)),
             features: VolumeFeatures(
-                compatible: block.u64(80), incompatible: block.u64(88),
-                readOnlyCompatible: block.u64(96)),
-            blockSize: block.u32(76), blockCount: block.u64(104), slotCapacity: block.u32(112),
-            slotCount: block.u32(116), slotTable: BlockAddress(block.u64(120)),
-            guardTable: BlockAddress(block.u64(128)), firstGroup: BlockAddress(block.u64(136)),
-            blocksPerGroup: block.u32(144), groupCount: block.u32(148),
+                compatible: block.u64(80),
+                incompatible: block.u64(88),
+                readOnlyCompatible: block.u64(96)
+            ),
+            blockSize: block.u32(76),
+            blockCount: block.u64(104),
+            slotCapacity: block.u32(112),
+            slotCount: block.u32(116),
+            slotTable: BlockAddress(block.u64(120)),
+            guardTable: BlockAddress(block.u64(128)),
+            firstGroup: BlockAddress(block.u64(136)),
+            blocksPerGroup: block.u32(144),
+            groupCount: block.u32(148),
             root: InodeNumber(
-                address: BlockAddress(block.u64(152)), generation: block.u64(160)),
+                address: BlockAddress(block.u64(152)),
+                generation: block.u64(160)
+            ),
             regionSize: block.u32(168),
             created: Timestamp(
-                seconds: Int64(bitPattern: block.u64(176)), nanoseconds: block.u32(184)),
+                seconds: Int64(bitPattern: block.u64(176)),
+                nanoseconds: block.u32(184)
+            ),
             clusterName: Self.text(block.window(192, 32)),
             volumeName: Self.text(block.window(224, 32)),
-            label: Self.text(block.window(256, 64)))
+            label: Self.text(block.window(256, 64))
+        )
     }
 
     /// Refuses fields that contradict each other, so that later arithmetic cannot overflow.
@@ -229,33 +265,58 @@ package struct Superblock: Hashable, Sendable {
             guard holds else { throw .invalidField(place, field: field, value: value) }
         }
         try require(
-            blockCount > 0 && blockCount <= UInt64(Int64.max) / UInt64(blockSize), "block count",
-            blockCount)
+            blockCount > 0 && blockCount <= UInt64(Int64.max) / UInt64(blockSize),
+            "block count",
+            blockCount
+        )
         try require(
-            (1...Self.maximumSlots).contains(slotCapacity), "slot capacity", UInt64(slotCapacity))
+            (1...Self.maximumSlots).contains(slotCapacity),
+            "slot capacity",
+            UInt64(slotCapacity)
+        )
         try require((1...slotCapacity).contains(slotCount), "slot count", UInt64(slotCount))
         try require(
-            slotTable == Self.address(blockSize: blockSize) + 1, "slot table", slotTable.rawValue)
+            slotTable == Self.address(blockSize: blockSize) + 1,
+            "slot table",
+            slotTable.rawValue
+        )
         try require(
-            guardTable == slotTable + UInt64(slotCapacity), "guard table", guardTable.rawValue)
+            guardTable == slotTable + UInt64(slotCapacity),
+            "guard table",
+            guardTable.rawValue
+        )
         try require(
             firstGroup > guardTable + UInt64(slotCapacity) && firstGroup.rawValue < blockCount,
-            "first group", firstGroup.rawValue)
+            "first group",
+            firstGroup.rawValue
+        )
         try require(
             blocksPerGroup >= Self.minimumGroupLength
                 && blocksPerGroup <= Self.maximumBlocksPerGroup(blockSize: blockSize),
-            "blocks per group", UInt64(blocksPerGroup))
-        let groups = (blockCount - firstGroup.rawValue + UInt64(blocksPerGroup) - 1)
+            "blocks per group",
+            UInt64(blocksPerGroup)
+        )
+        let groups =
+            (blockCount - firstGroup.rawValue + UInt64(blocksPerGroup) - 1)
             / UInt64(blocksPerGroup)
         try require(UInt64(groupCount) == groups, "group count", UInt64(groupCount))
         let last = groupLength(groupCount - 1)
         try require(last >= Self.minimumGroupLength, "last group", UInt64(last))
         try require(
-            group(of: root.address) != nil && root.generation > 0, "root", root.address.rawValue)
+            group(of: root.address) != nil && root.generation > 0,
+            "root",
+            root.address.rawValue
+        )
         try require(
-            regionSize >= blockSize && regionSize % blockSize == 0, "region size",
-            UInt64(regionSize))
-        try require(created.nanoseconds < 1_000_000_000, "creation time", UInt64(created.nanoseconds))
+            regionSize >= blockSize && regionSize % blockSize == 0,
+            "region size",
+            UInt64(regionSize)
+        )
+        try require(
+            created.nanoseconds < 1_000_000_000,
+            "creation time",
+            UInt64(created.nanoseconds)
+        )
         // Bytes that are not UTF-8 decode to longer text, which could not be written back.
         for (text, limit) in [(clusterName, 31), (volumeName, 31), (label, 63)] {
             try require(text.utf8.count <= limit, "name", UInt64(text.utf8.count))

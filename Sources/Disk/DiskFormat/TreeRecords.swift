@@ -30,8 +30,11 @@ package struct Extent: Hashable, Sendable {
     /// Decodes the record at `offset`.
     package init(_ bytes: UnsafeRawBufferPointer, at offset: Int) {
         self.init(
-            logical: bytes.u64(offset), physical: BlockAddress(bytes.u64(offset + 8)),
-            length: bytes.u32(offset + 16), isUnwritten: bytes.u32(offset + 20) & 1 != 0)
+            logical: bytes.u64(offset),
+            physical: BlockAddress(bytes.u64(offset + 8)),
+            length: bytes.u32(offset + 16),
+            isUnwritten: bytes.u32(offset + 20) & 1 != 0
+        )
     }
 
     /// Encodes the record at `offset`.
