@@ -27,6 +27,8 @@ extension MountedVolume {
         guard offset <= Self.largestFile - UInt64(buffer.count) else { throw .tooLarge }
         if !flags.isWriteback { await dirtyAccount.waitForRoom() }
         let invalidations = inode.invalidations
+        // The kernel has put the bytes into its pages before it asks.
+        if !flags.isDirect { inode.kernelMayCache = true }
         let (start, count) = try await writeLocked(inode, offset, buffer, flags, interruption)
         guard count > 0, !flags.isWriteback else { return buffer.count }
         let isContended = inode.invalidations != invalidations || inode.wasInvalidatedWhileWritable
@@ -48,6 +50,8 @@ extension MountedVolume {
             inode, offset..<offset + UInt64(buffer.count), flags, interruption)
         defer { release(inode, .exclusive) }
         guard stored.record.isRegular else { throw .invalid }
+        // Again: while this waited, the lock may have been given up, and everything invalidated.
+        if !flags.isDirect { inode.kernelMayCache = true }
         var bytes = buffer
         var start = offset
         if flags.isWriteback {

@@ -132,9 +132,6 @@ extension Simulation {
         handles.removeAll { $0.node === node }
         try await unmount(index)
         if cluster.living.isEmpty { try await check() }
-        log("n\(index + 1): mount")
-        try await within("mounting n\(index + 1)") {
-            _ = try await self.cluster.mount(index)
-        }
+        try await mount(index)
     }
 }

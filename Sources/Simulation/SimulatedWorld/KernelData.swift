@@ -144,6 +144,7 @@ extension KernelModel {
         _ file: KernelFile, at offset: UInt64, _ bytes: [UInt8], isDirect: Bool
     ) async throws(FileError) -> Int {
         let content = StableBytes(bytes)
+        trace?("\(name) WRITE \(file.inode.identity) \(offset)+\(bytes.count)\(isDirect ? " direct" : "")")
         let (node, handle) = (file.inode.handle, file.handle)
         let flags = WriteFlags(
             appends: file.intent.appends, isWriteback: false, isDirect: isDirect,

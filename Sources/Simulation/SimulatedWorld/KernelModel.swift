@@ -114,6 +114,8 @@ package final class KernelModel: KernelCache {
     let renaming = Gate()
     /// Write-backs of mappings that failed.
     package var writebackErrors: [FileError] = []
+    /// Told of data requests and invalidations, one line each.
+    package var trace: ((String) -> Void)?
     /// Requests sent.
     package private(set) var requestCount = 0
     /// Pages handed to processes without a request.

@@ -131,6 +131,7 @@ extension KernelModel {
             }
             throw error
         }
+        trace?("\(name) READ \(inode.identity) \(offset)+\(run.count * KernelPage.size): \(count)")
         inode.isAccessTimeValid = false
         for (position, page) in run.enumerated() {
             let start = position * KernelPage.size
@@ -207,6 +208,7 @@ extension KernelModel {
         let bytes = StableBytes(page.bytes)
         let (node, handle) = (inode.handle, file.handle)
         let offset = page.index * UInt64(KernelPage.size)
+        trace?("\(name) WRITE (mapping) \(inode.identity) \(offset)+\(KernelPage.size)")
         do throws(FileError) {
             _ = try await ask { () async throws(FileError) in
                 try await self.volume.write(
@@ -237,11 +239,14 @@ extension KernelModel {
         inode.attributeVersion = nextVersion()
         guard let data else { return }
         inode.listing = nil
+        trace?("\(name) invalidates \(inode.identity) from \(data.offset)")
         await dropPages(inode, data.offset, data.length)
+        trace?("\(name) has invalidated \(inode.identity) from \(data.offset)")
     }
 
     package func invalidateEntries(of parent: NodeHandle, names: [[UInt8]]?) async {
         guard !isDead else { return }
+        trace?("\(name) invalidates names of \(parent.rawValue): \(names.map { text($0) } ?? "all")")
         if let directory = inode(parent) {
             if let names, directory.latch.isIdle, !dice.oneIn(4) {
                 await directory.latch.enterExclusive()

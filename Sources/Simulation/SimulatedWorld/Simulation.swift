@@ -132,9 +132,21 @@ package final class Simulation {
         try await finish()
     }
 
-    private func mount(_ index: Int) async throws {
+    func mount(_ index: Int) async throws {
         log("n\(index + 1): mount")
-        _ = try await within("mounting n\(index + 1)") { try await self.cluster.mount(index) }
+        let node = try await within("mounting n\(index + 1)") {
+            try await self.cluster.mount(index)
+        }
+        if let tell { follow(node, tell) }
+    }
+
+    /// Tells what happens below the operations.
+    private func follow(_ node: SimulatedNode, _ tell: @escaping (String) -> Void) {
+        let name = node.kernel.name
+        node.kernel.trace = { tell("    \($0)") }
+        node.volume.locks.onEvent = { glock, event in
+            tell("    \(name) \(glock.name) (\(glock.held)): \(event)")
+        }
     }
 
     private func finish() async throws {
