@@ -74,13 +74,45 @@ final class GuardianTests {
     }
 
     private func childOf(_ process: pid_t) -> pid_t? {
-        let path = "/proc/\(process)/task/\(process)/children"
+        pid_t(firstWord("/proc/\(process)/task/\(process)/children"))
+    }
+
+    private func nameOf(_ process: pid_t) -> String { firstWord("/proc/\(process)/comm") }
+
+    private func firstWord(_ path: String) -> String {
         let descriptor = lockstep_open(path, O_RDONLY, 0)
         defer { close(descriptor) }
         var bytes = [UInt8](repeating: 0, count: 64)
-        let count = read(descriptor, &bytes, 64)
-        guard count > 0 else { return nil }
-        return pid_t(String(decoding: bytes[..<count].prefix { $0 != 32 }, as: UTF8.self))
+        let count = max(read(descriptor, &bytes, 64), 0)
+        return String(decoding: bytes[..<count].prefix { $0 > 32 }, as: UTF8.self)
+    }
+
+    @Test func aGuardianHoldsNothingElse() throws {
+        let other = try node()
+        other.expect("joined")
+        other.tell("replayed 1")
+        let only = try node()
+        only.expect("joined")
+        only.tell("mount \(place) abort")
+        only.expect("mounted")
+        let guardian = try #require(childOf(only.process))
+        // Until it has its name, its libraries are being loaded.
+        while ["exe", "hostclusterprob"].contains(nameOf(guardian)) { usleep(1000) }
+        #expect(nameOf(guardian) == "lockstep-guard")
+        // Input, output, errors, the FUSE device, the list, the lock, the daemon: no socket to a peer.
+        let folder = try #require(opendir("/proc/\(guardian)/fd"))
+        defer { closedir(folder) }
+        var names: [String] = []
+        while let entry = readdir(folder) {
+            withUnsafePointer(to: &entry.pointee.d_name) { field in
+                field.withMemoryRebound(to: CChar.self, capacity: 256) {
+                    names.append(String(cString: $0))
+                }
+            }
+        }
+        #expect(names.filter { $0 != "." && $0 != ".." }.sorted() == (0...6).map(String.init))
+        only.tell("unmount")
+        only.expect("unmounted")
     }
 
     @Test func aFarewellLeavesNothingBehind() throws {

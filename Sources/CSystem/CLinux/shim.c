@@ -82,3 +82,7 @@ ssize_t lockstep_copy_range(int from, int to, size_t length) {
 }
 
 const int lockstep_o_tmpfile = O_TMPFILE;
+
+int lockstep_spawn_close_from(posix_spawn_file_actions_t *actions, int lowest) {
+    return posix_spawn_file_actions_addclosefrom_np(actions, lowest);
+}

@@ -110,6 +110,8 @@ package final class Guardian: Sendable {
         for (index, copy) in copies.enumerated() {
             posix_spawn_file_actions_adddup2(&actions, copy, Int32(3 + index))
         }
+        // Libraries do not mark all they open: a connection that the guardian held would outlive the daemon.
+        lockstep_spawn_close_from(&actions, Int32(3 + copies.count))
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }

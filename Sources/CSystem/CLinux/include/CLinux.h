@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -72,3 +73,7 @@ int lockstep_ioctl_unknown(int fd);
 int lockstep_allocate(int fd, int64_t length);
 ssize_t lockstep_copy_range(int from, int to, size_t length);
 extern const int lockstep_o_tmpfile;
+
+// posix_spawn_file_actions_addclosefrom_np(3): the new process has no descriptor from `lowest` on. 0 or an
+// error number.
+int lockstep_spawn_close_from(posix_spawn_file_actions_t *actions, int lowest);
