@@ -1,5 +1,9 @@
 // What async code inside an engine waits on. None of these is a lock against other threads: they
 // order tasks of one engine, which E1 keeps from running at the same time.
+//
+// W1. Whether to wait is decided where the waiter is queued, in one step. Between a check and
+//     `await withUnsafeContinuation` other jobs may run: the call can hop to its executor first, and what
+//     was to be waited for happens unseen. So every primitive checks inside the continuation's closure.
 
 import DequeModule
 
@@ -9,7 +13,9 @@ package struct WaitQueue: ~Copyable {
 
     package init() {}
 
-    deinit { precondition(waiting.isEmpty, "a wait queue went away under \(waiting.count) waiters") }
+    deinit {
+        precondition(waiting.isEmpty, "a wait queue went away under \(waiting.count) waiters")
+    }
 
     /// Whether nobody waits.
     package var isEmpty: Bool { waiting.isEmpty }
@@ -31,16 +37,23 @@ package struct WaitQueue: ~Copyable {
 /// Something that tasks wait for again and again: `while !condition { await signal.wait() }`.
 package final class Signal {
     private var queue = WaitQueue()
+    private var notifications: UInt64 = 0
 
     package init() {}
 
-    /// Waits for the next `notify`.
+    /// Waits for the next `notify` after this call began.
     package func wait() async {
-        await withUnsafeContinuation { queue.append($0) }
+        let seen = notifications
+        await withUnsafeContinuation { (waiter: UnsafeContinuation<Void, Never>) in
+            if notifications != seen { waiter.resume() } else { queue.append(waiter) }  // W1
+        }
     }
 
     /// Wakes everybody who waits now.
-    package func notify() { queue.wakeAll() }
+    package func notify() {
+        notifications &+= 1
+        queue.wakeAll()
+    }
 
     /// Whether somebody waits.
     package var hasWaiters: Bool { !queue.isEmpty }
@@ -61,7 +74,14 @@ package final class Gate {
             isTaken = true
             return
         }
-        await withUnsafeContinuation { queue.append($0) }
+        await withUnsafeContinuation { (waiter: UnsafeContinuation<Void, Never>) in
+            if !isTaken && queue.isEmpty {  // W1
+                isTaken = true
+                waiter.resume()
+            } else {
+                queue.append(waiter)
+            }
+        }
         precondition(isTaken, "the gate was handed over open")
     }
 
@@ -92,7 +112,9 @@ package final class Outcome<Value> {
     package func get() async -> Value {
         while true {
             if let value { return value }
-            await withUnsafeContinuation { queue.append($0) }
+            await withUnsafeContinuation { (waiter: UnsafeContinuation<Void, Never>) in
+                if value != nil { waiter.resume() } else { queue.append(waiter) }  // W1
+            }
         }
     }
 }

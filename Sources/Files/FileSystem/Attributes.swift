@@ -16,7 +16,7 @@ extension MountedVolume {
         let stored = try await hold(inode, .shared, interruption)
         defer { release(inode, .shared) }
         inode.kernelMayCache = true
-        return AttributesReply(attributes: attributes(inode, stored), isCacheable: true)
+        return AttributesReply(attributes: attributes(inode, stored), isCacheable: mayBeCached(inode))
     }
 
     package func getAttributesIfCached(_ node: NodeHandle) -> AttributesReply? {
@@ -25,7 +25,7 @@ extension MountedVolume {
         else { return nil }
         defer { release(inode, .shared) }
         inode.kernelMayCache = true
-        return AttributesReply(attributes: attributes(inode, stored), isCacheable: true)
+        return AttributesReply(attributes: attributes(inode, stored), isCacheable: mayBeCached(inode))
     }
 
     package func setAttributes(
@@ -56,7 +56,7 @@ extension MountedVolume {
         stored.store(in: transaction)
         inode.lastSequence = transaction.sequence
         inode.kernelMayCache = true
-        return AttributesReply(attributes: attributes(inode, stored), isCacheable: true)
+        return AttributesReply(attributes: attributes(inode, stored), isCacheable: mayBeCached(inode))
     }
 
     private func apply(_ change: AttributeChange, to stored: StoredInode) {

@@ -13,6 +13,10 @@ extension MountedVolume {
     /// expects it to be obeyed.
     private static let nameSpaces = ["user.", "trusted.", "security."]
 
+    /// Not stored, not listed: answers with `controlPath`, so that whoever can name a directory of a mount finds its
+    /// daemon.
+    package static let controlAttribute = "lockstep.control"
+
     private func checkName(_ name: UnsafeRawBufferPointer) throws(FileError) {
         guard name.count <= AttributeRecord.longestName else { throw .range }
         for prefix in Self.nameSpaces
@@ -26,6 +30,9 @@ extension MountedVolume {
         _ node: NodeHandle, _ name: UnsafeRawBufferPointer, _ interruption: Interruption?
     ) async throws(FileError) -> [UInt8] {
         let inode = try inode(node)
+        if let controlPath, name.elementsEqual(Self.controlAttribute.utf8) {
+            return Array(controlPath.utf8)
+        }
         try checkName(name)
         let stored = try await hold(inode, .shared, interruption)
         defer { release(inode, .shared) }

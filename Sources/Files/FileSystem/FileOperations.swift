@@ -324,3 +324,11 @@ package protocol KernelCache: AnyObject {
     /// Never waits for a request that the file system itself is holding back.
     func invalidateEntries(of parent: NodeHandle, names: [[UInt8]]?) async
 }
+
+/// A list of the inodes that the kernel may know, kept where it outlives this process.
+package protocol KernelList: AnyObject {
+    /// Lists an inode before the first reply that names it; nil if there is no room.
+    func add(_ node: NodeHandle) -> UInt32?
+    /// The kernel has forgotten the inode.
+    func remove(_ index: UInt32)
+}

@@ -49,6 +49,8 @@ package final class Inode {
     let loading = Gate()
     /// References of the kernel.
     var lookups: UInt64 = 0
+    /// The place in the list of what the kernel may know (`MountedVolume.kernelList`).
+    var kernelListIndex: UInt32?
     /// Open files here.
     var opens = 0
     /// Open directory handles here.

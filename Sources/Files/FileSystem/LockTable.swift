@@ -115,6 +115,15 @@ package final class LockTable: LockClient {
         freeSlots.append(Int(glock.cookie))
     }
 
+    /// Gives all locks up, at the very end: what they protected is on the device, and nobody is inside.
+    package func unlockAll() {
+        forEach { glock in
+            guard glock.lock != .none else { return }
+            service.unlock(glock.lock, [], value: nil)
+            glock.lock = .none
+        }
+    }
+
     // MARK: Holders
 
     /// Enters if that needs no waiting.
@@ -150,7 +159,8 @@ package final class LockTable: LockClient {
     /// Leaves.
     package func leave(_ glock: Glock, _ mode: HolderMode) {
         change(glock) { $0.leave(mode, &$1) }
-        if let waiting = glock.drained, !glock.machine.isInUse {
+        if let waiting = glock.drained {
+            // Whoever waits looks again.
             glock.drained = nil
             waiting.resume()
         }
@@ -187,7 +197,14 @@ package final class LockTable: LockClient {
     /// Waits until nobody is inside who needs more than `mode`.
     package func drain(_ glock: Glock, to mode: LockMode) async {
         while !glock.machine.isDrained(for: mode) {
-            await withUnsafeContinuation { glock.drained = $0 }
+            await withUnsafeContinuation { (waiter: UnsafeContinuation<Void, Never>) in
+                // Between the check above and here others may have left (Waiting.swift, W1).
+                if glock.machine.isDrained(for: mode) {
+                    waiter.resume()
+                } else {
+                    glock.drained = waiter
+                }
+            }
         }
     }
 

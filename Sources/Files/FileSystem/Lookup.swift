@@ -75,9 +75,11 @@ extension MountedVolume {
     func entry(_ inode: Inode, _ stored: StoredInode, isEntryCacheable: Bool) -> EntryReply {
         refer(to: inode)
         inode.kernelMayCache = true
+        let mayBeCached = mayBeCached(inode)
         return EntryReply(
             node: inode.handle, attributes: attributes(inode, stored),
-            isEntryCacheable: isEntryCacheable, isAttributesCacheable: true)
+            isEntryCacheable: isEntryCacheable && mayBeCached,
+            isAttributesCacheable: mayBeCached)
     }
 
     /// "." and "..", which are not stored as entries.

@@ -70,6 +70,10 @@ package final class MountedVolume: FileOperations {
     var idleInodes: [Inode] = []
     /// The kernel, once it is there.
     package var kernel: (any KernelCache)?
+    /// Where what the kernel may know is listed for whoever takes it back after this process was killed.
+    package var kernelList: (any KernelList)?
+    /// Where this mount takes administrators' requests; told to who asks for the attribute `controlAttribute`.
+    package var controlPath: String?
     package private(set) var isWithdrawn = false
     /// Called once when the volume withdraws, with one line that says why.
     package var onWithdraw: ((String) -> Void)?
@@ -136,10 +140,30 @@ package final class MountedVolume: FileOperations {
     }
 
     /// The kernel gains a reference with the reply that is being made.
-    func refer(to inode: Inode) { inode.lookups += 1 }
+    func refer(to inode: Inode) {
+        inode.lookups += 1
+        if inode.lookups == 1, inode.kernelListIndex == nil {
+            inode.kernelListIndex = kernelList?.add(inode.handle)
+        }
+    }
+
+    /// Whether the kernel counts a reference to an inode, or will when the reply that is being made arrives.
+    package func kernelRefers(to node: NodeHandle) -> Bool {
+        inodes[node].map { $0.lookups > 0 } ?? false
+    }
+
+    /// Whether the kernel may keep what it is told of an inode: somebody must be able to take it back if this process is
+    /// killed.
+    func mayBeCached(_ inode: Inode) -> Bool {
+        kernelList == nil || inode.kernelListIndex != nil || inode.handle == .root
+    }
 
     /// After a reference has gone: lists the inode as idle if it was the last.
     func unrefer(_ inode: Inode) {
+        if inode.lookups == 0, let index = inode.kernelListIndex {
+            kernelList?.remove(index)
+            inode.kernelListIndex = nil
+        }
         guard !inode.isReferenced, !inode.isIdleListed, inode.number != superblock.root else {
             return
         }

@@ -5,7 +5,7 @@ import BlockIO
 import DiskFormat
 import Execution
 import FileStore
-import Journaling
+package import Journaling
 import LockCache
 package import Vocabulary
 
@@ -70,4 +70,17 @@ extension MountedVolume {
         usageCache.counts = counts
         usageCache.readAt = engine.clock.now
     }
+}
+
+// MARK: For administrators
+
+extension MountedVolume {
+    /// What the journal has done.
+    package var journalStatistics: JournalStatistics { journal.statistics }
+
+    /// Inodes in memory.
+    package var inodeCount: Int { inodes.count }
+
+    /// Dirty file data, in bytes.
+    package var dirtyByteCount: UInt64 { dirtyAccount.byteCount }
 }

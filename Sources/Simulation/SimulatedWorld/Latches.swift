@@ -18,7 +18,10 @@ final class ReaderWriterLatch {
             readers += 1
             return
         }
-        await withUnsafeContinuation { queue.append((false, $0)) }
+        await withUnsafeContinuation { (waiter: UnsafeContinuation<Void, Never>) in
+            queue.append((false, waiter))
+            admit()  // it may have become free meanwhile (Waiting.swift, W1)
+        }
     }
 
     func enterExclusive() async {
@@ -26,7 +29,10 @@ final class ReaderWriterLatch {
             hasWriter = true
             return
         }
-        await withUnsafeContinuation { queue.append((true, $0)) }
+        await withUnsafeContinuation { (waiter: UnsafeContinuation<Void, Never>) in
+            queue.append((true, waiter))
+            admit()
+        }
     }
 
     func leaveShared() {
@@ -88,7 +94,9 @@ final class PageLock {
 
     func enter() async {
         if enterIfFree() { return }
-        await withUnsafeContinuation { queue.append($0) }
+        await withUnsafeContinuation { (waiter: UnsafeContinuation<Void, Never>) in
+            if enterIfFree() { waiter.resume() } else { queue.append(waiter) }
+        }
     }
 
     func leave() {

@@ -1,0 +1,111 @@
+// Reaching the daemons of mounted volumes.
+
+import ArgumentParser
+import CLinux
+import DiskFormat
+import Glibc
+import HostCluster
+import LinuxSystem
+import Vocabulary
+
+/// One line for the user: what failed, on what, what to do.
+struct AdministrationError: Error, CustomStringConvertible {
+    let description: String
+
+    init(_ description: String) { self.description = description }
+}
+
+/// One daemon, by the socket it listens on.
+struct Daemon {
+    let socketPath: String
+
+    /// The daemon behind a mounted directory (or any file in it).
+    init(of path: String) throws {
+        var buffer = [UInt8](repeating: 0, count: 4096)
+        let count = getxattr(path, "lockstep.control", &buffer, buffer.count)
+        guard count > 0 else {
+            let reason = errno == ENOENT ? "does not exist" : "is not on a mounted Lockstep volume"
+            throw AdministrationError("\(path) \(reason)")
+        }
+        socketPath = String(decoding: buffer[..<count], as: UTF8.self)
+    }
+
+    init(socketPath: String) { self.socketPath = socketPath }
+
+    /// The daemons of the same volume on this host, this one among them; ascending by slot.
+    func companions() -> [Daemon] {
+        guard let cut = socketPath.lastIndex(of: "/") else { return [self] }
+        let folder = String(socketPath[..<cut])
+        return (0..<Superblock.maximumSlots).map { "\(folder)/admin-\($0)" }
+            .filter { access($0, F_OK) == 0 }.map(Daemon.init(socketPath:))
+    }
+
+    /// All daemons of all volumes in a run directory (nil for the default).
+    static func all(in root: String?) throws -> [Daemon] {
+        let base = root ?? RunDirectory.defaultRoot()
+        return try HostClusterStatus.volumes(in: root).flatMap { volume in
+            (0..<Superblock.maximumSlots).map { "\(base)/\(volume)/admin-\($0)" }
+                .filter { access($0, F_OK) == 0 }.map(Daemon.init(socketPath:))
+        }
+    }
+
+    /// Sends a request and returns the whole answer; nil if nobody listens (the daemon has died).
+    func ask(_ request: String) throws -> String? {
+        let connection = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+        guard connection >= 0 else { throw SystemError.last("socket") }
+        defer { close(connection) }
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        guard socketPath.utf8.count < MemoryLayout.size(ofValue: address.sun_path) else {
+            throw AdministrationError("\(socketPath) is too long for a socket")
+        }
+        withUnsafeMutableBytes(of: &address.sun_path) { field in
+            for (index, byte) in socketPath.utf8.enumerated() { field[index] = byte }
+        }
+        let isConnected = withUnsafePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                connect(connection, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+            }
+        }
+        guard isConnected == 0 else {
+            if errno == ECONNREFUSED || errno == ENOENT { return nil }
+            throw SystemError.last("connect", socketPath)
+        }
+        let line = Array((request + "\n").utf8)
+        guard write(connection, line, line.count) == line.count else {
+            throw SystemError.last("write", socketPath)
+        }
+        var answer: [UInt8] = []
+        var buffer = [UInt8](repeating: 0, count: 65_536)
+        while true {
+            let count = read(connection, &buffer, buffer.count)
+            if count > 0 {
+                answer += buffer[..<count]
+            } else if count == 0 {
+                break
+            } else if errno != EINTR {
+                throw SystemError.last("read", socketPath)
+            }
+        }
+        let text = String(decoding: answer, as: UTF8.self)
+        if text.hasPrefix("error: ") {
+            throw AdministrationError(String(text.dropFirst(7).dropLast()))
+        }
+        return text
+    }
+}
+
+/// Options that all sub-commands share.
+struct Place: ParsableArguments {
+    @Argument(help: "A directory of a mounted volume; without it, all volumes of this host.")
+    var directory: String?
+
+    @Option(name: .customLong("run"), help: "The run directory, if it is not the default.")
+    var runDirectory: String?
+
+    /// The daemons meant: those of the directory's volume, or all.
+    func daemons() throws -> [Daemon] {
+        if let directory { return try Daemon(of: directory).companions() }
+        return try Daemon.all(in: runDirectory)
+    }
+}

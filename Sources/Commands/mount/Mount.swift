@@ -1,0 +1,400 @@
+// One mount from beginning to end: wires the parts of a node together. This is the only place that knows all of them.
+//
+//   begin   device and superblock ─ engine ─ cluster (slot, guard, first view) ─ lock manager ─ replay, if it falls to us ─
+//           journal ─ volume ─ FUSE ─ guardian
+//   serve   until somebody unmounts (umount, fusermount3, SIGTERM) or the node is put out
+//   end     data and journal to the device, locks given up, guard and slot left, exit
+//
+// Threads: FUSE receivers, the transport's event loop, the cluster's watcher, the guard's heart, timers and the device's
+// pool. All of them reach the node's state only through the engine. The daemon's main thread waits for the end.
+
+import BlockIO
+import DiskFormat
+import Execution
+import FileSystem
+import FuseServer
+import Glibc
+import HostCluster
+import Journaling
+import LinuxBlockIO
+import LinuxSystem
+import LockCache
+import Membership
+import NodeService
+import Transport
+import Vocabulary
+
+/// A mount.
+final class Mount: @unchecked Sendable {
+    // Sendable: everything is set by `begin` before other threads are told of it, or belongs to the engine.
+    let arguments: MountArguments
+    let log: LineLog
+    let file: VolumeFile
+    let engine: Engine
+    private let executor: CombiningExecutor
+    private let clock: LinuxClock
+    private(set) var node: NodeRuntime?
+    private(set) var server: FuseServer?
+    private var cluster: HostCluster?
+    private var volumeGuard: VolumeGuard?
+    private var transport: UnixTransport?
+    private var guardian: Guardian?
+    private var kernelList: GuardedList?
+    private var administration: Administration?
+    private let inbox: Inbox
+
+    init(_ arguments: MountArguments, _ log: LineLog) throws {
+        self.arguments = arguments
+        self.log = log
+        file = try VolumeFile(arguments)
+        var status = stat()
+        guard stat(arguments.directory, &status) == 0 else {
+            throw MountError("\(arguments.directory): \(errnoText(errno))")
+        }
+        guard status.st_mode & S_IFMT == S_IFDIR else {
+            throw MountError("\(arguments.directory) is not a directory")
+        }
+        executor = try CombiningExecutor()
+        clock = try LinuxClock()
+        engine = Engine(executor: executor, clock: clock)
+        inbox = Inbox(engine: engine)
+    }
+
+    // MARK: Beginning
+
+    func begin() throws {
+        let mountPoint = try fullPath(arguments.directory)
+        let cluster = try join(mountPoint)
+        self.cluster = cluster
+        do {
+            try beginInCluster(cluster, mountPoint)
+        } catch {
+            leaveCluster(isClean: false)
+            throw error
+        }
+    }
+
+    private func join(_ mountPoint: String) throws -> HostCluster {
+        var options = HostClusterOptions()
+        options.runDirectory = arguments.runDirectory
+        options.slot = arguments.slot
+        options.patience = arguments.patienceSeconds * 1_000_000_000
+        options.mountPoint = mountPoint
+        options.device = file.path
+        let client = HostClusterClient(
+            onView: { [inbox] view in inbox.put(.view(view)) },
+            onExpelled: { [weak self] why in self?.fail("this node was put out: \(why)") },
+            onReport: { [log] line in log.notice(line) }
+        )
+        let host = try HostIdentity()
+        return try HostCluster.join(
+            file.superblock.volume,
+            slotCount: file.superblock.slotCount,
+            options: options,
+            client: client
+        ) { claim in
+            transport = try listen(claim)
+            volumeGuard = try VolumeGuard(
+                entering: file.device,
+                file.superblock,
+                as: claim,
+                takeover: arguments.takesOver,
+                host: host,
+                onLost: { [weak self] why in self?.fail("the volume was taken over: \(why)") },
+                onReport: { [log] line in log.notice(line) }
+            )
+        }
+    }
+
+    private func listen(_ claim: SlotClaim) throws -> UnixTransport {
+        let volume = file.superblock.volume
+        let directory = try RunDirectory(root: arguments.runDirectory, volume: volume)
+        return try UnixTransport(
+            identity: TransportIdentity(
+                volumeHigh: volume.high,
+                volumeLow: volume.low,
+                member: claim.member
+            ),
+            listeningAt: claim.socketPath,
+            pathOf: { directory.socket($0.slot) },
+            client: TransportClient(
+                onMessage: { [inbox] from, bytes in inbox.put(.message([UInt8](bytes), from)) },
+                onPeerLost: { [weak self] member, why in
+                    self?.cluster?.fenceNow(member.node)
+                    self?.log.notice("lost the connection to \(member): \(why)")
+                },
+                onReport: { [log] line in log.notice(line) }
+            )
+        )
+    }
+
+    private func beginInCluster(_ cluster: HostCluster, _ mountPoint: String) throws {
+        guard let transport else { throw MountError("the transport was not made") }
+        let node = NodeRuntime(
+            engine: engine,
+            file: file,
+            member: cluster.member,
+            link: Link(transport: transport),
+            options: mountOptions()
+        )
+        node.onReplayed = { epoch in cluster.markReplayed(epoch) }
+        node.onReport = { [log] line in log.notice(line) }
+        node.onFailure = { [weak self] why in self?.fail(why) }
+        node.adoptView = { view in transport.adopt(view) }
+        self.node = node
+        inbox.open(node)
+        keepProgress(cluster)
+        let volume = try waitInEngine { try await node.begin() }
+        let list = try GuardedList()
+        kernelList = list
+        let control = cluster.directory.folder + "/admin-\(cluster.member.node.slot.rawValue)"
+        let server = makeServer(mountPoint)
+        self.server = server
+        let bound = EngineBound(volume)
+        try waitInEngine {
+            bound.value.kernel = server.kernelCache
+            server.kernelCache.isReferenced = { bound.value.kernelRefers(to: $0) }
+            bound.value.kernelList = list
+            bound.value.controlPath = control
+        }
+        server.serve(EngineBound(volume))
+        try server.mount()
+        list.connect(mountPoint)
+        guardian = try Guardian.start(
+            slot: cluster.member.node.slot,
+            in: cluster.directory,
+            fuseDescriptor: server.fileDescriptor,
+            list: list.inodes
+        )
+        administration = try Administration(path: control, mount: self)
+    }
+
+    private func makeServer(_ mountPoint: String) -> FuseServer {
+        var options = FuseOptions(mountPoint: mountPoint, source: file.path, log: log)
+        options.mountOptions = arguments.kernelOptions + (arguments.isReadOnly ? ["ro"] : [])
+        options.allowsOthers = arguments.allowsOthers
+        options.treatsKernelAsOld = arguments.treatsKernelAsOld
+        return FuseServer(options: options, engine: engine)
+    }
+
+    private func mountOptions() -> MountOptions {
+        var options = MountOptions()
+        options.isReadOnly = arguments.isReadOnly
+        options.accessTime = arguments.updatesAccessTime ? .relative : .never
+        options.commitInterval = arguments.commitSeconds * 1_000_000_000
+        return options
+    }
+
+    private func fullPath(_ path: String) throws -> String {
+        guard let full = realpath(path, nil) else {
+            throw MountError("\(path): \(errnoText(errno))")
+        }
+        defer { free(full) }
+        return String(cString: full)
+    }
+
+    /// Tells the others, from inside the engine, that this node makes progress.
+    private func keepProgress(_ cluster: HostCluster) {
+        cluster.progress()
+        clock.schedule(
+            at: clock.now.advanced(milliseconds: 1000),
+            in: engine,
+            EngineBound { [weak self] in self?.keepProgress(cluster) }
+        )
+    }
+
+    // MARK: Serving
+
+    /// Serves until the mount ends; returns the exit code.
+    func serve() -> Int32 {
+        guard let server else { return ExitCode.system }
+        do {
+            try handleSignals([SIGTERM, SIGINT, SIGHUP]) { [log] _ in
+                do {
+                    try server.unmount(.lazy)
+                } catch {
+                    log.error("cannot unmount: \(error)")
+                }
+                return true
+            }
+        } catch {
+            log.error("signals are not handled: \(error)")
+        }
+        server.run()
+        return end()
+    }
+
+    private func end() -> Int32 {
+        administration?.stop()
+        // The kernel has let the mount go: nothing of it is cached any more.
+        kernelList?.inodes.sayFarewell()
+        var code = ExitCode.success
+        do {
+            guard let node else { return ExitCode.system }
+            try waitInEngine { try await node.end() }
+            leaveCluster(isClean: true)
+        } catch {
+            log.error("the volume was not left in order: \(error)")
+            leaveCluster(isClean: false)
+            code = ExitCode.system
+        }
+        return code
+    }
+
+    /// Leaves in order, or, if the journal is not clean, by ending: the others fence this process and replay.
+    private func leaveCluster(isClean: Bool) {
+        guard isClean, let cluster, let volumeGuard else {
+            if node?.hasWritten == false { leaveUntouched() }
+            return
+        }
+        do {
+            try volumeGuard.end()
+            try cluster.leave { try volumeGuard.release() }
+            transport?.close()
+            file.device.close()
+        } catch {
+            log.error("leaving the cluster: \(error)")
+        }
+    }
+
+    /// Leaves after a beginning that failed before anything was written.
+    private func leaveUntouched() {
+        do {
+            try volumeGuard?.end()
+            try cluster?.leave { try volumeGuard?.release() }
+        } catch {
+            log.error("leaving the cluster: \(error)")
+        }
+    }
+
+    /// This node must not go on: it ends at once, as if it had been killed. Its guardian takes back what the kernel has
+    /// cached, the others replay its journal.
+    func fail(_ why: String) {
+        log.error("\(why); this node ends now, the others take over")
+        if arguments.panicsOnError { abort() }
+        kill(getpid(), SIGKILL)
+    }
+
+    // MARK: The engine, from a thread that may wait
+
+    /// Runs `work` inside the engine and waits for its end.
+    func waitInEngine<Result>(_ work: @escaping () async throws -> Result) throws -> Result {
+        let box = ResultBox<Result>()
+        engine.spawnImmediately {
+            do {
+                box.deliver(.success(try await work()))
+            } catch {
+                box.deliver(.failure(error))
+            }
+        }
+        return try box.wait()
+    }
+}
+
+/// The result of work that another thread waits for.
+private final class ResultBox<Value>: @unchecked Sendable {
+    // Sendable: `result` is used under the latch.
+    private let latch = Latch()
+    private let arrived = WaitCondition()
+    private var result: Result<Value, any Error>?
+
+    func deliver(_ value: Result<Value, any Error>) {
+        latch.withLock {
+            result = value
+            arrived.signal()
+        }
+    }
+
+    func wait() throws -> Value {
+        latch.lock()
+        defer { latch.unlock() }
+        while true {
+            if let result { return try result.get() }
+            arrived.wait(latch)
+        }
+    }
+}
+
+/// What came for the node before it was there, and afterwards goes straight into the engine, in order.
+final class Inbox: @unchecked Sendable {
+    // Sendable: `waiting` and `node` are used under the latch.
+    enum Item {
+        case view(ClusterView)
+        case message([UInt8], NodeID)
+    }
+
+    private let engine: Engine
+    private let latch = Latch()
+    private var waiting: [Item] = []
+    private var node: NodeRuntime?
+    private var isScheduled = false
+
+    init(engine: Engine) { self.engine = engine }
+
+    func put(_ item: Item) {
+        schedule { waiting.append(item) }
+    }
+
+    func open(_ node: NodeRuntime) {
+        schedule { self.node = node }
+    }
+
+    /// The thread that brings a message takes it into the engine itself if nobody is there.
+    private func schedule(_ change: () -> Void) {
+        let isDue = latch.withLock {
+            change()
+            guard node != nil, !waiting.isEmpty, !isScheduled else { return false }
+            isScheduled = true
+            return true
+        }
+        guard isDue, !engine.executor.enterIfIdle({ deliver() }) else { return }
+        engine.spawn { [self] in deliver() }
+    }
+
+    private func deliver() {
+        while true {
+            latch.lock()
+            let items = waiting
+            waiting = []
+            if items.isEmpty { isScheduled = false }
+            let node = node
+            latch.unlock()
+            guard !items.isEmpty, let node else { return }
+            for item in items {
+                switch item {
+                case .view(let view): node.adopt(view)
+                case .message(let bytes, let from): node.receive(bytes, from)
+                }
+            }
+        }
+    }
+}
+
+/// The lock manager's way to its peers.
+final class Link: PeerLink {
+    private let transport: UnixTransport
+
+    init(transport: UnixTransport) { self.transport = transport }
+
+    func send(_ bytes: [UInt8], to node: NodeID) { transport.send(bytes, to: node) }
+}
+
+/// The list for the guardian, as the volume fills it.
+final class GuardedList: KernelList {
+    let inodes: AnsweredInodes
+
+    init() throws {
+        inodes = try AnsweredInodes()
+        // The kernel knows the root without being told.
+        _ = inodes.add(NodeHandle.root.rawValue)
+    }
+
+    func add(_ node: NodeHandle) -> UInt32? { inodes.add(node.rawValue) }
+
+    func remove(_ index: UInt32) { inodes.remove(index) }
+
+    func connect(_ mountPoint: String) {
+        var status = stat()
+        if stat(mountPoint, &status) == 0 { inodes.setConnection(device: UInt64(status.st_dev)) }
+    }
+}

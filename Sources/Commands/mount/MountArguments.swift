@@ -1,0 +1,197 @@
+// What mount(8) and people pass: `mount.lockstep DEVICE DIR [-sfnv] [-o OPTS] [--foreground]`.
+
+import Vocabulary
+
+/// The arguments cannot be used; one line that says why.
+struct UsageError: Error, CustomStringConvertible {
+    let description: String
+
+    init(_ description: String) { self.description = description }
+}
+
+/// How the node finds its companions.
+enum ClusterKind: String {
+    case local
+    case none
+}
+
+/// What the command line asks for.
+struct MountArguments {
+    var device = ""
+    var directory = ""
+    /// `-f`: everything but the mount itself.
+    var isFake = false
+    /// `-s`: options nobody knows are passed over.
+    var isSloppy = false
+    var isVerbose = false
+    var isForeground = false
+    /// Descriptor on which the background process says that the mount answers.
+    var readyDescriptor: Int32?
+
+    var isReadOnly = false
+    var cluster = ClusterKind.local
+    var slot: SlotIndex?
+    var runDirectory: String?
+    var updatesAccessTime = true
+    var commitSeconds: UInt64 = 5
+    var isDebugging = false
+    var allowsOthers = false
+    var allowsBuffered = false
+    var takesOver = false
+    var treatsKernelAsOld = false
+    var panicsOnError = false
+    var patienceSeconds: UInt64 = 30
+    /// For mount(2).
+    var kernelOptions: [String] = []
+
+    static let usage = """
+        usage: mount.lockstep DEVICE DIR [-sfnv] [-o OPTION,...] [--foreground]
+
+        Mounts the Lockstep volume on DEVICE (a block device or an image file) at DIR and returns when
+        the mount answers; the daemon stays in the background unless --foreground is given.
+
+          -f            do everything except mounting
+          -s            ignore mount options that are not known
+          -n            accepted for mount(8); nothing is written to /etc/mtab anyway
+          -v            say what is done
+          -o OPTIONS    ro, rw, noatime, relatime, nodev, dev, nosuid, suid, noexec, exec, sync, dirsync,
+                        allow_other, default_permissions (always on), node=NAME,
+                        cluster=local|none, slot=N, run=DIR, commit=SECONDS, patience=SECONDS,
+                        errors=withdraw|panic, takeover, buffered, kernel=old, debug; remount is refused;
+                        _netdev, nofail, auto, noauto, user, users, defaults and x-* are accepted
+
+        Exit status: 0 mounted, 1 wrong usage, 2 a system error, 32 the mount failed.
+        """
+
+    init(_ arguments: [String]) throws(UsageError) {
+        var rest = arguments[...]
+        var places: [String] = []
+        while let argument = rest.popFirst() {
+            switch argument {
+            case "--foreground": isForeground = true
+            case "--ready":
+                guard let text = rest.popFirst(), let number = Int32(text) else {
+                    throw UsageError("--ready needs a descriptor")
+                }
+                readyDescriptor = number
+            case "-o":
+                guard let list = rest.popFirst() else { throw UsageError("-o needs options") }
+                try take(options: list)
+            case "--": places += rest; rest = []
+            case "-t":
+                guard rest.popFirst() != nil else { throw UsageError("-t needs a type") }
+            default:
+                if argument.hasPrefix("-o"), argument.utf8.count > 2 {
+                    try take(options: String(argument.dropFirst(2)))
+                } else if argument.hasPrefix("-"), argument.utf8.count > 1 {
+                    try take(letters: argument.dropFirst())
+                } else {
+                    places.append(argument)
+                }
+            }
+        }
+        guard places.count == 2 else {
+            throw UsageError("a device and a directory are needed")
+        }
+        device = places[0]
+        directory = places[1]
+    }
+
+    private mutating func take(letters: Substring) throws(UsageError) {
+        for letter in letters {
+            switch letter {
+            case "f": isFake = true
+            case "s": isSloppy = true
+            case "n": break
+            case "v": isVerbose = true
+            case "r": isReadOnly = true
+            case "w": isReadOnly = false
+            default: throw UsageError("unknown option -\(letter)")
+            }
+        }
+    }
+
+    private mutating func take(options list: String) throws(UsageError) {
+        for option in list.split(separator: ",") {
+            let parts = option.split(separator: "=", maxSplits: 1).map(String.init)
+            let isKnown =
+                if parts.count == 2 {
+                    try take(parts[0], value: parts[1])
+                } else {
+                    try take(flag: parts[0])
+                }
+            if !isKnown, !isSloppy { throw UsageError("unknown mount option '\(option)'") }
+        }
+    }
+
+    private mutating func take(flag: String) throws(UsageError) -> Bool {
+        switch flag {
+        case "ro": isReadOnly = true
+        case "rw": isReadOnly = false
+        case "noatime":
+            updatesAccessTime = false
+            kernelOptions.append(flag)
+        case "relatime", "atime": updatesAccessTime = true
+        case "nodev", "nosuid", "noexec", "dev", "suid", "exec", "sync", "async", "dirsync":
+            kernelOptions.append(flag)
+        case "allow_other": allowsOthers = true
+        case "debug": isDebugging = true
+        case "takeover": takesOver = true
+        case "buffered": allowsBuffered = true
+        case "remount":
+            throw UsageError("remount is not possible: unmount and mount again")
+        case "default_permissions", "defaults", "_netdev", "nofail", "auto", "noauto", "user",
+            "nouser", "users", "owner", "group", "nodiratime", "silent", "loud":
+            break
+        default: return flag.hasPrefix("x-") || flag.hasPrefix("comment")
+        }
+        return true
+    }
+
+    private mutating func take(_ name: String, value: String) throws(UsageError) -> Bool {
+        switch name {
+        case "cluster":
+            if value == "corosync" {
+                throw UsageError(
+                    "cluster=corosync is not built into this version; use cluster=local"
+                )
+            }
+            guard let kind = ClusterKind(rawValue: value) else {
+                throw UsageError("cluster=\(value): expected local or none")
+            }
+            cluster = kind
+        case "slot": slot = SlotIndex(try Self.number(name, value, 0...63))
+        case "run":
+            guard value.hasPrefix("/") else {
+                throw UsageError("run=\(value): a full path is needed")
+            }
+            runDirectory = value
+        case "commit": commitSeconds = UInt64(try Self.number(name, value, 1...300))
+        case "patience": patienceSeconds = UInt64(try Self.number(name, value, 0...3600))
+        case "node": break  // a name for people; slots are what counts
+        case "errors":
+            guard ["withdraw", "panic"].contains(value) else {
+                throw UsageError("errors=\(value): expected withdraw or panic")
+            }
+            panicsOnError = value == "panic"
+        case "kernel":
+            guard value == "old" else { throw UsageError("kernel=\(value): expected old") }
+            treatsKernelAsOld = true
+        default: return name.hasPrefix("x-") || name == "comment"
+        }
+        return true
+    }
+
+    private static func number(
+        _ name: String,
+        _ value: String,
+        _ range: ClosedRange<UInt32>
+    ) throws(UsageError) -> UInt32 {
+        guard let number = UInt32(value), range.contains(number) else {
+            throw UsageError(
+                "\(name)=\(value): expected a number from \(range.lowerBound) to \(range.upperBound)"
+            )
+        }
+        return number
+    }
+}

@@ -1,0 +1,213 @@
+// One node inside the engine: the lock manager, recovery, and the volume.
+//
+// What happens with a view
+//   1. the transport connects to the new members and drops those that are gone
+//   2. the lock manager recovers its tables; while journals wait to be replayed it grants nothing new but what recovery
+//      itself asks for
+//   3. the coordinator replays the journals the view names, one after another, each restartable
+//   4. it tells everybody; ordinary grants go on; the slots' orphans are looked through
+// A newer view may come at any point: the lock manager starts again from 2, and the replay is done again if it was not
+// finished, which is harmless (Docs/JOURNAL.md).
+
+import BlockIO
+import DiskFormat
+import Execution
+import FileSystem
+import Journaling
+import LinuxBlockIO
+import LockCache
+import NodeService
+import Vocabulary
+
+/// One node. Engine-bound, apart from the closures that are set before it begins.
+final class NodeRuntime: @unchecked Sendable {
+    // Sendable: see above.
+    private let engine: Engine
+    private let file: VolumeFile
+    private let member: Member
+    private let options: MountOptions
+    let locks: LockNode
+    private(set) var volume: MountedVolume?
+    private(set) var view: ClusterView?
+    /// Something was written to the volume: leaving needs a clean journal.
+    private(set) var hasWritten = false
+    private let firstRecovery = Signal()
+    private var readyEpoch: Epoch?
+    private var replaying: Epoch?
+    let story = Story()
+    var recoveries: [RecoveryReport] = []
+
+    var onReplayed: ((Epoch) -> Void)?
+    var onReport: ((String) -> Void)?
+    var onFailure: ((String) -> Void)?
+    var adoptView: ((ClusterView) -> Void)?
+
+    init(
+        engine: Engine,
+        file: VolumeFile,
+        member: Member,
+        link: Link,
+        options: MountOptions
+    ) {
+        self.engine = engine
+        self.file = file
+        self.member = member
+        self.options = options
+        locks = LockNode(
+            node: member.node,
+            incarnation: member.incarnation,
+            peers: link
+        )
+        locks.onRecoveryFinished = { [weak self] view in self?.locksRecovered(view) }
+        locks.onMalformed = { [weak self] peer, error in
+            self?.onReport?("\(peer) sent what is no message (\(error)); it is dropped")
+        }
+    }
+
+    // MARK: Views and messages
+
+    func adopt(_ view: ClusterView) {
+        self.view = view
+        adoptView?(view)
+        story.note("view \(view)")
+        locks.viewChanged(view)
+    }
+
+    func receive(_ bytes: [UInt8], _ from: NodeID) {
+        bytes.withUnsafeBytes { locks.received($0, from: from) }
+    }
+
+    /// The lock tables of a view are whole again on this node.
+    private func locksRecovered(_ view: ClusterView) {
+        if !view.slotsToReplay.isEmpty, view.coordinator == member.node {
+            engine.spawn { [self] in await replay(view) }
+            return
+        }
+        becomeReady(view.epoch)
+    }
+
+    private func becomeReady(_ epoch: Epoch) {
+        readyEpoch = epoch
+        firstRecovery.notify()
+    }
+
+    private func replay(_ view: ClusterView) async {
+        guard replaying != view.epoch else { return }
+        replaying = view.epoch
+        hasWritten = true
+        let start = engine.clock.now
+        for slot in view.slotsToReplay {
+            do throws(StorageError) {
+                let report = try await JournalReplay.replay(
+                    device: file.device,
+                    superblock: file.superblock,
+                    slot: slot
+                )
+                if report.transactions > 0 {
+                    onReport?(
+                        "replayed the journal of \(slot): \(report.transactions) transactions, "
+                            + "\(report.written) of \(report.blocks) blocks written"
+                    )
+                }
+                recoveries.append(
+                    RecoveryReport(
+                        slot: slot,
+                        epoch: view.epoch,
+                        report: report,
+                        nanoseconds: engine.clock.now.rawValue - start.rawValue
+                    )
+                )
+            } catch {
+                onFailure?("the journal of \(slot) cannot be replayed: \(error)")
+                return
+            }
+        }
+        guard self.view?.epoch == view.epoch else { return }
+        locks.journalsReplayed(view.epoch)
+        onReplayed?(view.epoch)
+        becomeReady(view.epoch)
+        guard let volume else { return }
+        for slot in view.slotsToReplay where slot != member.node.slot {
+            engine.spawn { await volume.freeOrphans(of: slot) }
+        }
+    }
+
+    // MARK: Beginning and end
+
+    /// Waits for the first recovery, opens the journal and starts the volume.
+    func begin() async throws -> MountedVolume {
+        while readyEpoch == nil { await firstRecovery.wait() }
+        let superblock = file.superblock
+        let slot = member.node.slot
+        let descriptor = try file.descriptor(slot)
+        hasWritten = true
+        // Clean in all normal cases: a slot whose journal is not is replayed before anybody may live in it.
+        _ = try await JournalReplay.replay(
+            device: file.device,
+            superblock: superblock,
+            slot: slot
+        )
+        let cache = MetadataCache(device: file.device, superblock: superblock, capacity: 16_384)
+        var journalOptions = JournalOptions()
+        journalOptions.commitInterval = options.commitInterval
+        let journal = try await Journal.open(
+            device: file.device,
+            superblock: superblock,
+            descriptor: descriptor,
+            cache: cache,
+            engine: engine,
+            options: journalOptions
+        )
+        let volume = MountedVolume(
+            engine: engine,
+            device: file.device,
+            superblock: superblock,
+            descriptor: descriptor,
+            cache: cache,
+            journal: journal,
+            lockService: locks,
+            options: options
+        )
+        locks.client = volume.locks
+        volume.onReport = onReport
+        volume.onWithdraw = onFailure
+        volume.locks.onEvent = { [story] glock, event in story.note(glock.name, event) }
+        self.volume = volume
+        do throws(FileError) {
+            try await volume.start()
+        } catch {
+            throw MountError(
+                "\(file.path): the root directory cannot be read (\(error)); run fsck.lockstep"
+            )
+        }
+        if view?.coordinator == member.node {
+            let count = superblock.slotCount
+            for other in 0..<count
+            where view?.contains(NodeID(slot: SlotIndex(other))) == false {
+                engine.spawn { await volume.freeOrphans(of: SlotIndex(other)) }
+            }
+        }
+        return volume
+    }
+
+    /// Everything to the device, the journal clean, all locks given up.
+    func end() async throws {
+        if let volume {
+            do throws(FileError) {
+                try await volume.stop()
+            } catch {
+                throw MountError("\(file.path): \(error)")
+            }
+        }
+        volume?.locks.unlockAll()
+        locks.leave()
+    }
+}
+
+/// One journal that was replayed.
+struct RecoveryReport {
+    let slot: SlotIndex
+    let epoch: Epoch
+    let report: ReplayReport
+    let nanoseconds: UInt64
+}
