@@ -125,7 +125,8 @@ package final class FuseKernelCache: KernelCache, @unchecked Sendable {
             session.log.warning("the kernel counts node \(node.rawValue) but does not know it")
         }
         references.waitForChange(
-            until: LinuxClock.monotonic.advanced(nanoseconds: UInt64(min(attempt, 100)) * 10_000))
+            until: LinuxClock.monotonic.advanced(nanoseconds: UInt64(min(attempt, 100)) * 10_000)
+        )
     }
 
     /// Runs a blocking call; the task continues inside the engine (C1).
