@@ -25,4 +25,12 @@ import Vocabulary
         #expect(report.operations > 30)
         #expect(report.cachedNames > 100)
     }
+
+    /// Three nodes on one tree: whatever one does, the others show.
+    @Test(arguments: 1...30 as ClosedRange<UInt64>)
+    func threeNodes(_ seed: UInt64) throws {
+        let report = try Self.run(seed, nodes: 3, faults: .remount)
+        #expect(report.demotions > 20)
+        #expect(report.messages > 100)
+    }
 }

@@ -27,6 +27,9 @@ struct Simulate: ParsableCommand {
     @Option(help: "What happens besides work, separated by commas: remount, kill, crash, or none.")
     var faults = "remount"
 
+    @Option(help: "The lock manager: distributed, or central to tell whose fault something is.")
+    var locks = "distributed"
+
     @Flag(help: "Tell every step as it happens.")
     var explain = false
 
@@ -34,7 +37,7 @@ struct Simulate: ParsableCommand {
         guard (1...8).contains(nodes) else { throw ValidationError("--nodes is 1 to 8") }
         guard steps >= 0 else { throw ValidationError("--steps is not negative") }
         guard count > 0 else { throw ValidationError("--count is at least 1") }
-        _ = try chosenFaults()
+        _ = try (chosenFaults(), chosenLocks())
     }
 
     private func chosenFaults() throws -> SimulationFaults {
@@ -49,11 +52,19 @@ struct Simulate: ParsableCommand {
         return chosen
     }
 
+    private func chosenLocks() throws -> SimulatedLocks {
+        guard let chosen = SimulatedLocks(rawValue: locks) else {
+            throw ValidationError("--locks is distributed or central")
+        }
+        return chosen
+    }
+
     func run() throws {
         var hasFailed = false
         for seed in seed..<seed + count {
-            let plan = SimulationPlan(
+            var plan = SimulationPlan(
                 seed: seed, steps: steps, nodes: nodes, faults: try chosenFaults())
+            plan.locks = try chosenLocks()
             do {
                 let report = try Simulation.run(plan, tell: explain ? { print("  \($0)") } : nil)
                 print("seed \(seed): ok, \(report.summary)")
@@ -61,7 +72,7 @@ struct Simulate: ParsableCommand {
                 hasFailed = true
                 print("seed \(seed): FAILED: \(error)")
                 print(
-                    "replay: lockstep-simulate --seed \(seed) --steps \(steps) --nodes \(nodes) --faults \(faults) --explain"
+                    "replay: lockstep-simulate --seed \(seed) --steps \(steps) --nodes \(nodes) --faults \(faults) --locks \(locks) --explain"
                 )
             }
         }

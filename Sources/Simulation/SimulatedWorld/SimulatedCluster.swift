@@ -19,6 +19,7 @@ import DiskFormat
 package import Execution
 import FileSystem
 import Journaling
+import NodeService
 package import SimulatedMachine
 package import VolumeChecking
 import VolumeMaking
@@ -31,6 +32,14 @@ package struct SimulationFailure: Error, Hashable, Sendable, CustomStringConvert
     package init(_ description: String) { self.description = description }
 }
 
+/// Which lock manager the nodes use.
+package enum SimulatedLocks: String, Hashable, Sendable {
+    /// The real one: a lockspace per node, messages between them.
+    case distributed
+    /// One that is right by inspection, to tell whose fault something is.
+    case central
+}
+
 /// A disk and the nodes on it. Engine-bound.
 package final class SimulatedCluster {
     package let executor: SeededExecutor
@@ -40,16 +49,20 @@ package final class SimulatedCluster {
     package private(set) var nodes: [SimulatedNode?]
     package private(set) var dice: SeededGenerator
     let plan: VolumePlan
+    let locks: SimulatedLocks
     let central = CentralLocks()
-    /// Nodes that died: their tasks may still run (W3).
+    let network: SimulatedNetwork
+    private let membership: SimulatedMembership
+    /// Nodes that are gone: their tasks may still run (W3).
     private var graveyard: [SimulatedNode] = []
-    /// Slots whose logs may hold something that is not home.
-    private var slotsToReplay: [SlotIndex]
-    private var lives = 0
+    private var lives: UInt64 = 0
 
     /// A freshly made volume with a slot per node.
-    package init(engine: Engine, nodes count: Int, deviceSize: UInt64 = 64 << 20) async throws {
+    package init(
+        engine: Engine, nodes count: Int, locks: SimulatedLocks, deviceSize: UInt64 = 64 << 20
+    ) async throws {
         self.engine = engine
+        self.locks = locks
         executor = engine.seededExecutor
         dice = executor.forkDice()
         var options = VolumeOptions(
@@ -58,16 +71,27 @@ package final class SimulatedCluster {
         options.journalCount = UInt32(count)
         options.journalSize = dice.oneIn(2) ? 1 << 20 : 4 << 20
         options.blocksPerGroup = dice.oneIn(2) ? 512 : 2048
-        plan = try VolumePlan(options)
+        let plan = try VolumePlan(options)
+        self.plan = plan
         let memory = MemoryBlockDevice(byteCount: deviceSize)
         try await VolumeMaker.make(on: memory, plan: plan)
         disk = SimulatedDisk(content: memory.content, executor: executor)
         nodes = Array(repeating: nil, count: count)
-        slotsToReplay = plan.slots.map(\.slot)
+        network = SimulatedNetwork(dice: dice.fork())
+        membership = SimulatedMembership(
+            network: network, dice: dice.fork(), slotsToReplay: plan.slots.map(\.slot)
+        ) { slot, member in
+            _ = try await JournalReplay.replay(
+                device: member.host, superblock: plan.superblock, slot: slot)
+        }
+        membership.onReplayed = { [weak self] slots, member in self?.freeOrphans(slots, member) }
     }
 
     /// Nodes that are mounted and alive.
     package var living: [SimulatedNode] { nodes.compactMap { $0 } }
+
+    /// Messages between lock managers so far.
+    package var messageCount: Int { network.messageCount }
 
     // MARK: Coming and going
 
@@ -76,35 +100,46 @@ package final class SimulatedCluster {
     package func mount(_ index: Int) async throws -> SimulatedNode {
         precondition(nodes[index] == nil, "a slot is mounted once")
         lives += 1
-        let engine = Engine(
+        let slot = plan.slots[index].slot
+        let nodeEngine = Engine(
             executor: executor, clock: SimulatedClock(executor: executor, civilOffset: Int64(index)))
-        let host = disk.attach("n\(index + 1).\(lives)")
-        try await replay(on: host)
-        let superblock = plan.superblock
-        let descriptor = plan.slots[index]
+        let member = SimulatedMember(
+            identity: Member(node: NodeID(slot: slot), incarnation: lives), engine: nodeEngine,
+            host: disk.attach("n\(index + 1).\(lives)"), network: network)
+        switch locks {
+        case .distributed: await membership.join(member)
+        case .central: try await replay(on: member)
+        }
+        let node = try await makeNode(index, member)
+        nodes[index] = node
+        try await node.volume.start()
+        return node
+    }
+
+    private func makeNode(_ index: Int, _ member: SimulatedMember) async throws -> SimulatedNode {
+        let (superblock, descriptor) = (plan.superblock, plan.slots[index])
         let cache = MetadataCache(
-            device: host, superblock: superblock, capacity: dice.oneIn(2) ? 64 : 4096)
+            device: member.host, superblock: superblock, capacity: dice.oneIn(2) ? 64 : 4096)
         let journal = try await Journal.open(
-            device: host, superblock: superblock, descriptor: descriptor, cache: cache,
-            engine: engine,
+            device: member.host, superblock: superblock, descriptor: descriptor, cache: cache,
+            engine: member.engine,
             options: JournalOptions(commitInterval: 50_000_000, parallelWrites: 4))
-        let door = CentralLockDoor(manager: central, engine: engine, dice: dice.fork())
+        await member.opened(journal)
         var options = MountOptions()
         options.commitInterval = 50_000_000
         options.idleInodes = dice.oneIn(2) ? 4 : 1000
         options.dirtyLimit = dice.oneIn(2) ? 64 << 10 : 16 << 20
+        let door = CentralLockDoor(manager: central, engine: member.engine, dice: dice.fork())
         let volume = MountedVolume(
-            engine: engine, device: host, superblock: superblock, descriptor: descriptor,
-            cache: cache, journal: journal, lockService: door, options: options)
+            engine: member.engine, device: member.host, superblock: superblock,
+            descriptor: descriptor, cache: cache, journal: journal,
+            lockService: locks == .central ? door : member.lockNode, options: options)
         door.client = volume.locks
+        member.lockNode.client = volume.locks
         let kernel = KernelModel(
-            engine: engine, volume: volume, name: "n\(index + 1)", dice: dice.fork())
-        let node = SimulatedNode(
-            slot: descriptor.slot, engine: engine, host: host, volume: volume, kernel: kernel,
-            journal: journal, door: door)
-        try await volume.start()
-        nodes[index] = node
-        return node
+            engine: member.engine, volume: volume, name: "n\(index + 1)", dice: dice.fork())
+        return SimulatedNode(
+            slot: descriptor.slot, member: member, volume: volume, kernel: kernel, door: door)
     }
 
     /// Unmounts in order. No process has a file open any more.
@@ -112,11 +147,14 @@ package final class SimulatedCluster {
         guard let node = nodes[index] else { return }
         node.kernel.isUnmounting = true
         try await node.volume.stop()
-        if let reason = node.withdrawal { throw SimulationFailure("n\(index + 1) withdrew: \(reason)") }
-        node.door.die()
+        if let reason = node.withdrawal {
+            throw SimulationFailure("n\(index + 1) withdrew: \(reason)")
+        }
         nodes[index] = nil
         graveyard.append(node)
-        if let door = node.door as? CentralLockDoor { central.forget(door) }
+        node.leave()
+        central.forget(node.door)
+        if locks == .distributed { membership.remove(node.member) }
     }
 
     /// A node dies at once. `recover` follows.
@@ -125,31 +163,43 @@ package final class SimulatedCluster {
         node.kill()
         nodes[index] = nil
         graveyard.append(node)
-        slotsToReplay.append(node.slot)
+        membership.slotsToReplay.append(node.slot)
     }
 
-    /// The survivors notice, replay the logs of the dead, and go on.
+    /// The survivors notice that a node is dead and go on without it. Returns when its log is replayed.
     package func recover() async throws {
-        central.pause()
-        for node in graveyard where node.isDead {
-            if let door = node.door as? CentralLockDoor { central.forget(door) }
-        }
-        guard let coordinator = living.first else { return }
-        let dead = slotsToReplay
-        try await replay(on: coordinator.host)
-        central.resume()
-        for slot in dead {
-            coordinator.engine.spawn { await coordinator.volume.freeOrphans(of: slot) }
+        switch locks {
+        case .distributed:
+            for member in membership.members where member.isDead { membership.remove(member) }
+            while !membership.slotsToReplay.isEmpty, !living.isEmpty, membership.failure == nil {
+                await engine.sleep(until: engine.clock.now.advanced(milliseconds: 1))
+            }
+            if let failure = membership.failure { throw SimulationFailure(failure) }
+        case .central:
+            central.pause()
+            for node in graveyard { central.forget(node.door) }
+            for node in living { await node.member.hold() }
+            let slots = membership.slotsToReplay
+            guard let coordinator = living.first else { return }
+            try await replay(on: coordinator.member)
+            for node in living { node.member.unhold() }
+            central.resume()
+            freeOrphans(slots, coordinator.member)
         }
     }
 
-    private func replay(on host: SimulatedHost) async throws {
-        let slots = slotsToReplay
-        slotsToReplay = []
-        for slot in slots {
-            _ = try await JournalReplay.replay(
-                device: host, superblock: plan.superblock, slot: slot)
+    /// The orphans of the dead: whoever replayed their log looks after them.
+    private func freeOrphans(_ slots: [SlotIndex], _ member: SimulatedMember) {
+        guard let node = living.first(where: { $0.member === member }) else { return }
+        for slot in slots where slot != node.slot {
+            node.engine.spawn { await node.volume.freeOrphans(of: slot) }
         }
+    }
+
+    private func replay(on member: SimulatedMember) async throws {
+        let slots = membership.slotsToReplay
+        membership.slotsToReplay = []
+        for slot in slots { try await membership.replay(slot, member) }
     }
 
     /// Power cut for all. The nodes are gone, the disk has forgotten what it may.
@@ -159,18 +209,25 @@ package final class SimulatedCluster {
             node.kill()
             nodes[index] = nil
             graveyard.append(node)
-            if let door = node.door as? CentralLockDoor { central.forget(door) }
+            central.forget(node.door)
         }
+        membership.removeAll()
         central.resume()
         disk = SimulatedDisk(content: disk.crash(seed: dice.next()), executor: executor)
-        slotsToReplay = plan.slots.map(\.slot)
+        membership.slotsToReplay = plan.slots.map(\.slot)
     }
 
     /// Replays what is to be replayed and checks the volume. Nobody has it mounted.
     package func check() async throws -> CheckReport {
         precondition(living.isEmpty, "checking a mounted volume")
-        try await replay(on: disk.attach("check.\(lives)"))
-        let device = MemoryBlockDevice(content: disk.visible, alignment: disk.attach("size").alignment)
+        lives += 1
+        let host = disk.attach("check.\(lives)")
+        for slot in membership.slotsToReplay {
+            _ = try await JournalReplay.replay(
+                device: host, superblock: plan.superblock, slot: slot)
+        }
+        membership.slotsToReplay = []
+        let device = MemoryBlockDevice(content: disk.visible, alignment: host.alignment)
         return try await VolumeChecker.check(device)
     }
 }

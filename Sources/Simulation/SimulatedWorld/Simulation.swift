@@ -34,6 +34,7 @@ package struct SimulationPlan: Hashable, Sendable {
     package var steps: Int
     package var nodes: Int
     package var faults: SimulationFaults
+    package var locks = SimulatedLocks.distributed
 
     package init(seed: UInt64, steps: Int, nodes: Int, faults: SimulationFaults) {
         self.seed = seed
@@ -51,6 +52,7 @@ package struct SimulationReport: Hashable, Sendable {
     package var cachedNames = 0
     package var cachedPages = 0
     package var demotions: UInt64 = 0
+    package var messages = 0
     package var jobs = 0
     package var scheduleHash: UInt64 = 0
 }
@@ -92,7 +94,8 @@ package final class Simulation {
         _ plan: SimulationPlan, tell: ((String) -> Void)? = nil
     ) throws -> SimulationReport {
         try runSimulated(seed: plan.seed, stepLimit: 200_000_000) { engine in
-            let cluster = try await SimulatedCluster(engine: engine, nodes: plan.nodes)
+            let cluster = try await SimulatedCluster(
+                engine: engine, nodes: plan.nodes, locks: plan.locks)
             let simulation = Simulation(plan, engine, cluster, tell)
             do {
                 try await simulation.play()
@@ -100,6 +103,7 @@ package final class Simulation {
                 let end = simulation.story.suffix(12).joined(separator: "\n  ")
                 throw SimulationFailure("\(error)\n  \(end)")
             }
+            simulation.report.messages = cluster.messageCount
             simulation.report.jobs = engine.seededExecutor.steps
             simulation.report.scheduleHash = engine.seededExecutor.scheduleHash
             return simulation.report
@@ -357,6 +361,6 @@ extension TreeOperation {
 extension SimulationReport {
     /// One line for people.
     package var summary: String {
-        "schedule \(String(scheduleHash, radix: 16)), \(operations) operations (\(refused) refused), \(requests) requests, \(cachedNames) names and \(cachedPages) pages from the kernel's caches, \(demotions) demotions, \(jobs) jobs"
+        "schedule \(String(scheduleHash, radix: 16)), \(operations) operations (\(refused) refused), \(requests) requests, \(cachedNames) names and \(cachedPages) pages from the kernel's caches, \(demotions) demotions, \(messages) messages, \(jobs) jobs"
     }
 }
