@@ -231,6 +231,30 @@ import Vocabulary
         two.close()
     }
 
+    @Test func oneLifeHasOneLine() throws {
+        let (left, imposter, right) = (Ear(), Ear(), Ear())
+        let two = try transport(2, right)
+        let one = try transport(1, left)
+        two.adopt(view(1, [1, 2]))
+        one.adopt(view(1, [1, 2]))
+        one.send([1], to: NodeID(2))
+        right.wait { heard, _, _ in heard.count == 1 }
+        // The same node in the same life again, as a process that was copied would do.
+        #expect(unlink("\(folder.path)/1.sock") == 0)
+        let copy = try transport(1, imposter)
+        copy.adopt(view(1, [1, 2]))
+        copy.send([66], to: NodeID(2))
+        imposter.wait { _, lost, _ in lost == [self.member(2)] }
+        right.wait { _, _, reports in reports.contains { $0.contains("calls a second time") } }
+        one.send([2], to: NodeID(2))
+        right.wait { heard, _, _ in heard.count == 2 }
+        #expect(right.messages(from: NodeID(1)) == [[1], [2]])
+        #expect(right.lostMembers.isEmpty && left.lostMembers.isEmpty)
+        copy.close()
+        one.close()
+        two.close()
+    }
+
     @Test func betweenProcesses() throws {
         #expect(chmod(folder.path, 0o700) == 0)
         let volume = VolumeID(high: 3, low: 4).description

@@ -14,9 +14,8 @@ final class Switchboard: @unchecked Sendable {
         var channel: (any Channel)?
         /// Both hellos have been said.
         var isEstablished = false
-        /// Frames that wait for that.
-        var waiting: [ByteBuffer] = []
-        var needsFlush = false
+        /// Frames that wait for that, or for the end of the batch they came in.
+        var outgoing = ByteBuffer()
         /// Given up (T4); stays so until a view comes without that life.
         var isLost = false
     }
@@ -96,6 +95,7 @@ final class Switchboard: @unchecked Sendable {
 
     // MARK: Sending
 
+    /// Frames the letters and sends them, all for one peer in one piece.
     func post(_ letters: [(node: NodeID, bytes: [UInt8])]) {
         loop.preconditionInEventLoop()
         for letter in letters {
@@ -105,39 +105,38 @@ final class Switchboard: @unchecked Sendable {
                 tally.messagesDropped.add(1, ordering: .relaxed)
                 continue
             }
-            var frame = ByteBuffer()
-            frame.reserveCapacity(4 + letter.bytes.count)
-            frame.writeInteger(UInt32(letter.bytes.count), endianness: .little)
-            frame.writeBytes(letter.bytes)
+            lines[place].outgoing.writeInteger(UInt32(letter.bytes.count), endianness: .little)
+            lines[place].outgoing.writeBytes(letter.bytes)
             tally.messagesSent.add(1, ordering: .relaxed)
             tally.bytesSent.add(UInt64(letter.bytes.count), ordering: .relaxed)
-            if lines[place].isEstablished, let channel = lines[place].channel {
-                channel.write(frame, promise: nil)
-                lines[place].needsFlush = true
-            } else {
-                lines[place].waiting.append(frame)
-            }
         }
-        flush()
-    }
-
-    private func flush() {
         var lost: [Member] = []
-        for place in lines.indices where lines[place].needsFlush {
-            lines[place].needsFlush = false
-            guard let channel = lines[place].channel else { continue }
-            channel.flush()
-            tally.flushes.add(1, ordering: .relaxed)
-            if !channel.isWritable && backlog(of: channel) > UnixTransport.maximumBacklog {
+        for place in lines.indices where lines[place].outgoing.readableBytes > 0 {
+            if lines[place].isEstablished { flush(place) }
+            if backlog(of: lines[place]) > UnixTransport.maximumBacklog {
                 lost.append(lines[place].member)
             }
         }
         for member in lost { lose(member, "does not read what it is sent") }
     }
 
-    private func backlog(of channel: any Channel) -> Int {
+    private func flush(_ place: Int) {
+        guard let channel = lines[place].channel, lines[place].outgoing.readableBytes > 0 else {
+            return
+        }
+        var outgoing = ByteBuffer()
+        swap(&outgoing, &lines[place].outgoing)
+        channel.writeAndFlush(outgoing, promise: nil)
+        tally.flushes.add(1, ordering: .relaxed)
+    }
+
+    /// Bytes that were sent to a peer and have not reached the kernel.
+    private func backlog(of line: Line) -> Int {
+        guard let channel = line.channel, !channel.isWritable else {
+            return line.outgoing.readableBytes
+        }
         // Without the option there is no number to judge by; the heartbeat finds who stands still.
-        (try? channel.syncOptions?.getOption(ChannelOptions.bufferedWritableBytes)) ?? 0
+        return (try? channel.syncOptions?.getOption(ChannelOptions.bufferedWritableBytes)) ?? 0
     }
 
     // MARK: Lines
@@ -156,13 +155,7 @@ final class Switchboard: @unchecked Sendable {
             guard lines[place].channel == nil, !lines[place].isLost else { return false }
             lines[place].channel = channel
             lines[place].isEstablished = true
-            let waiting = lines[place].waiting
-            lines[place].waiting = []
-            for frame in waiting { channel.write(frame, promise: nil) }
-            if !waiting.isEmpty {
-                channel.flush()
-                tally.flushes.add(1, ordering: .relaxed)
-            }
+            flush(place)
             return true
         }
         guard !strangers.contains(where: { $0.member == member }), strangers.count < 256 else {
