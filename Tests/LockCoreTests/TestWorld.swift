@@ -251,11 +251,13 @@ final class World {
     }
 
     private func publish(_ lock: ClientLock) {
+        // A name is used again only in quiet times: strictly, a fresh name never existed before.
+        let isQuiet = alive.allSatisfy { $0.space.isRunning && $0.space.epoch == epoch }
         for published in lock.publishes {
-            if published.isFree {
-                freeNames.append(published.name)
-            } else {
+            if !published.isFree {
                 names.append(published.name)
+            } else if isQuiet {
+                freeNames.append(published.name)
             }
         }
         lock.publishes = []

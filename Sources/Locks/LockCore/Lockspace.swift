@@ -41,8 +41,9 @@
 //      that covers the waiter's, in its present mode. No notice is lost; none is said twice.
 // I6.  While the lockspace runs, a record with locks knows its master or has asked (`lookingUp`).
 // I7.  A demotion (unlock, conversion to a mode that the old one covers) is executed only when every
-//      claim of a fresh name made before it has been acknowledged by the directory: nobody can learn a
-//      fresh name from what the demotion uncovers before the directory can tell him its master.
+//      claim of a fresh name made before it has been acknowledged by the directory, and not during a
+//      recovery: nobody can learn a fresh name from what the demotion uncovers before the directory can
+//      tell him its master.
 // I8.  Messages of an older epoch change nothing; of a newer epoch they wait for the view.
 // I9.  Nothing is granted between a view and the end of its recovery. A recovery that is overtaken by a
 //      newer view enables nothing.

@@ -149,7 +149,8 @@ extension Lockspace {
         while remaining > 0 {
             remaining -= 1
             let next = locks[lock].next
-            if conflicts(resource, locks[lock].granted, except: lock) {
+            let isSideways = !locks[lock].requested.covers(locks[lock].granted)
+            if isSideways && conflicts(resource, locks[lock].granted, except: lock) {
                 unlink(lock, from: .converting)
                 append(lock, to: .granted)
                 grant(lock, locks[lock].requested, &effects)

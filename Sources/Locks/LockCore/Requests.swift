@@ -50,7 +50,7 @@ extension Lockspace {
     ) {
         counters.conversions += 1
         guard let index = idleLock(lock, &effects) else { return }
-        if claims.isOutstanding && locks[index].granted.covers(mode) {
+        if mustPostpone && locks[index].granted.covers(mode) {
             postpone(index, DeferredDemotion(lock: lock, mode: mode, flags: flags, value: value))
         } else {
             executeConversion(index, to: mode, flags, value, &effects)
@@ -66,7 +66,7 @@ extension Lockspace {
     ) {
         counters.unlocks += 1
         guard let index = idleLock(lock, &effects) else { return }
-        if claims.isOutstanding {
+        if mustPostpone {
             postpone(index, DeferredDemotion(lock: lock, mode: nil, flags: flags, value: value))
         } else {
             executeUnlock(index, flags, value, &effects)
@@ -85,7 +85,11 @@ extension Lockspace {
         let resource = record.resource
         if resources[resource].mastery == .local {
             decideCancel(index, &effects)
-        } else if !record.marks.contains(.sent) {
+        } else if !record.marks.contains(.sent)
+            && (status == .running || isWaiting || record.requested.covers(record.granted))
+        {
+            // A sideways conversion may have been granted in the last epoch, so that the old mode is
+            // not to be fallen back on: the master decides.
             withdraw(index, &effects)
             releaseIfUnused(resource, &effects)
         } else {
@@ -99,6 +103,9 @@ extension Lockspace {
             }
         }
     }
+
+    /// I7. During a recovery nobody may learn by a demotion what the directory does not know yet.
+    private var mustPostpone: Bool { claims.isOutstanding || status != .running }
 
     // MARK: Execution
 

@@ -1,0 +1,160 @@
+// Messages to bytes and back: golden bytes, every message, every truncation, random damage.
+
+@testable import ClusterWire
+import LockCore
+import Testing
+import Vocabulary
+
+struct WireTests {
+    static let name = ResourceName(
+        kind: .inode, number: 0x0102_0304_0506_0708, generation: 0x1112_1314_1516_1718)
+    static let lock = LockID(0x2122_2324_2526_2728)
+    static let value = SequencedValue(
+        value: ValueBlock(0x31, 0x32, 0x33, 0x34), sequence: 0x35, isValid: true)
+
+    /// At least one of each kind.
+    static let all: [NodeMessage] = [
+        .lock(.lookup(name)), .lock(.lookupReply(name, master: NodeID(3))), .lock(.claim(name)),
+        .lock(.claimReply(name, master: NodeID(3))), .lock(.confirm(name)),
+        .lock(.confirmReply(name, isMaster: true)), .lock(.confirmReply(name, isMaster: false)),
+        .lock(.remove(name)),
+        .lock(.request(name, lock: lock, mode: .exclusive, flags: [.noQueue, .freshName])),
+        .lock(.convert(name, lock: lock, mode: .null, flags: [.valueBlock], value: value)),
+        .lock(.convert(name, lock: lock, mode: .protectedRead, flags: [], value: nil)),
+        .lock(.unlock(name, lock: lock, value: value)),
+        .lock(.unlock(name, lock: lock, value: nil)), .lock(.cancel(name, lock: lock)),
+        .lock(.granted(name, lock: lock, mode: .protectedWrite, value: value)),
+        .lock(.granted(name, lock: lock, mode: .null, value: nil)),
+        .lock(.refused(name, lock: lock, status: .wouldBlock)),
+        .lock(.unlocked(name, lock: lock)), .lock(.notMaster(name, lock: lock)),
+        .lock(.blocking(name, lock: lock, wanted: .concurrentWrite)),
+        .lock(.handover(name, value: value)), .lock(.masters([])),
+        .lock(.masters([name, ResourceName(kind: .live, number: 0)])),
+        .lock(.masters([ResourceName](repeating: name, count: LockMessage.namesPerMessage))),
+        .lock(
+            .rebuild(
+                name,
+                RebuiltLock(
+                    lock: lock, state: .converting, granted: .protectedRead, requested: .exclusive,
+                    flags: [.queueConversion], value: value, isVouched: true))),
+        .lock(
+            .rebuild(
+                name,
+                RebuiltLock(
+                    lock: lock, state: .waiting, granted: .null, requested: .exclusive, flags: [],
+                    value: nil, isVouched: false))),
+        .lock(.marker(.directory)), .lock(.reached(.masters)), .lock(.proceed(.locks)),
+        .replayed(Epoch(77)), .goodbye,
+    ]
+
+    static func bytes(_ message: NodeMessage) -> [UInt8] {
+        var bytes: [UInt8] = []
+        encode(message, epoch: Epoch(0x0A0B), into: &bytes)
+        return bytes
+    }
+
+    static func decode(_ bytes: [UInt8]) throws(WireError) -> DecodedMessage {
+        let result = bytes.withUnsafeBytes { raw -> Result<DecodedMessage, WireError> in
+            do throws(WireError) { return .success(try decodeMessage(raw)) } catch { return .failure(error) }
+        }
+        return try result.get()
+    }
+
+    @Test("Every kind is among the samples")
+    func complete() {
+        let kinds = Set(Self.all.map { Self.bytes($0)[5] })
+        #expect(kinds == Set(WireKind.allCases.map(\.rawValue)))
+    }
+
+    @Test("Golden bytes of a grant with a value")
+    func golden() {
+        let bytes = Self.bytes(
+            .lock(.granted(Self.name, lock: Self.lock, mode: .protectedWrite, value: Self.value)))
+        let expected: [UInt8] =
+            [0x4C, 0x4B, 0x53, 0x4D, 1, 32, 0, 0, 68, 0, 0, 0]  // magic, version, kind, length
+            + [0x0B, 0x0A, 0, 0, 0, 0, 0, 0]  // epoch
+            + [1, 8, 7, 6, 5, 4, 3, 2, 1, 0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]  // name
+            + [0x28, 0x27, 0x26, 0x25, 0x24, 0x23, 0x22, 0x21]  // lock
+            + [4, 1]  // mode, a value follows
+            + [0x31, 0, 0, 0, 0, 0, 0, 0, 0x32, 0, 0, 0, 0, 0, 0, 0]
+            + [0x33, 0, 0, 0, 0, 0, 0, 0, 0x34, 0, 0, 0, 0, 0, 0, 0]
+            + [0x35, 0, 0, 0, 0, 0, 0, 0, 1]  // sequence, valid
+        #expect(bytes == expected)
+    }
+
+    @Test("Golden bytes of a marker")
+    func goldenMarker() {
+        #expect(
+            Self.bytes(.lock(.marker(.locks))) == [
+                0x4C, 0x4B, 0x53, 0x4D, 1, 50, 0, 0, 1, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0, 2,
+            ])
+    }
+
+    @Test("Every message survives, alone and with another behind it", arguments: all)
+    func roundTrip(message: NodeMessage) throws {
+        let bytes = Self.bytes(message)
+        let decoded = try Self.decode(bytes)
+        #expect(decoded.message == message)
+        #expect(decoded.epoch == Epoch(0x0A0B) && decoded.byteCount == bytes.count)
+        let followed = try Self.decode(bytes + Self.bytes(.goodbye))
+        #expect(followed == decoded)
+    }
+
+    @Test("Every truncation is an error", arguments: all)
+    func truncation(message: NodeMessage) {
+        let bytes = Self.bytes(message)
+        for length in 0..<bytes.count {
+            let error = #expect(throws: WireError.self) {
+                try Self.decode(Array(bytes[..<length]))
+            }
+            guard case .truncated = error else {
+                Issue.record("\(length) bytes of \(bytes.count): \(String(describing: error))")
+                return
+            }
+        }
+    }
+
+    @Test("A payload shorter or longer than its message is an error", arguments: all)
+    func wrongLength(message: NodeMessage) {
+        var bytes = Self.bytes(message)
+        bytes.append(0)
+        let length = bytes.count - WireFormat.headerLength
+        bytes[8] = UInt8(truncatingIfNeeded: length)
+        bytes[9] = UInt8(truncatingIfNeeded: length >> 8)
+        #expect(throws: WireError.self) { try Self.decode(bytes) }
+    }
+
+    @Test("Damaged bytes throw, or mean exactly what they say", arguments: all)
+    func damage(message: NodeMessage) throws {
+        var dice = SeededGenerator(seed: 4711)
+        let good = Self.bytes(message)
+        for _ in 0..<400 {
+            var bytes = good
+            for _ in 0...dice.below(3) {
+                bytes[dice.below(bytes.count)] = UInt8(dice.below(256))
+            }
+            do throws(WireError) {
+                let decoded = try Self.decode(bytes)
+                var again: [UInt8] = []
+                encode(decoded.message, epoch: decoded.epoch, into: &again)
+                #expect(again == Array(bytes[..<decoded.byteCount]), "W1")
+            } catch {
+                continue
+            }
+        }
+    }
+
+    @Test("Headers of others are refused")
+    func headers() {
+        let good = Self.bytes(.goodbye)
+        for (place, byte, expected) in [
+            (0, UInt8(0), WireError.badMagic(0x4D53_4B00)), (4, 2, .unsupportedVersion(2)),
+            (5, 200, .unknownKind(200)), (6, 1, .badValue(.reserved)),
+            (11, 1, .badLength(0x0100_0000)),
+        ] {
+            var bytes = good
+            bytes[place] = byte
+            #expect(throws: expected) { try Self.decode(bytes) }
+        }
+    }
+}
