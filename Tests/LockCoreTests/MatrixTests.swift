@@ -1,8 +1,9 @@
 // The tables of the lock manager, mode by mode, through the public calls.
 
-@testable import LockCore
 import Testing
 import Vocabulary
+
+@testable import LockCore
 
 /// One node alone, with its effects.
 struct Solo: ~Copyable {
@@ -13,8 +14,12 @@ struct Solo: ~Copyable {
     init() {
         space.viewChanged(
             ClusterView(
-                epoch: Epoch(1), members: [Member(node: NodeID(1), incarnation: 5)],
-                slotsToReplay: []), effects: &effects)
+                epoch: Epoch(1),
+                members: [Member(node: NodeID(1), incarnation: 5)],
+                slotsToReplay: []
+            ),
+            effects: &effects
+        )
         effects = []
     }
 
@@ -23,7 +28,10 @@ struct Solo: ~Copyable {
     }
 
     mutating func convert(
-        _ lock: LockID, _ mode: LockMode, _ flags: LockFlags = [], value: ValueBlock? = nil
+        _ lock: LockID,
+        _ mode: LockMode,
+        _ flags: LockFlags = [],
+        value: ValueBlock? = nil
     ) {
         space.convert(lock, to: mode, flags, value: value, effects: &effects)
     }
@@ -35,7 +43,9 @@ struct Solo: ~Copyable {
     /// The completions since the last call.
     mutating func completions() -> [LockCompletion] {
         defer { effects = [] }
-        return effects.compactMap { if case .complete(let completion) = $0 { completion } else { nil } }
+        return effects.compactMap {
+            if case .complete(let completion) = $0 { completion } else { nil }
+        }
     }
 }
 
@@ -226,8 +236,13 @@ struct MatrixTests {
         for number in 0..<20_000 as Range<UInt64> {
             locks.append(
                 solo.space.request(
-                    ResourceName(kind: .inode, number: number, generation: 1), .exclusive, [],
-                    cookie: number, effects: &solo.effects))
+                    ResourceName(kind: .inode, number: number, generation: 1),
+                    .exclusive,
+                    [],
+                    cookie: number,
+                    effects: &solo.effects
+                )
+            )
         }
         try solo.space.checkInvariants()
         let heard10 = solo.completions()

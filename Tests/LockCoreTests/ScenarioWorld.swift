@@ -122,7 +122,13 @@ final class ScenarioWorld {
             let mode = try mode(words, 2)
             node.labels[label] = (.none, cookie)
             try drive(node) {
-                node.labels[label]?.lock = $0.request(name, mode, flags, cookie: cookie, effects: &$1)
+                node.labels[label]?.lock = $0.request(
+                    name,
+                    mode,
+                    flags,
+                    cookie: cookie,
+                    effects: &$1
+                )
             }
             return
         }

@@ -1,16 +1,23 @@
 // Messages to bytes and back: golden bytes, every message, every truncation, random damage.
 
-@testable import ClusterWire
 import LockCore
 import Testing
 import Vocabulary
 
+@testable import ClusterWire
+
 struct WireTests {
     static let name = ResourceName(
-        kind: .inode, number: 0x0102_0304_0506_0708, generation: 0x1112_1314_1516_1718)
+        kind: .inode,
+        number: 0x0102_0304_0506_0708,
+        generation: 0x1112_1314_1516_1718
+    )
     static let lock = LockID(0x2122_2324_2526_2728)
     static let value = SequencedValue(
-        value: ValueBlock(0x31, 0x32, 0x33, 0x34), sequence: 0x35, isValid: true)
+        value: ValueBlock(0x31, 0x32, 0x33, 0x34),
+        sequence: 0x35,
+        isValid: true
+    )
 
     /// At least one of each kind.
     static let all: [NodeMessage] = [
@@ -35,14 +42,30 @@ struct WireTests {
             .rebuild(
                 name,
                 RebuiltLock(
-                    lock: lock, state: .converting, granted: .protectedRead, requested: .exclusive,
-                    flags: [.queueConversion], value: value, isVouched: true))),
+                    lock: lock,
+                    state: .converting,
+                    granted: .protectedRead,
+                    requested: .exclusive,
+                    flags: [.queueConversion],
+                    value: value,
+                    isVouched: true
+                )
+            )
+        ),
         .lock(
             .rebuild(
                 name,
                 RebuiltLock(
-                    lock: lock, state: .waiting, granted: .null, requested: .exclusive, flags: [],
-                    value: nil, isVouched: false))),
+                    lock: lock,
+                    state: .waiting,
+                    granted: .null,
+                    requested: .exclusive,
+                    flags: [],
+                    value: nil,
+                    isVouched: false
+                )
+            )
+        ),
         .lock(.marker(.directory)), .lock(.reached(.masters)), .lock(.proceed(.locks)),
         .replayed(Epoch(77)), .goodbye,
     ]
@@ -55,7 +78,9 @@ struct WireTests {
 
     static func decode(_ bytes: [UInt8]) throws(WireError) -> DecodedMessage {
         let result = bytes.withUnsafeBytes { raw -> Result<DecodedMessage, WireError> in
-            do throws(WireError) { return .success(try decodeMessage(raw)) } catch { return .failure(error) }
+            do throws(WireError) { return .success(try decodeMessage(raw)) } catch {
+                return .failure(error)
+            }
         }
         return try result.get()
     }
@@ -69,7 +94,8 @@ struct WireTests {
     @Test("Golden bytes of a grant with a value")
     func golden() {
         let bytes = Self.bytes(
-            .lock(.granted(Self.name, lock: Self.lock, mode: .protectedWrite, value: Self.value)))
+            .lock(.granted(Self.name, lock: Self.lock, mode: .protectedWrite, value: Self.value))
+        )
         let expected: [UInt8] =
             [0x4C, 0x4B, 0x53, 0x4D, 1, 32, 0, 0, 68, 0, 0, 0]  // magic, version, kind, length
             + [0x0B, 0x0A, 0, 0, 0, 0, 0, 0]  // epoch
@@ -87,7 +113,8 @@ struct WireTests {
         #expect(
             Self.bytes(.lock(.marker(.locks))) == [
                 0x4C, 0x4B, 0x53, 0x4D, 1, 50, 0, 0, 1, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0, 2,
-            ])
+            ]
+        )
     }
 
     @Test("Every message survives, alone and with another behind it", arguments: all)

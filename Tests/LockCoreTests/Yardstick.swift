@@ -1,0 +1,77 @@
+// What the core costs. Off by default:
+//   LOCKSTEP_BENCH=1 swift test -c release -Xswiftc -enable-testing --filter Yardstick
+
+import LockCore
+import Testing
+import Vocabulary
+
+struct Yardstick {
+
+    @Test(
+        "Lock and unlock pairs, bytes per lock",
+        .enabled(if: environment("LOCKSTEP_BENCH") != nil)
+    )
+    func pairs() {
+        let box = LockNodeBox()
+        var effects: [LockEffect] = []
+        effects.reserveCapacity(64)
+        var dice = SeededGenerator(seed: 1)
+        for number in 0..<50_000 as Range<UInt64> {
+            box.space.request(
+                ResourceName(kind: .inode, number: number, generation: 1),
+                .protectedRead,
+                [],
+                cookie: number,
+                effects: &effects
+            )
+            effects.removeAll(keepingCapacity: true)
+        }
+        let count = 2_000_000
+        let start = ContinuousClock.now
+        for _ in 0..<count {
+            let number = dice.next() % 100_000
+            let lock = box.space.request(
+                ResourceName(kind: .inode, number: number, generation: 1),
+                .protectedRead,
+                [],
+                cookie: number,
+                effects: &effects
+            )
+            box.space.unlock(lock, [], value: nil, effects: &effects)
+            effects.removeAll(keepingCapacity: true)
+        }
+        let time = ContinuousClock.now - start
+        let seconds = Double(time.components.attoseconds) * 1e-18 + Double(time.components.seconds)
+        print("lock and unlock: \(Int(Double(count) / seconds)) pairs/s")
+        let full = LockNodeBox()
+        for number in 0..<1_000_000 as Range<UInt64> {
+            full.space.request(
+                ResourceName(kind: .inode, number: number, generation: 1),
+                .exclusive,
+                [],
+                cookie: number,
+                effects: &effects
+            )
+            effects.removeAll(keepingCapacity: true)
+        }
+        print("resource with one lock: \(full.space.byteCount / 1_000_000) bytes")
+        #expect(full.space.counters.grants == 1_000_000)
+    }
+}
+
+/// A lockspace alone in its view, behind a reference.
+private final class LockNodeBox {
+    var space = Lockspace(node: NodeID(1), incarnation: 1)
+
+    init() {
+        var effects: [LockEffect] = []
+        space.viewChanged(
+            ClusterView(
+                epoch: Epoch(1),
+                members: [Member(node: NodeID(1), incarnation: 1)],
+                slotsToReplay: []
+            ),
+            effects: &effects
+        )
+    }
+}
