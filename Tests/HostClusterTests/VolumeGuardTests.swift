@@ -120,7 +120,7 @@ import Vocabulary
         defer { other.close() }
         // Another run directory of the same host and boot, and another host; even if told to take over.
         for (host, takeover) in [(elsewhere, false), (here, false), (here, true)] {
-            #expect(throws: GuardRefusal.inUse(by: "'\(elsewhere.text)'")) {
+            #expect(throws: GuardRefusal.inUse(by: "host 'elsewhere'")) {
                 _ = try enter(other, claim(2, slot: 0), host: host, takeover: takeover)
             }
         }
@@ -137,7 +137,7 @@ import Vocabulary
         defer { device.close() }
         let dead = try enter(device, claim(1, slot: 0), host: elsewhere)
         try dead.end()  // silent, but it never freed the guard
-        #expect(throws: GuardRefusal.leftBehind(by: "'\(elsewhere.text)'")) {
+        #expect(throws: GuardRefusal.leftBehind(by: "host 'elsewhere'")) {
             _ = try enter(device, claim(2, slot: 0))
         }
         #expect(try readGuard(device).clusterHigh == 1)
@@ -161,7 +161,7 @@ import Vocabulary
         try enter(device, claim(1, slot: 0), host: before).end()
         try enter(device, claim(2, slot: 0), host: here).end()
         // Two run directories of one boot: one of them may only be stopped.
-        #expect(throws: GuardRefusal.leftBehind(by: "'\(here.text)'")) {
+        #expect(throws: GuardRefusal.leftBehind(by: "host 'here'")) {
             _ = try enter(device, claim(3, slot: 0), host: here)
         }
     }
@@ -186,9 +186,9 @@ import Vocabulary
         )
         try device.writeNow(block.readOnly, at: superblock.byteOffset(superblock.guardTable))
         latch.withLock { while reason == nil { told.wait(latch) } }
-        #expect(reason == "the volume's guard was taken by 'thief'")
+        #expect(reason == "the volume's guard was taken by host 'thief'")
         try owner.end()
-        #expect(throws: GuardRefusal.notOurs(by: "'thief'")) { try owner.release() }
+        #expect(throws: GuardRefusal.notOurs(by: "host 'thief'")) { try owner.release() }
         #expect(try readGuard(device).host == "thief")
     }
 
@@ -208,9 +208,9 @@ import Vocabulary
         }
         try ask(force: false)
         let owner = try enter(device, claim(1, slot: 0), host: elsewhere)
-        #expect(throws: GuardRefusal.inUse(by: "'\(elsewhere.text)'")) { try ask(force: true) }
+        #expect(throws: GuardRefusal.inUse(by: "host 'elsewhere'")) { try ask(force: true) }
         try owner.end()
-        #expect(throws: GuardRefusal.leftBehind(by: "'\(elsewhere.text)'")) {
+        #expect(throws: GuardRefusal.leftBehind(by: "host 'elsewhere'")) {
             try ask(force: false)
         }
         try ask(force: true)

@@ -44,7 +44,9 @@ package enum GuardRefusal: Error, Hashable, Sendable, CustomStringConvertible {
 
     package var description: String {
         switch self {
-        case .inUse(let host): "the volume is mounted by \(host)"
+        case .inUse(let host):
+            "the volume is mounted by \(host), in a cluster that this mount is not of (another host, container "
+                + "or run directory)"
         case .leftBehind(let host):
             "the volume was mounted by \(host) and not unmounted; if that mount cannot come back "
                 + "(its host is off, or its processes are gone), use -o takeover"
@@ -336,7 +338,8 @@ extension GuardRecord {
             case .corosync: "a corosync cluster"
             case .alone: "a host that mounts it alone"
             }
-        return host.isEmpty ? kind : "'\(host)'"
+        let name = host.split(separator: " ").first.map(String.init) ?? ""
+        return name.isEmpty ? kind : "host '\(name)'"
     }
 }
 
