@@ -33,4 +33,16 @@ import Vocabulary
         #expect(report.demotions > 20)
         #expect(report.messages > 100)
     }
+
+    /// Nodes die in the midst of operations; the others recover them and go on.
+    @Test(arguments: 1...20 as ClosedRange<UInt64>)
+    func deaths(_ seed: UInt64) throws {
+        _ = try Self.run(seed, nodes: 3, steps: 120, faults: [.kill, .remount])
+    }
+
+    /// The power fails for all; what was synchronised is there.
+    @Test(arguments: 1...20 as ClosedRange<UInt64>)
+    func powerFailures(_ seed: UInt64) throws {
+        _ = try Self.run(seed, nodes: 2, steps: 120, faults: [.crash, .remount])
+    }
 }

@@ -59,6 +59,7 @@ extension Simulation {
     }
 
     private func use(_ handle: HeldFile) async throws {
+        tree.actor = Int(handle.node.slot.rawValue)
         let (node, file, object) = (handle.node, handle.file, handle.object)
         let offset = UInt64(dice.below(dice.oneIn(2) ? 6000 : 60_000))
         let count = 1 + dice.below(9000)
@@ -122,6 +123,7 @@ extension Simulation {
         }
         if dice.oneIn(20), let node = cluster.living.first {
             try await within("sync") { try await node.kernel.synchronizeAll() }
+            tree.settle(Int(node.slot.rawValue))
         }
         if plan.faults.contains(.remount), dice.oneIn(40) { try await remount(dice.below(plan.nodes)) }
     }

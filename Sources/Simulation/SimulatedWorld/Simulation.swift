@@ -67,6 +67,7 @@ package final class Simulation {
     var workload: Workload
     var report = SimulationReport()
     var handles: [HeldFile] = []
+    var promises: [Promise] = []
     /// What happened, newest last; the end of it is shown with a failure.
     var story: [String] = []
     /// Told each line of the story as it happens.
@@ -85,6 +86,7 @@ package final class Simulation {
         self.tell = tell
         dice = engine.seededExecutor.forkDice()
         workload = Workload(dice: dice.fork())
+        workload.keepsFilesSmall = !plan.faults.isDisjoint(with: [.kill, .crash])
     }
 
     /// Makes the run.
@@ -120,8 +122,9 @@ package final class Simulation {
 
     private func play() async throws {
         for index in 0..<plan.nodes { try await mount(index) }
-        for step in 0..<plan.steps {
+        for _ in 0..<plan.steps {
             try await disturb()
+            try await perhapsDisaster()
             let index = dice.below(plan.nodes)
             guard let node = cluster.nodes[index] else { continue }
             if dice.oneIn(6) {
@@ -130,7 +133,6 @@ package final class Simulation {
                 try await playOperation(node, workload.next(tree))
             }
             if dice.oneIn(40) { try await compareAll() }
-            _ = step
         }
         try await compareAll()
         try await finish()
@@ -205,6 +207,7 @@ package final class Simulation {
     private func playOperation(_ node: SimulatedNode, _ operation: TreeOperation) async throws {
         log("\(node.kernel.name): \(operation)")
         report.operations += 1
+        tree.actor = Int(node.slot.rawValue)
         let expected = result { () throws(FileError) in try tree.apply(operation) }
         let shown = try await within("\(operation)") {
             await Self.result { () async throws(FileError) in try await node.perform(operation) }
@@ -212,6 +215,7 @@ package final class Simulation {
         try healthy(node)
         if case .failure = expected { report.refused += 1 }
         try compare(shown, expected, "\(node.kernel.name): \(operation)")
+        if case .success = shown, let path = operation.synchronizedPath { promise(path) }
         try await look(operation)
     }
 
@@ -345,6 +349,14 @@ package final class Simulation {
 }
 
 extension TreeOperation {
+    /// The file that is durable afterwards.
+    var synchronizedPath: PathNames? {
+        switch self {
+        case .write(let path, _, _, _, true), .synchronize(let path): path
+        default: nil
+        }
+    }
+
     /// The paths whose objects it touches.
     var paths: [PathNames] {
         switch self {

@@ -40,8 +40,12 @@ struct ModelObject: Sendable {
     var parent = 0
     /// Sorted by name.
     var attributes: [(name: [UInt8], value: [UInt8])] = []
-    /// Something was changed since the last `clean`.
-    var isTouched = true
+    /// The node that changed it last, unless that has been synchronised since.
+    var toucher: Int?
+    /// Something may happen to it that nobody has waited for.
+    var isDoubtful = false
+    /// How often it was changed.
+    var changes = 0
 
     func index(of name: [UInt8]) -> Int? { entries.firstIndex { $0.name == name } }
 }
@@ -51,6 +55,9 @@ package struct TreeModel: Sendable {
     static let pageSize: UInt64 = 4096
 
     var objects: [ModelObject] = [ModelObject(kind: .directory, mode: 0o755, links: 2)]
+
+    /// The node whose process does what is applied next.
+    var actor = 0
 
     package init() {}
 
@@ -107,7 +114,23 @@ package struct TreeModel: Sendable {
         touch(directory)
     }
 
-    mutating func touch(_ object: Int) { objects[object].isTouched = true }
+    mutating func touch(_ object: Int) {
+        objects[object].toucher = actor
+        objects[object].changes += 1
+    }
+
+    /// An operation whose end nobody knows is about to touch an object.
+    mutating func doubt(_ object: Int) {
+        objects[object].isDoubtful = true
+        objects[object].changes += 1
+    }
+
+    /// A node has made everything durable.
+    mutating func settle(_ node: Int) {
+        for index in objects.indices where objects[index].toucher == node {
+            objects[index].toucher = nil
+        }
+    }
 
     /// Makes an object.
     @discardableResult
@@ -123,6 +146,7 @@ package struct TreeModel: Sendable {
         // A directory with the set-group-id bit hands it on to directories.
         if kind == .directory { object.mode |= objects[directory].mode & 0o2000 }
         if kind == .symbolicLink { object.size = UInt64(target.count) }
+        object.toucher = actor
         objects.append(object)
         insert(directory, name, objects.count - 1)
         return objects.count - 1

@@ -6,6 +6,8 @@ import Vocabulary
 /// Throws the dice for operations on a tree.
 struct Workload {
     var dice: SeededGenerator
+    /// No file far beyond a megabyte.
+    var keepsFilesSmall = false
     private var nextPattern: UInt64 = 1
 
     init(dice: SeededGenerator) { self.dice = dice }
@@ -121,7 +123,7 @@ struct Workload {
         case 2: UInt64(dice.below(300))
         case 3: 4095 + UInt64(dice.below(12)) * 4096 + UInt64(dice.below(3))
         case 4: UInt64(dice.below(1 << 20))
-        case 5 where dice.oneIn(3): UInt64(dice.below(1 << 33))
+        case 5 where !keepsFilesSmall && dice.oneIn(3): UInt64(dice.below(1 << 33))
         default: UInt64(dice.below(20_000))
         }
     }

@@ -1,0 +1,268 @@
+// Nodes that die and power that fails, in the midst of operations on all nodes. What must survive:
+//
+//   - what was synchronised by the node that changed it last, and not changed since;
+//   - a file that was synchronised on any node, with its name, as long as nobody has changed it since;
+//   - after the death of one node also whatever another node has changed last.
+//
+// What may be lost or not is then read from one node and taken as the truth; the others must show the same.
+
+import Execution
+import FileSystem
+import Vocabulary
+
+/// A file that fsync has promised to keep.
+struct Promise {
+    var path: PathNames
+    var object: Int
+    var changes: Int
+}
+
+extension Simulation {
+    /// Perhaps a disaster.
+    func perhapsDisaster() async throws {
+        if plan.faults.contains(.crash), dice.oneIn(50) {
+            try await powerFailure()
+        } else if plan.faults.contains(.kill), plan.nodes > 1, dice.oneIn(50) {
+            try await death(dice.below(plan.nodes))
+        }
+    }
+
+    /// Notes what a completed fsync has promised.
+    func promise(_ path: PathNames) {
+        guard let object = try? tree.find(path) else { return }
+        promises.removeAll { $0.object == object }
+        promises.append(
+            Promise(path: path, object: object, changes: tree.objects[object].changes))
+    }
+
+    private func powerFailure() async throws {
+        if dice.oneIn(2) { try await synchronizeSome() }
+        let operations = begin()
+        await rest()
+        log("the power fails")
+        for node in cluster.living { count(node) }
+        cluster.crash()
+        handles = []
+        try await end(operations)
+        if dice.oneIn(2) { try await check() }
+        for index in 0..<plan.nodes { try await mount(index) }
+        try await reconcile { $0 != nil }
+    }
+
+    private func death(_ index: Int) async throws {
+        guard let victim = cluster.nodes[index], cluster.living.count > 1 else { return }
+        if dice.oneIn(2) { try await synchronizeSome() }
+        let operations = begin()
+        await rest()
+        log("n\(index + 1) dies")
+        count(victim)
+        handles.removeAll { $0.node === victim }
+        cluster.kill(index)
+        await rest()
+        try await within("recovering n\(index + 1)") { try await self.cluster.recover() }
+        try await end(operations)
+        for node in cluster.living { try healthy(node) }
+        for handle in handles { try await close(handle) }
+        handles = []
+        if dice.oneIn(2) { try await mount(index) }
+        try await reconcile { $0 == index }
+        if cluster.nodes[index] == nil { try await mount(index) }
+    }
+
+    private func synchronizeSome() async throws {
+        for node in cluster.living where !dice.oneIn(4) {
+            log("\(node.kernel.name): sync")
+            try await within("sync") { try await node.kernel.synchronizeAll() }
+            tree.settle(Int(node.slot.rawValue))
+        }
+    }
+
+    private func rest() async {
+        let limit = dice.oneIn(2) ? 2_000_000 : 100_000_000
+        await engine.sleep(until: engine.clock.now.advanced(nanoseconds: UInt64(dice.below(limit))))
+    }
+
+    /// Operations on all nodes at the same time. Nobody knows which of them will have been.
+    private func begin() -> [Outcome<Void>] {
+        var outcomes: [Outcome<Void>] = []
+        for _ in 0..<dice.below(12) {
+            let living = cluster.living
+            let node = living[dice.below(living.count)]
+            let operation = workload.next(tree)
+            log("\(node.kernel.name), meanwhile: \(operation)")
+            doubt(operation)
+            let outcome = Outcome<Void>()
+            let start = engine.clock.now.advanced(nanoseconds: UInt64(dice.below(3_000_000)))
+            engine.spawn {
+                await self.engine.sleep(until: start)
+                _ = await Self.result { () async throws(FileError) in
+                    try await node.perform(operation)
+                }
+                outcome.deliver(())
+            }
+            outcomes.append(outcome)
+        }
+        return outcomes
+    }
+
+    private func end(_ operations: [Outcome<Void>]) async throws {
+        try await within("what was begun before the disaster") {
+            for operation in operations { await operation.get() }
+        }
+    }
+
+    /// An operation that may happen or not, before or after others: all it can touch is in doubt.
+    private func doubt(_ operation: TreeOperation) {
+        for path in operation.paths {
+            if let object = try? tree.find(path) { tree.doubt(object) }
+            if let object = try? tree.find(Array(path.dropLast())) { tree.doubt(object) }
+        }
+    }
+
+    // MARK: What is left
+
+    /// Checks what must have survived, `isAtRisk` telling by the last node that touched a thing what need not; takes over
+    /// what is there.
+    private func reconcile(_ isAtRisk: (Int?) -> Bool) async throws {
+        let living = cluster.living
+        let node = living[dice.below(living.count)]
+        log("\(node.kernel.name): what is left?")
+        var lost = Survivors(tree: tree, isLost: tree.objects.map { $0.isDoubtful || isAtRisk($0.toucher) })
+        for promise in promises where tree.objects[promise.object].changes == promise.changes {
+            if let object = try? tree.find(promise.path), object == promise.object {
+                lost.promised.append((promise.path, object))
+            }
+        }
+        promises = []
+        let comparison = Comparison(node: node, tree: tree, dice: dice.fork())
+        let survivors = lost
+        try await within("looking for what must have survived") {
+            try await survivors.check(comparison)
+        }
+        tree = try await within("reading what is left") { try await adopt(node.kernel) }
+        try healthy(node)
+        try await compareAll()
+    }
+}
+
+/// What must be found after a disaster.
+struct Survivors {
+    let tree: TreeModel
+    /// By object: it need not be there as it was.
+    let isLost: [Bool]
+    var promised: [(path: PathNames, object: Int)] = []
+
+    func check(_ comparison: Comparison) async throws {
+        var comparison = comparison
+        try await check([], 0, &comparison)
+        for (path, object) in promised {
+            do {
+                try await comparison.check(path, object, isLasting: true)
+            } catch {
+                throw SimulationFailure("a broken promise of fsync: \(error)")
+            }
+        }
+    }
+
+    private func check(
+        _ path: PathNames, _ object: Int, _ comparison: inout Comparison
+    ) async throws {
+        if !isLost[object] {
+            do {
+                try await comparison.check(path, object, isLasting: true)
+            } catch {
+                throw SimulationFailure("lost: \(error)")
+            }
+        }
+        for entry in tree.objects[object].entries {
+            let inner = path + [entry.name]
+            let child = entry.object
+            // A name of something that nobody has touched is still there, unless a directory above it was moved.
+            if isLost[child] || isLost[object] {
+                let kind = await comparison.kind(inner)
+                guard tree.objects[child].kind == .directory, kind == .directory else { continue }
+                if isLost[object], !isSame(inner) { continue }
+            }
+            try await check(inner, child, &comparison)
+        }
+    }
+
+    /// Whether no directory on the path may have been moved or replaced.
+    private func isSame(_ path: PathNames) -> Bool {
+        var here = 0
+        for name in path {
+            guard let index = tree.objects[here].index(of: name) else { return false }
+            here = tree.objects[here].entries[index].object
+            if isLost[here], tree.objects[here].kind == .directory { return false }
+        }
+        return true
+    }
+}
+
+/// Reads a whole tree from a node and takes it for the truth.
+func adopt(_ kernel: KernelModel) async throws -> TreeModel {
+    var tree = TreeModel()
+    var known: [InodeNumber: Int] = [:]
+    var pending: [(path: PathNames, object: Int)] = [([], 0)]
+    let root = try await kernel.status([])
+    tree.objects[0].mode = root.mode & 0o7777
+    try await readAttributes(kernel, [], 0, &tree)
+    while let (path, directory) = pending.popLast() {
+        for listed in try await kernel.list(path)
+        where listed.name != [46] && listed.name != [46, 46] {
+            let inner = path + [listed.name]
+            if let object = known[listed.inode] {
+                tree.insert(directory, listed.name, object)
+                tree.objects[object].links += 1
+                continue
+            }
+            let object = try await adoptObject(kernel, inner, &tree)
+            known[listed.inode] = object
+            if tree.objects[object].kind == .directory { pending.append((inner, object)) }
+        }
+    }
+    for index in tree.objects.indices { tree.objects[index].toucher = nil }
+    return tree
+}
+
+private func adoptObject(
+    _ kernel: KernelModel, _ path: PathNames, _ tree: inout TreeModel
+) async throws -> Int {
+    let status = try await kernel.status(path)
+    let kinds: [ModelKind] = [.file, .directory, .symbolicLink, .pipe]
+    guard let kind = kinds.first(where: { $0.typeBits == status.mode & 0o170000 }) else {
+        throw SimulationFailure("\(text(path)) is of no kind that was ever made")
+    }
+    let object = try tree.make(kind, path, mode: 0)
+    tree.objects[object].mode = status.mode & 0o7777
+    try await readAttributes(kernel, path, object, &tree)
+    switch kind {
+    case .symbolicLink:
+        tree.objects[object].target = try await kernel.readLink(path)
+        tree.objects[object].size = status.size
+    case .file:
+        let file = try await kernel.open(path, .reading)
+        var offset: UInt64 = 0
+        while offset < status.size {
+            let bytes = try await kernel.read(file, at: offset, count: 256 << 10)
+            if bytes.isEmpty { break }
+            tree.write(object, at: offset, bytes)
+            offset += UInt64(bytes.count)
+        }
+        try await kernel.close(file)
+        if offset != status.size {
+            throw SimulationFailure("\(text(path)) has \(offset) bytes and says \(status.size)")
+        }
+    case .directory, .pipe: break
+    }
+    return object
+}
+
+private func readAttributes(
+    _ kernel: KernelModel, _ path: PathNames, _ object: Int, _ tree: inout TreeModel
+) async throws {
+    let names = try await kernel.extendedAttributeNames(path)
+    for name in names.split(separator: 0).map(Array.init) {
+        tree.setAttribute(object, name, try await kernel.extendedAttribute(path, name))
+    }
+}
