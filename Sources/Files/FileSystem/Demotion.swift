@@ -191,17 +191,3 @@ extension Inode {
         return pages.sorted { ($0.lowerBound, $0.upperBound) < ($1.lowerBound, $1.upperBound) }
     }
 }
-
-/// Owner of the log barrier's glock: giving PR up means that this node's log is empty.
-package final class BarrierOwner: GlockOwner {
-    weak var volume: MountedVolume?
-
-    package func demote(_ glock: Glock, from: LockMode, to: LockMode) async {
-        guard let volume, to == .null else { return }
-        do throws(StorageError) {
-            try await volume.journal.checkpointAll()
-        } catch {
-            volume.withdraw("emptying the log failed: \(error)")
-        }
-    }
-}

@@ -82,14 +82,34 @@ package final class GroupTable: GlockOwner {
         return held
     }
 
+    /// As `findRoom`, and when there is none, once more after what only waits for a commit, and once more after what only
+    /// waits for everybody's log has become free (Space.swift).
+    func holdWithRoom(
+        metadata: Int, data: Int, near goal: BlockAddress? = nil, _ volume: MountedVolume,
+        _ interruption: Interruption? = nil
+    ) async throws(FileError) -> ResourceGroup {
+        for effort in SpaceEffort.allCases {
+            do throws(FileError) {
+                return try await findRoom(
+                    metadata: metadata, data: data, near: goal, volume, interruption)
+            } catch {
+                guard error == .noSpace else { throw error }
+            }
+            if try await !volume.makeRoom(effort) { throw .noSpace }
+            freeHints = [:]
+        }
+        return try await findRoom(
+            metadata: metadata, data: data, near: goal, volume, interruption)
+    }
+
     /// Holds a group that has room: at least `metadata` blocks for metadata and one for data if `data` is more than 0. No other
     /// group may be held by the caller.
     ///
     /// - Parameter goal: a block near which room is wanted: its group is tried first.
     /// - Throws: `noSpace` when no group of the volume has it.
-    func holdWithRoom(
-        metadata: Int, data: Int, near goal: BlockAddress? = nil, _ volume: MountedVolume,
-        _ interruption: Interruption? = nil
+    private func findRoom(
+        metadata: Int, data: Int, near goal: BlockAddress?, _ volume: MountedVolume,
+        _ interruption: Interruption?
     ) async throws(FileError) -> ResourceGroup {
         let count = volume.superblock.groupCount
         func suits(_ group: ResourceGroup) -> Bool {

@@ -89,6 +89,8 @@ package final class MountedVolume: FileOperations {
     let barrierGlock: Glock
     /// Names of those that wait for the barrier's demotion.
     let barrierOwner: BarrierOwner
+    /// One at a time makes room.
+    let spaceGate = Gate()
     /// Tickets for parked requests.
     var nextParkTicket: UInt64 = 1
     /// Usage of groups whose lock is elsewhere, as last read.
@@ -169,7 +171,7 @@ package final class MountedVolume: FileOperations {
         }
         inode.isIdleListed = true
         idleInodes.append(inode)
-        if idleInodes.count > options.idleInodes || inode.isFreed { sweepSoon() }
+        if idleInodes.count > options.idleInodes + options.idleInodes / 8 { sweepSoon() }
     }
 
     /// Fails when no operation may go on.
@@ -230,10 +232,16 @@ package final class MountedVolume: FileOperations {
 
     // MARK: Transactions and failures
 
-    /// Begins a transaction that changes at most `blocks` metadata blocks.
+    /// Begins a transaction that changes at most `blocks` metadata blocks. Nothing is logged without the log barrier in PR
+    /// (Space.swift).
     func begin(blocks: Int) async throws(FileError) -> Transaction {
         do throws(StorageError) {
-            return try await journal.begin(blocks: blocks)
+            while true {
+                if !mayLog { try await enterBarrier() }
+                let transaction = try await journal.begin(blocks: blocks)
+                if mayLog { return transaction }
+                transaction.end()
+            }
         } catch {
             throw fileError(.storage(error))
         }
@@ -320,4 +328,6 @@ package struct VolumeCounters: Sendable {
     package var orphansFreed: UInt64 = 0
     package var orphansLeft: UInt64 = 0
     package var reclaimedInodes: UInt64 = 0
+    /// Blocks that a log barrier took out of quarantine.
+    package var releasedBlocks: UInt64 = 0
 }

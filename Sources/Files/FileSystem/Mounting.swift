@@ -81,7 +81,9 @@ extension MountedVolume {
                 forget(inode)
                 continue
             }
-            if inode.isFreed || index < excess {
+            // The lock of a freed inode goes when its end is on the device anyway: to give it up earlier costs a commit.
+            let isDone = inode.isFreed && store.isSettled(inode.glock.name, journal)
+            if isDone || index < excess {
                 locks.reclaim(inode.glock)
                 if let open = inode.openGlock { locks.reclaim(open) }
             }

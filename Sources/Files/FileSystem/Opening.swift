@@ -126,7 +126,7 @@ extension MountedVolume {
         let record = stored.record
         let isOld = now.seconds - record.accessed.seconds > 24 * 3600
         guard isOld || record.accessed <= record.modified || record.accessed <= record.changed,
-            let transaction = journal.beginIfPossible(blocks: 1)
+            mayLog, let transaction = journal.beginIfPossible(blocks: 1)
         else { return }
         defer { transaction.end() }
         stored.record.accessed = now
