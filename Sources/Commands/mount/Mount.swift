@@ -348,7 +348,7 @@ final class Inbox: @unchecked Sendable {
             return true
         }
         guard isDue, !engine.executor.enterIfIdle({ deliver() }) else { return }
-        engine.spawn { [self] in deliver() }
+        engine.spawn { self.deliver() }
     }
 
     private func deliver() {

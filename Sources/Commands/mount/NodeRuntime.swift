@@ -80,7 +80,7 @@ final class NodeRuntime: @unchecked Sendable {
     /// The lock tables of a view are whole again on this node.
     private func locksRecovered(_ view: ClusterView) {
         if !view.slotsToReplay.isEmpty, view.coordinator == member.node {
-            engine.spawn { [self] in await replay(view) }
+            engine.spawn { await self.replay(view) }
             return
         }
         becomeReady(view.epoch)
