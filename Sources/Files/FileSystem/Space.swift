@@ -18,7 +18,7 @@ import DiskFormat
 import Execution
 import FileStore
 import Journaling
-package import LockCache
+import LockCache
 package import Vocabulary
 
 /// What is tried when no group has room, in order.
