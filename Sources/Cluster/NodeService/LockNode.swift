@@ -38,6 +38,9 @@ package final class LockNode: LockService {
     /// lists may be replayed now.
     package var onRecoveryFinished: ((ClusterView) -> Void)?
 
+    /// The journals that the view of this epoch lists are replayed. On every member.
+    package var onReplayed: ((Epoch) -> Void)?
+
     /// A peer has left: it holds nothing any more and may be left out of the next view at once.
     package var onGoodbye: ((NodeID) -> Void)?
 
@@ -129,6 +132,7 @@ package final class LockNode: LockService {
         case .replayed(let epoch):
             space.journalsReplayed(epoch, effects: &fresh)
             collect()
+            onReplayed?(epoch)
         case .goodbye: onGoodbye?(peer)
         }
     }
@@ -147,6 +151,7 @@ package final class LockNode: LockService {
             post(.replayed(epoch), to: member.node)
         }
         space.journalsReplayed(epoch, effects: &fresh)
+        onReplayed?(epoch)
         carryOut()
     }
 

@@ -2,11 +2,12 @@
 //
 // What happens with a view
 //   1. the transport connects to the new members and drops those that are gone
-//   2. the lock manager recovers its tables; while journals wait to be replayed it grants nothing new but what recovery
+//   2. if journals have to be replayed, writes of metadata in place are held until that is done
+//   3. the lock manager recovers its tables; while journals wait to be replayed it grants nothing new but what recovery
 //      itself asks for
-//   3. the coordinator replays the journals the view names, one after another, each restartable
-//   4. it tells everybody; ordinary grants go on; the slots' orphans are looked through
-// A newer view may come at any point: the lock manager starts again from 2, and the replay is done again if it was not
+//   4. the coordinator replays the journals the view names, one after another, each restartable
+//   5. it tells everybody; ordinary grants go on; the slots' orphans are looked through
+// A newer view may come at any point: the lock manager starts again from 3, and the replay is done again if it was not
 // finished, which is harmless (Docs/JOURNAL.md).
 
 import BlockIO
@@ -34,6 +35,9 @@ final class NodeRuntime: @unchecked Sendable {
     private let firstRecovery = Signal()
     private var readyEpoch: Epoch?
     private var replaying: Epoch?
+    /// Views that the lock manager has not been given yet, the first of them being worked on.
+    private var pendingViews: [ClusterView] = []
+    private var isHoldingWrites = false
     let story = Story()
     var recoveries: [RecoveryReport] = []
 
@@ -59,6 +63,7 @@ final class NodeRuntime: @unchecked Sendable {
             peers: link
         )
         locks.onRecoveryFinished = { [weak self] view in self?.locksRecovered(view) }
+        locks.onReplayed = { [weak self] epoch in self?.journalsReplayed(epoch) }
         locks.onMalformed = { [weak self] peer, error in
             self?.onReport?("\(peer) sent what is no message (\(error)); it is dropped")
         }
@@ -70,7 +75,33 @@ final class NodeRuntime: @unchecked Sendable {
         self.view = view
         adoptView?(view)
         story.note("view \(view)")
-        locks.viewChanged(view)
+        pendingViews.append(view)
+        if pendingViews.count == 1 { engine.spawn { await self.takeViews() } }
+    }
+
+    /// Gives views to the lock manager, in order. A view that lists journals to replay is given only when this node has
+    /// no write of metadata in flight; the barrier of lock recovery then tells the coordinator that this is so everywhere.
+    private func takeViews() async {
+        while let view = pendingViews.first {
+            if !view.slotsToReplay.isEmpty, !isHoldingWrites, let volume {
+                isHoldingWrites = true
+                await volume.holdWritesHome()
+            }
+            locks.viewChanged(view)
+            if view.slotsToReplay.isEmpty { releaseWrites() }
+            pendingViews.removeFirst()
+        }
+    }
+
+    private func releaseWrites() {
+        guard isHoldingWrites else { return }
+        isHoldingWrites = false
+        volume?.releaseWritesHome()
+    }
+
+    /// The journals of a view are replayed; a newer view may list them again.
+    private func journalsReplayed(_ epoch: Epoch) {
+        if epoch == view?.epoch { releaseWrites() }
     }
 
     func receive(_ bytes: [UInt8], _ from: NodeID) {
