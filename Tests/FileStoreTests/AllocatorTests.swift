@@ -109,6 +109,8 @@ import Vocabulary
             // Frozen, then in quarantine: never data.
             #expect(group.releasable == 0)
             try await volume.journal.commit()
+            #expect(group.releasable == 0)
+            try await volume.journal.checkpointAll()
             #expect(group.releasable == 1)
             try await volume.change(Self.small, groups: [index]) { allocator in
                 var runs: [(start: BlockAddress, length: UInt32)] = []

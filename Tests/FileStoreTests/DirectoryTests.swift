@@ -45,6 +45,11 @@ private final class ModelDirectory {
         let name = order[index]
         order.swapAt(index, order.count - 1)
         order.removeLast()
+        try await remove(name)
+    }
+
+    /// Removes a name, of which `order` may still know.
+    func remove(_ name: [UInt8]) async throws {
         names[name] = nil
         let prepared = try await directory.prepareRemoval(name)
         try await volume.change(prepared.cost, groups: prepared.groups) {
@@ -69,7 +74,7 @@ private final class ModelDirectory {
         #expect(seen == names)
         #expect(inode.record.entryCount == UInt64(names.count))
         #expect(inode.record.size == UInt64(names.count) * Directory.bytesPerEntry)
-        for name in order.prefix(50) {
+        for name in order.prefix(50) where names[name] != nil {
             #expect(try await directory.find(name)?.inode == names[name])
         }
         for _ in 0..<20 {
@@ -158,6 +163,20 @@ private final class ModelDirectory {
             // Half a leaf or more of content in each leaf.
             let bytes = count * (DirectoryEntryRecord.fixedByteCount + 34)
             #expect(model.inode.record.blockCount < UInt64(bytes / 2000))
+            // From the front, so that whole subtrees go there; then from the back.
+            var inOrder: [[UInt8]] = []
+            try await model.directory.enumerate(after: 0) { _, name in
+                inOrder.append(Array(name))
+                return true
+            }
+            for (index, name) in inOrder[..<15_000].enumerated() {
+                try await model.remove(name)
+                if index % 2500 == 2499 { try await model.remount() }
+            }
+            try await model.compare()
+            for name in inOrder[15_000...].reversed() { try await model.remove(name) }
+            #expect(model.inode.record.layout == .inlineDirectory)
+            try await model.remount()
         }
     }
 
@@ -332,6 +351,39 @@ private final class ModelDirectory {
                 model.order.append(to)
             }
             try await model.compare()
+        }
+    }
+
+    /// Attributes leave so little of the body that not even one long name fits.
+    @Test func narrowBody() throws {
+        try runSimulated(seed: 17) { engine in
+            let volume = try await TestVolume.make(engine)
+            let model = try await ModelDirectory(volume, seed: 17)
+            let attributes = ExtendedAttributes(volume.store, model.inode)
+            let wide = try await attributes.prepareSet(
+                "user.wide",
+                [UInt8](repeating: 1, count: 3600)
+            )
+            try await volume.change(wide.cost) { try attributes.apply(wide, with: $0) }
+            for length in [200, 255, 1, 90, 100, 30] {
+                try await model.insert([UInt8](repeating: 120, count: length))
+            }
+            try await model.compare()
+            while !model.order.isEmpty {
+                try await model.remove(at: 0)
+                try await model.compare()
+            }
+            for _ in 0..<1500 {
+                try await model.insert(
+                    Array(model.randomName().prefix(250)) + Array("\(model.order.count)".utf8)
+                )
+            }
+            #expect(model.inode.record.height == 2)
+            try await model.compare()
+            try await model.remount()
+            while !model.order.isEmpty { try await model.remove(at: 0) }
+            #expect(model.inode.record.blockCount == 1)
+            try await model.remount()
         }
     }
 

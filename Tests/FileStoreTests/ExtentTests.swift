@@ -193,6 +193,65 @@ private final class ModelFile {
         }
     }
 
+    /// More leaves than one index node can name; what is removed ends where leaves have lost their
+    /// front.
+    @Test func manyLeaves() throws {
+        try runSimulated(seed: 8) { engine in
+            let volume = try await TestVolume.make(
+                engine,
+                mebibytes: 128,
+                blocksPerGroup: nil,
+                cacheCapacity: 2000
+            )
+            let model = ModelFile(volume, try await volume.makeFile("file"), seed: 8)
+            let attributes = ExtendedAttributes(volume.store, model.file)
+            let wide = try await attributes.prepareSet(
+                "user.wide",
+                [UInt8](repeating: 1, count: 3600)
+            )
+            try await volume.change(wide.cost) { try attributes.apply(wide, with: $0) }
+            // From the back to the front, which leaves half full leaves.
+            let count: UInt64 = 23_000
+            for logical in (0..<count).reversed() {
+                try await volume.change(model.extents.insertionCost()) {
+                    let run = try #require($0.takeData(near: nil, wanted: 1))
+                    let extent = Extent(logical: logical * 2, physical: run.start, length: 1)
+                    try await model.extents.insert(extent, with: $0)
+                    model.blocks[logical * 2] = Mapped(
+                        physical: run.start.rawValue,
+                        isUnwritten: false
+                    )
+                }
+            }
+            #expect(model.file.record.blockCount > count + 255 && model.file.record.height == 2)
+            try await model.compare()
+            for start in stride(from: 0, to: count * 2, by: 80) {
+                try await model.remove(start, start + 50)
+            }
+            for start in stride(from: 100, to: count * 2, by: 160) {
+                try await model.remove(start - 40, start + 10)
+            }
+            try await model.compare()
+            model.file.record.size = count * 2 * 4096
+            try await volume.change(OperationCost(newBlocks: 0, modifiedBlocks: 1)) {
+                model.file.store(in: $0.transaction)
+            }
+            try await volume.remount()
+            try await volume.expectSound()
+            model.file = try await volume.store.readInode(model.file.number)
+            // Whole subtrees from the front.
+            for start in stride(from: 0, to: count * 2 - 5000, by: 2000) {
+                try await model.remove(start, start + 2000)
+            }
+            try await volume.remount()
+            try await volume.expectSound()
+            model.file = try await volume.store.readInode(model.file.number)
+            try await model.compare()
+            try await model.remove(0, .max)
+            #expect(model.file.record.blockCount == 1)
+        }
+    }
+
     /// A file written from front to back in pieces that cannot be joined fills its leaves.
     @Test func growingAtTheEndFillsLeaves() throws {
         try runSimulated(seed: 5) { engine in

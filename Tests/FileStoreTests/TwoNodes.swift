@@ -55,6 +55,8 @@ final class TwoNodes {
     var base: [String: InodeNumber] = [:]
     var changes: [Change] = []
     var nextName = 0
+    /// Files that were freed, and by whom.
+    var gone: [(number: InodeNumber, node: Int)] = []
     var deaths = 0
 
     init(_ engine: Engine, seed: UInt64) async throws {
@@ -165,6 +167,7 @@ final class TwoNodes {
         }
         // A new name: nobody else has ever asked for its lock.
         owners[.inode(file.number)] = node
+        #expect(!gone.contains { $0.number == file.number })
         changes.append(Change(node: node, sequence: sequence, name: name, number: file.number))
     }
 
@@ -242,14 +245,17 @@ final class TwoNodes {
             try store.freeInode(file, with: $0)
         }
         changes.append(Change(node: node, sequence: sequence, name: name, number: nil))
-        // Whoever still has the number asks for its lock and finds out.
-        let other = 1 - node
-        try await take([.inode(number)], for: other)
-        #expect(
-            await storeError { _ = try await nodes[other].store.readInode(number) } == "stale"
-        )
-        owners[.inode(number)] = nil
-        nodes[other].cache.drop(covering: .inode(number))
+        gone.append((number, node))
+    }
+
+    /// Whoever still has the number of a file that is gone asks for its lock and finds out.
+    func askForGone() async throws {
+        guard !gone.isEmpty else { return }
+        let number = gone[dice.below(gone.count)].number
+        let node = dice.below(2)
+        try await take([.inode(number)], for: node)
+        let answer = await storeError { _ = try await nodes[node].store.readInode(number) }
+        #expect(answer == "stale")
     }
 
     /// The log barrier: both logs are empty, then one node releases a group.
@@ -265,6 +271,7 @@ final class TwoNodes {
         let node = dice.below(2)
         let files = names.sorted { $0.value < $1.value }
         let choice = dice.below(20)
+        if dice.oneIn(8) { try await askForGone() }
         if files.count < 3 || choice < 4 && files.count < 60 { return try await makeFile(node) }
         let (name, number) = files[dice.below(files.count)]
         switch choice {
@@ -309,6 +316,8 @@ final class TwoNodes {
         #expect(possible.contains(found))
         base = found
         changes = []
+        // What the dead node freed may be there again, or its number may be dealt anew.
+        gone.removeAll { $0.node == node }
     }
 
     func listRoot() async throws -> [String: InodeNumber] {

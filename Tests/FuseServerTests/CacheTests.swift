@@ -194,6 +194,95 @@ extension MountedTests {
             }
         }
 
+        /// KERNEL S2: replies to CREATE are not protected against a crossing invalidation.
+        @Test func whatWasJustMadeIsAskedForOnce() throws {
+            try withMount { mount in
+                try makeFile(mount.file("a"))
+                #expect(mkdir(mount.file("d"), 0o755) == 0)
+                #expect(symlink("a", mount.file("s")) == 0)
+                #expect(link(mount.file("a"), mount.file("l")) == 0)
+                _ = status(mount.path)
+                for name in ["d", "s", "l"] {
+                    let first = mount.requests { #expect(status(mount.file(name)) != nil) }
+                    #expect(first[.getAttributes] == 1 && first.total == 1, "\(name)")
+                    let second = mount.requests { #expect(status(mount.file(name)) != nil) }
+                    #expect(second.total == 0, "\(name)")
+                }
+            }
+        }
+
+        /// KERNEL S1: HANDLE_KILLPRIV_V2 saves the GETXATTR before each write.
+        @Test func aWriteCostsOneRequest() throws {
+            try withMount { mount in
+                let file = try openFile(mount.file("a"), O_CREAT | O_RDWR)
+                defer { close(file) }
+                try writeAll(file, [1])
+                let counts = try mount.requests { for _ in 0..<10 { try writeAll(file, [1]) } }
+                #expect(counts[.write] == 10)
+                #expect(counts.total == 10)
+            }
+        }
+
+        @Test func pagesStayWhenAFileIsOpenedAgain() throws {
+            try withMount { mount in
+                let bytes = [UInt8](repeating: 3, count: 100_000)
+                try makeFile(mount.file("a"), bytes)
+                #expect(try content(mount.file("a")) == bytes)
+                var again: [UInt8] = []
+                let counts = try mount.requests { again = try content(mount.file("a")) }
+                #expect(again == bytes)
+                #expect(counts[.open] == 1)
+                #expect(counts[.read] == 0)
+            }
+        }
+
+        /// What a guardian does when the daemon is dead: bytes to a duplicate of the descriptor.
+        @Test func aDuplicateOfTheDescriptorCanInvalidate() throws {
+            try withMount { mount in
+                try makeFile(mount.file("a"), [1])
+                #expect(status(mount.file("a")) != nil)
+                let node = mount.node("a")
+                let duplicate = dup(mount.server.fileDescriptor)
+                defer { close(duplicate) }
+                func send(_ message: [UInt8]) -> Int {
+                    call { message.withUnsafeBytes { write(duplicate, $0.baseAddress, $0.count) } }
+                }
+                #expect(send(FuseNotification.invalidateInode(node, offset: -1, length: 0)) == 40)
+                let attributes = mount.requests { _ = status(mount.file("a")) }
+                #expect(attributes[.getAttributes] == 1)
+                let unknown = NodeHandle(123_456)
+                #expect(
+                    send(FuseNotification.invalidateInode(unknown, offset: 0, length: 0))
+                        == Int(-ENOENT)
+                )
+                if mount.server.agreement.keepsEntries {
+                    #expect(send(FuseNotification.incrementEpoch()) == 16)
+                    #expect(mount.requests { _ = status(mount.file("a")) }[.lookup] == 1)
+                }
+                let name = FuseNotification.invalidateEntry(.root, name: Array("a".utf8))
+                #expect(send(name) == 16 + 16 + 2)
+                #expect(mount.requests { _ = status(mount.file("a")) }[.lookup] == 1)
+            }
+        }
+
+        /// F4, for file systems that decide a reply some steps before they return it.
+        @Test func anInvalidationGoesOnWhileTheFileSystemCountsAReference() throws {
+            try withMount { mount in
+                let cache = EngineBound(mount.server.kernelCache)
+                let asked = mount.inside { _ -> Int in
+                    var asked = 0
+                    cache.value.isReferenced = { node in
+                        asked += node == NodeHandle(777) ? 1 : 0
+                        return asked < 4
+                    }
+                    await cache.value.invalidateInode(NodeHandle(777), data: nil)
+                    cache.value.isReferenced = nil
+                    return asked
+                }
+                #expect(asked == 4)
+            }
+        }
+
         /// F4: a reply that crosses an invalidation must not leave stale attributes behind.
         @Test(arguments: [false, true])
         func aFirstReplyThatCrossesAnInvalidationIsNotKept(holdsInTask: Bool) throws {

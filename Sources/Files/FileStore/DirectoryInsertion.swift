@@ -213,7 +213,18 @@ extension Directory {
             consider(next.key, start + (isInserted ? record.byteCount : 0))
         }
         guard let best else {
-            throw .damaged(area.block.address, "bytes of entries", UInt64(area.used))
+            // One entry cannot be cut, and need not be: it fits into a leaf though not into the
+            // body.
+            guard total <= leafCapacity else {
+                throw .damaged(area.block.address, "bytes of entries", UInt64(area.used))
+            }
+            return Halves(
+                bytes: bytes,
+                leftLength: total,
+                leftCount: count,
+                count: count,
+                rightKey: .max
+            )
         }
         return Halves(
             bytes: bytes,

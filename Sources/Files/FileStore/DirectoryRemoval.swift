@@ -31,24 +31,17 @@ extension Directory {
     package func locate(
         _ name: UnsafeRawBufferPointer
     ) async throws(StoreError) -> DirectoryLocation {
-        let (_, place, record) = try await find(existing: name)
-        return DirectoryLocation(
-            entry: record,
-            place: place,
-            structureVersion: inode.structureVersion
-        )
-    }
-
-    private func find(
-        existing name: UnsafeRawBufferPointer
-    ) async throws(StoreError) -> (Tree, Place, DirectoryEntryRecord) {
         try Self.check(name)
         var source = NodeSource(store, inode)
-        let result = try await source.run { source throws(Interruption) in
-            try search(name, source)
+        let found = try await source.run { source throws(Interruption) in
+            try search(name, source).found
         }
-        guard let found = result.found else { throw .notFound }
-        return (result.tree, found.place, found.record)
+        guard let found else { throw .notFound }
+        return DirectoryLocation(
+            entry: found.record,
+            place: found.place,
+            structureVersion: inode.structureVersion
+        )
     }
 
     /// Finds a name that is to be removed, and what goes with it.
@@ -57,22 +50,18 @@ extension Directory {
     package func prepareRemoval(
         _ name: UnsafeRawBufferPointer
     ) async throws(StoreError) -> DirectoryRemoval {
-        let (tree, place, record) = try await find(existing: name)
-        let path = place.path
-        var leafRemoval: LeafRemoval?
-        var movesIntoBody = false
+        try Self.check(name)
+        var source = NodeSource(store, inode)
+        let plan = try await source.run { source throws(Interruption) in
+            try planRemoval(name, source)
+        }
+        guard let plan else { throw .notFound }
+        let path = plan.place.path
         var freed: [MetadataBlock] = []
-        if let leaf = path.leaf {
-            if place.area.count == 1 {
-                let removal = tree.planRemoval(of: path)
-                leafRemoval = removal
-                freed = removal.freed(path)
-            } else if path.steps.count == 1, path.steps[0].area.count == 1,
-                place.area.used - record.byteCount <= inode.bodyLength / 2
-            {
-                movesIntoBody = true
-                freed = [leaf]
-            }
+        if let removal = plan.leafRemoval {
+            freed = removal.freed(path)
+        } else if plan.movesIntoBody, let leaf = path.leaf {
+            freed = [leaf]
         }
         var groups: [UInt32] = []
         for block in freed {
@@ -82,15 +71,45 @@ extension Directory {
             if !groups.contains(group) { groups.append(group) }
         }
         return DirectoryRemoval(
-            entry: record,
+            entry: plan.entry,
             groups: groups.sorted(),
-            cost: OperationCost(newBlocks: 0, modifiedBlocks: path.steps.count + 2),
-            place: place,
-            tree: tree,
-            leafRemoval: leafRemoval,
-            movesIntoBody: movesIntoBody,
+            cost: OperationCost(
+                newBlocks: 0,
+                modifiedBlocks: path.steps.count + 2 + (plan.leafRemoval?.lowered.count ?? 0)
+            ),
+            place: plan.place,
+            tree: plan.tree,
+            leafRemoval: plan.leafRemoval,
+            movesIntoBody: plan.movesIntoBody,
             structureVersion: inode.structureVersion
         )
+    }
+
+    /// A name found, and what goes with it.
+    private struct RemovalPlan {
+        let tree: Tree
+        let place: Place
+        let entry: DirectoryEntryRecord
+        var leafRemoval: LeafRemoval?
+        var movesIntoBody = false
+    }
+
+    private func planRemoval(
+        _ name: UnsafeRawBufferPointer,
+        _ source: NodeSource
+    ) throws(Interruption) -> RemovalPlan? {
+        let result = try search(name, source)
+        guard let (place, record) = result.found else { return nil }
+        var plan = RemovalPlan(tree: result.tree, place: place, entry: record)
+        let path = place.path
+        guard path.leaf != nil else { return plan }
+        if place.area.count == 1 {
+            plan.leafRemoval = try result.tree.planRemoval(of: path)
+        } else if path.steps.count == 1, path.steps[0].area.count == 1 {
+            plan.movesIntoBody =
+                place.area.used - record.byteCount <= inode.bodyLength / 2
+        }
+        return plan
     }
 
     /// Removes the name that was prepared; its groups are held. Stores the inode, whose times are

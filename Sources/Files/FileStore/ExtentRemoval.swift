@@ -101,9 +101,10 @@ extension ExtentMap {
         var movesIntoBody = false
         var freed: [MetadataBlock] = []
         if !area.isRoot, countAfter == 0 {
-            let removal = tree.planRemoval(of: path)
+            let removal = try tree.planRemoval(of: path)
             leafRemoval = removal
             freed = removal.freed(path)
+            cost.modifiedBlocks += removal.lowered.count
         } else if let leaf = path.leaf, path.steps.count == 1, path.steps[0].area.count == 1,
             countAfter <= ExtentArea.rootCapacity(inode) / 2
         {

@@ -25,12 +25,12 @@
 // G1. freeCount, quarantinedCount and inodeCount of the record agree with the bits (inodes: with
 //     what was allocated and freed).
 // G2. No block is given out that is not free or quarantined; data never gets a quarantined block.
-// G3. `free` and `quarantined` are exactly the blocks in that state which are not frozen.
+// G3. `free` and `quarantined` are exactly the blocks in that state that are not frozen and hold no
+//     tombstone that is still on its way home.
 // G4. highestVersion is above the version of every metadata block ever freed here;
 //     highestGeneration is the generation of the newest inode ever made here.
 // G5. reserved <= free + quarantined: whoever has reserved metadata blocks gets them.
-// G6. `tombstones` are the quarantined blocks in which an inode was freed while this group was
-//     held.
+// G6. The block of a tombstone is not used again before the tombstone is home (`Tombstones`).
 //
 // Sources: GFS2's resource groups (fs/gfs2/rgrp.c: the "clone" bitmap is what is called frozen
 // here).
@@ -52,8 +52,7 @@ package final class ResourceGroup {
     private unowned let store: FileStore
     private var free: BlockSet
     private var quarantined: BlockSet
-    private var tombstones: BlockSet
-    private var generations: [UInt32: UInt64] = [:]
+    private var tombstones: Tombstones
     private var reserved: UInt32 = 0
     private var nextData: UInt32
     private var nextMetadata: UInt32 = 1
@@ -81,7 +80,7 @@ package final class ResourceGroup {
         }
         free = Self.members(.free, of: bitmap)
         quarantined = Self.members(.quarantined, of: bitmap)
-        tombstones = BlockSet(capacity: record.blockCount)
+        tombstones = Tombstones(start: start, blockCount: record.blockCount)
         guard free.count == record.freeCount else {
             throw .damaged(block.address, "free count", UInt64(record.freeCount))
         }
@@ -109,10 +108,25 @@ package final class ResourceGroup {
     package var freeForData: UInt32 { min(free.count, freeForMetadata) }
 
     /// Blocks that metadata can have now: free or quarantined, neither frozen nor set aside.
-    package var freeForMetadata: UInt32 { free.count + quarantined.count - reserved }
+    package var freeForMetadata: UInt32 {
+        var count: UInt32 { free.count + quarantined.count - reserved }
+        // All of them only when it matters.
+        releaseTombstones(limit: count < 64 ? .max : 4)
+        return count
+    }
+
+    /// Lets blocks be used again whose tombstones have come home (G6).
+    private func releaseTombstones(limit: Int) {
+        for place in tombstones.takeHome(limit: limit, store.cache) {
+            quarantined.insert(place..<place + 1)
+        }
+    }
 
     /// Quarantined blocks that a log barrier would release.
-    package var releasable: UInt32 { quarantined.count }
+    package var releasable: UInt32 {
+        releaseTombstones(limit: .max)
+        return quarantined.count
+    }
 
     /// Whether a block lies in this group.
     package func contains(_ address: BlockAddress) -> Bool {
@@ -257,8 +271,8 @@ package final class ResourceGroup {
         bitmap[index] = .metadata
         record.writeFields(to: block.bytes)
         let address = start + UInt64(index)
-        if tombstones.contains(index) { tombstones.remove(index..<index + 1) }
-        // The tombstone may still be in memory, even on its way to its place.
+        tombstones.remove(index)
+        // The tombstone may still be in memory.
         if let remains = store.cache.cached(address) { transaction.forget(remains) }
         return (address, record.highestVersion + 1)
     }
@@ -269,23 +283,31 @@ package final class ResourceGroup {
         _ freed: MetadataBlock,
         in transaction: Transaction
     ) throws(StoreError) {
+        let place = try quarantine(freed, in: transaction)
+        transaction.whenCommitted { self.quarantined.insert(place..<place + 1) }
+    }
+
+    private func quarantine(
+        _ freed: MetadataBlock,
+        in transaction: Transaction
+    ) throws(StoreError) -> UInt32 {
         precondition(contains(freed.address) && freed.address != start)
-        let index = UInt32(freed.address - start)
+        let place = UInt32(freed.address - start)
         let bitmap = bitmap
-        guard bitmap[index] == .metadata else {
+        guard bitmap[place] == .metadata else {
             throw .damaged(
                 freed.address,
                 "state of a metadata block",
-                UInt64(bitmap[index].rawValue)
+                UInt64(bitmap[place].rawValue)
             )
         }
         transaction.modify(block)
-        bitmap[index] = .quarantined
+        bitmap[place] = .quarantined
         record.quarantinedCount += 1
         raiseHighestVersion(above: freed)
         record.writeFields(to: block.bytes)
         transaction.forget(freed)
-        transaction.whenCommitted { self.quarantined.insert(index..<index + 1) }
+        return place
     }
 
     /// G4. One more than the version that the block shows, which a commit that is under way may be
@@ -312,7 +334,7 @@ package final class ResourceGroup {
         guard record.inodeCount > 0 else {
             throw .damaged(block.address, "inode count", 0)
         }
-        try freeMetadata(inode.block, in: transaction)
+        let place = try quarantine(inode.block, in: transaction)
         record.inodeCount -= 1
         let tombstone = transaction.create(
             inode.number.address,
@@ -322,34 +344,21 @@ package final class ResourceGroup {
             firstVersion: record.highestVersion + 1,
             covering: .inode(inode.number)
         )
-        let place = UInt32(inode.number.address - start)
-        tombstones.insert(place..<place + 1)
-        generations[place] = inode.number.generation
+        tombstones.add(place, generation: inode.number.generation)
+        transaction.whenCommitted { self.tombstones.becameDurable(place) }
         InodeRecord(mode: 0, user: 0, group: 0, linkCount: 0, born: .zero)
             .writeFields(to: tombstone.bytes)
         raiseHighestVersion(above: tombstone)
         record.writeFields(to: block.bytes)
     }
 
-    /// The locks that cover the tombstones of this group (G6).
-    var tombstoneNames: [ResourceName] {
-        var names: [ResourceName] = []
-        tombstones.forEachRun { run in
-            for place in run { names.append(tombstoneName(place)) }
-        }
-        return names
-    }
+    /// The locks that cover the tombstones of this group.
+    var tombstoneNames: [ResourceName] { tombstones.names }
 
     /// Forgets the tombstones, which are home, when the group is given up.
     func buryTombstones() {
         for name in tombstoneNames { store.cache.drop(covering: name) }
-        tombstones = BlockSet(capacity: record.blockCount)
-    }
-
-    private func tombstoneName(_ place: UInt32) -> ResourceName {
-        .inode(
-            InodeNumber(address: start + UInt64(place), generation: generations[place] ?? 0)
-        )
+        tombstones = Tombstones(start: start, blockCount: record.blockCount)
     }
 
     // MARK: quarantine
@@ -357,6 +366,7 @@ package final class ResourceGroup {
     /// Makes all quarantined blocks free. The caller holds the log barrier: no journal holds
     /// anything older. What is frozen stays. Returns how many.
     package func releaseQuarantine(in transaction: Transaction) -> UInt32 {
+        releaseTombstones(limit: .max)
         let released = quarantined
         guard released.count > 0 else { return 0 }
         transaction.modify(block)
@@ -364,10 +374,9 @@ package final class ResourceGroup {
         released.forEachRun { run in
             for index in run {
                 bitmap[index] = .free
-                guard tombstones.contains(index) else { continue }
                 // Home since the barrier; whoever has the block next must not find it in memory.
-                store.cache.drop(covering: tombstoneName(index))
-                tombstones.remove(index..<index + 1)
+                if let name = tombstones.name(index) { store.cache.drop(covering: name) }
+                tombstones.remove(index)
             }
             quarantined.remove(run)
             free.insert(run)

@@ -11,6 +11,8 @@ struct LeafRemoval {
     var survivingSteps: Int
     /// Nodes below the root whose pointers move up into the root, because it has no others.
     var raisedSteps: Int
+    /// Nodes beside the path that begin where the freed part began, from now on (T1).
+    var lowered: [PointerArea] = []
 
     /// What is freed, the leaf first.
     func freed(_ path: TreePath) -> [MetadataBlock] {
@@ -126,9 +128,9 @@ extension Tree {
 
     // MARK: a leaf goes
 
-    /// What goes with the leaf of `path` (T3), and whether the root can take up its only child
-    /// (exact).
-    func planRemoval(of path: TreePath) -> LeafRemoval {
+    /// What goes with the leaf of `path` (T3), whether the root can take up its only child, and
+    /// which nodes get a lower bound (exact).
+    func planRemoval(of path: TreePath) throws(Interruption) -> LeafRemoval {
         var surviving = path.steps.count
         while surviving > 0, path.steps[surviving - 1].area.count == 1 { surviving -= 1 }
         guard surviving > 0 else { return LeafRemoval(survivingSteps: 0, raisedSteps: 0) }
@@ -143,7 +145,30 @@ extension Tree {
             raised += 1
             depth += 1
         }
-        return LeafRemoval(survivingSteps: surviving, raisedSteps: raised)
+        return LeafRemoval(
+            survivingSteps: surviving,
+            raisedSteps: raised,
+            lowered: try nodesToLower(path.steps[surviving - 1], depth: surviving - 1)
+        )
+    }
+
+    /// When the first child of a node goes, the next one takes over its bound, and with it the
+    /// first child of that one, and so on down to the leaves, whose bound is not written in them.
+    private func nodesToLower(
+        _ step: TreeStep,
+        depth: Int
+    ) throws(Interruption) -> [PointerArea] {
+        guard step.slot == 0 else { return [] }
+        var nodes: [PointerArea] = []
+        var child = step.area[1].child
+        var height = Int(inode.record.height) - depth - 1
+        while height > 0 {
+            let node = try PointerArea(node: try source.block(child, kind.index), height: height)
+            nodes.append(node)
+            child = node[0].child
+            height -= 1
+        }
+        return nodes
     }
 
     /// Frees the leaf of `path` and what goes with it. If nothing is left the height is 0 and the
@@ -163,6 +188,12 @@ extension Tree {
         var pointers = read(last.area)
         let gone = pointers.remove(at: last.slot)
         if last.slot == 0 { pointers[0].key = gone.key }  // T1
+        for node in plan.lowered {
+            allocator.transaction.modify(node.block)
+            var below = read(node)
+            below[0].key = gone.key
+            write(below, to: node)
+        }
         // Nodes that move up into the root leave only the pointers of the deepest of them.
         let deepest = plan.raisedSteps
         var raised: [TreePointer] = []

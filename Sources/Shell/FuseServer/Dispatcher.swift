@@ -205,6 +205,8 @@ final class Dispatcher: @unchecked Sendable {
     private func finish(_ request: Request, _ answer: Answer) {
         precondition(!request.isAnswered, "FuseServer R1: a second reply")
         request.isAnswered = true
+        // What the file system captured must not be released outside the engine.
+        request.interruption.onRequest = nil
         requests[request.message.unique] = nil
         activity.end(request.message)
         engine.executor.afterLeaving { [self] in deliver(request, answer) }

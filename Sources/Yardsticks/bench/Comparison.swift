@@ -45,7 +45,7 @@ final class Comparison {
     }
 
     private func mountNull(_ root: String) throws {
-        let process = try Programs.start("\(bin)/lockstep-null-fuse", [root])
+        let process = try Programs.start("\(bin)/lockstep-null-fuse", [root, "--foreground"])
         daemon = process
         let deadline = nanoseconds() + 10_000_000_000
         while Programs.fileSystem(at: root).isEmpty {
