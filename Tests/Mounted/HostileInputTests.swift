@@ -204,8 +204,11 @@ extension MountedTests {
         /// Something of every kind of metadata: large directories, many extents, large attributes.
         private func populate(_ root: String) throws {
             try check(mkdir(root + "/large", 0o755))
-            for number in 0..<3_000 {
-                try Files.write([1], to: "\(root)/large/some name \(number)")
+            try Files.write([1], to: root + "/one")
+            // The leaves are found through the inode until there are some hundreds of them.
+            let tail = String(repeating: "-", count: 200)
+            for number in 0..<6_000 {
+                try check(link(root + "/one", "\(root)/large/\(number)\(tail)"))
             }
             try Files.withOpen(root + "/sparse", O_WRONLY | O_CREAT) { descriptor in
                 for number in 0..<1_500 {
