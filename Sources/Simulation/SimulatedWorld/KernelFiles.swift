@@ -353,8 +353,10 @@ extension KernelModel {
         }
     }
 
-    /// `lockstep sync`: everything of this node becomes durable.
+    /// sync(2), which writes back what mappings have changed, and `lockstep sync`: everything of this node becomes
+    /// durable.
     package func synchronizeAll() async throws(FileError) {
+        for inode in known where inode.pages.hasDirty { await writeBackDirtyPages(inode) }
         try await ask { () async throws(FileError) in
             try await self.volume.synchronizeAll()
         }

@@ -257,6 +257,9 @@ package final class KernelModel: KernelCache {
         return inode
     }
 
+    /// All inodes in the cache.
+    var known: [KernelInode] { order }
+
     /// Whether a reply that makes `handle` known is on its way.
     func isInTransit(_ handle: NodeHandle) -> Bool { inTransit[handle.rawValue] != nil }
 
