@@ -30,6 +30,9 @@ struct Simulate: ParsableCommand {
     @Option(help: "The lock manager: distributed, or central to tell whose fault something is.")
     var locks = "distributed"
 
+    @Flag(help: "Several processes per node at the same time, instead of one operation at a time.")
+    var concurrent = false
+
     @Flag(help: "Tell every step as it happens.")
     var explain = false
 
@@ -64,6 +67,7 @@ struct Simulate: ParsableCommand {
         for seed in seed..<seed + count {
             var plan = SimulationPlan(
                 seed: seed, steps: steps, nodes: nodes, faults: try chosenFaults())
+            plan.isConcurrent = concurrent
             plan.locks = try chosenLocks()
             do {
                 let report = try Simulation.run(plan, tell: explain ? { print("  \($0)") } : nil)
@@ -72,7 +76,7 @@ struct Simulate: ParsableCommand {
                 hasFailed = true
                 print("seed \(seed): FAILED: \(error)")
                 print(
-                    "replay: lockstep-simulate --seed \(seed) --steps \(steps) --nodes \(nodes) --faults \(faults) --locks \(locks) --explain"
+                    "replay: lockstep-simulate --seed \(seed) --steps \(steps) --nodes \(nodes) --faults \(faults) --locks \(locks)\(concurrent ? " --concurrent" : "") --explain"
                 )
             }
         }

@@ -114,7 +114,10 @@ extension Simulation {
     /// An operation that may happen or not, before or after others: all it can touch is in doubt.
     private func doubt(_ operation: TreeOperation) {
         for path in operation.paths {
-            if let object = try? tree.find(path) { tree.doubt(object) }
+            if let object = try? tree.find(path) {
+                tree.doubt(object)
+                if operation.movesNames { tree.objects[object].mayMove = true }
+            }
             if let object = try? tree.find(Array(path.dropLast())) { tree.doubt(object) }
         }
     }
@@ -129,7 +132,9 @@ extension Simulation {
         log("\(node.kernel.name): what is left?")
         var lost = Survivors(tree: tree, isLost: tree.objects.map { $0.isDoubtful || isAtRisk($0.toucher) })
         for promise in promises where tree.objects[promise.object].changes == promise.changes {
-            if let object = try? tree.find(promise.path), object == promise.object {
+            if let object = try? tree.find(promise.path), object == promise.object,
+                tree.isFixed(promise.path)
+            {
                 lost.promised.append((promise.path, object))
             }
         }

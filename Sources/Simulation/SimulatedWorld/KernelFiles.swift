@@ -12,6 +12,9 @@ package final class KernelFile {
     let intent: OpenIntent
     let isDirect: Bool
     package fileprivate(set) var isClosed = false
+    /// Write-backs that use the handle; RELEASE waits for them.
+    var users = 0
+    let unused = Signal()
 
     init(inode: KernelInode, reply: OpenReply, intent: OpenIntent) {
         self.inode = inode
@@ -327,10 +330,9 @@ extension KernelModel {
         let inode = file.inode
         // Write-back of mappings needs a writable file: it goes before the handle does.
         if file.intent.writes { await writeBackDirtyPages(inode) }
-        defer {
-            inode.files.removeAll { $0 === file }
-            unpin(inode)
-        }
+        inode.files.removeAll { $0 === file }
+        while file.users > 0 { await file.unused.wait() }
+        defer { unpin(inode) }
         let (node, handle) = (inode.handle, file.handle)
         try await ask { () async throws(FileError) in
             try await self.volume.flush(node, handle)

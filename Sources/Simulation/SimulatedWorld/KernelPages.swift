@@ -205,6 +205,11 @@ extension KernelModel {
     private func writeBack(_ inode: KernelInode, _ page: KernelPage) async {
         guard let file = inode.writableFile else { return }
         page.isDirty = false
+        file.users += 1
+        defer {
+            file.users -= 1
+            if file.users == 0 { file.unused.notify() }
+        }
         let bytes = StableBytes(page.bytes)
         let (node, handle) = (inode.handle, file.handle)
         let offset = page.index * UInt64(KernelPage.size)

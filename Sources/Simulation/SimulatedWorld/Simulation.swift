@@ -35,6 +35,8 @@ package struct SimulationPlan: Hashable, Sendable {
     package var nodes: Int
     package var faults: SimulationFaults
     package var locks = SimulatedLocks.distributed
+    /// Several processes per node at the same time, instead of one operation at a time.
+    package var isConcurrent = false
 
     package init(seed: UInt64, steps: Int, nodes: Int, faults: SimulationFaults) {
         self.seed = seed
@@ -122,6 +124,16 @@ package final class Simulation {
 
     private func play() async throws {
         for index in 0..<plan.nodes { try await mount(index) }
+        if plan.isConcurrent {
+            let run = ConcurrentRun(self)
+            try await within("the concurrent run", patience: 600_000_000_000) {
+                try await run.play(steps: self.plan.steps)
+            }
+            report.operations = run.operations
+            for node in cluster.living { try healthy(node) }
+            try await finish()
+            return
+        }
         for _ in 0..<plan.steps {
             try await disturb()
             try await perhapsDisaster()
@@ -308,7 +320,7 @@ package final class Simulation {
     /// Does something that must come to an end.
     @discardableResult
     func within<Value>(
-        _ what: String, _ body: @escaping () async throws -> Value
+        _ what: String, patience: UInt64 = Simulation.patience, _ body: @escaping () async throws -> Value
     ) async throws -> Value {
         let outcome = Outcome<Result<Value, any Error>>()
         engine.spawn {
@@ -321,7 +333,7 @@ package final class Simulation {
             if outcome.value == nil { outcome.deliver(result) }
         }
         engine.clock.schedule(
-            at: engine.clock.now.advanced(nanoseconds: Self.patience), in: engine,
+            at: engine.clock.now.advanced(nanoseconds: patience), in: engine,
             EngineBound { [cluster] in
                 guard outcome.value == nil else { return }
                 let locks = cluster.living.map { Self.describeLocks($0) }.joined(separator: "; ")
@@ -349,6 +361,14 @@ package final class Simulation {
 }
 
 extension TreeOperation {
+    /// Whether it takes names away.
+    var movesNames: Bool {
+        switch self {
+        case .rename, .remove: true
+        default: false
+        }
+    }
+
     /// The file that is durable afterwards.
     var synchronizedPath: PathNames? {
         switch self {

@@ -44,6 +44,8 @@ struct ModelObject: Sendable {
     var toucher: Int?
     /// Something may happen to it that nobody has waited for.
     var isDoubtful = false
+    /// Such an operation moves or removes it.
+    var mayMove = false
     /// How often it was changed.
     var changes = 0
 
@@ -84,6 +86,17 @@ package struct TreeModel: Sendable {
             index += 1
         }
         return all
+    }
+
+    /// Whether everything on the path stays where it is, whatever becomes of the operations in doubt.
+    func isFixed(_ path: PathNames) -> Bool {
+        var here = 0
+        for name in path {
+            guard let index = objects[here].index(of: name) else { return false }
+            here = objects[here].entries[index].object
+            if objects[here].mayMove { return false }
+        }
+        return true
     }
 
     private func place(_ path: PathNames) throws(FileError) -> (directory: Int, name: [UInt8]) {
