@@ -57,6 +57,9 @@ package final class Inode {
     var listings = 0
     /// Open files here through which a shared mapping could be written (rule M1).
     var readWriteOpens = 0
+    /// No page is left in the kernel that was filled under PR (rule M1). While files are open for reading and writing.
+    var fillsAreExclusive = false
+    let remapping = Gate()
     /// The open lock, once this node has opened the inode.
     var openGlock: Glock?
     /// Whether this node is inside the open lock; one at a time enters it.

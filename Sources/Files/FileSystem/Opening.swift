@@ -88,10 +88,17 @@ extension MountedVolume {
 
     /// From the first read-write open on, page-cache fills take EX; pages that were filled under PR must go (rule M1).
     private func makeFillsExclusive(_ inode: Inode) async {
-        guard inode.readWriteOpens == 1, inode.kernelMayCache, inode.glock.held != .exclusive,
-            let kernel
-        else { return }
-        await kernel.invalidateInode(inode.handle, data: (0, nil))
+        // Whoever opens it too waits until the old pages are gone: a store into one of them would need EX to be written
+        // back, and the lock could not be given up for it.
+        await inode.remapping.enter()
+        defer { inode.remapping.leave() }
+        if inode.fillsAreExclusive { return }
+        // A lock on its way from EX to PR kept the pages, because nobody could store into them when it set out.
+        let isSafe = inode.glock.held == .exclusive && inode.glock.machine.phase == .steady
+        if !isSafe, inode.kernelMayCache, let kernel {
+            await kernel.invalidateInode(inode.handle, data: (0, nil))
+        }
+        inode.fillsAreExclusive = inode.readWriteOpens > 0
     }
 
     package func flush(_ node: NodeHandle, _ handle: OpenHandle) async throws(FileError) {
@@ -107,7 +114,10 @@ extension MountedVolume {
             inode.writableOpens -= 1
             if inode.writableOpens == 0 { inode.wasInvalidatedWhileWritable = false }
         }
-        if file.intent.reads && file.intent.writes { inode.readWriteOpens -= 1 }
+        if file.intent.reads && file.intent.writes {
+            inode.readWriteOpens -= 1
+            if inode.readWriteOpens == 0 { inode.fillsAreExclusive = false }
+        }
         if inode.opens == 0, inode.isInsideOpenLock, let glock = inode.openGlock {
             inode.isInsideOpenLock = false
             locks.leave(glock, .shared)
