@@ -16,7 +16,11 @@ let common: [SwiftSetting] = [
 
 func target(_ name: String, _ folder: String, _ uses: [Target.Dependency]) -> Target {
     .target(
-        name: name, dependencies: uses, path: "Sources/\(folder)/\(name)", swiftSettings: common)
+        name: name,
+        dependencies: uses,
+        path: "Sources/\(folder)/\(name)",
+        swiftSettings: common
+    )
 }
 
 func pure(_ name: String, _ folder: String, _ uses: [Target.Dependency] = []) -> Target {
@@ -33,12 +37,20 @@ func shell(_ name: String, _ uses: [Target.Dependency] = []) -> Target {
 
 func command(_ name: String, _ uses: [Target.Dependency]) -> Target {
     .executableTarget(
-        name: name, dependencies: uses, path: "Sources/Commands/\(name)", swiftSettings: common)
+        name: name,
+        dependencies: uses,
+        path: "Sources/Commands/\(name)",
+        swiftSettings: common
+    )
 }
 
 func yardstick(_ name: String, _ uses: [Target.Dependency]) -> Target {
     .executableTarget(
-        name: name, dependencies: uses, path: "Sources/Yardsticks/\(name)", swiftSettings: common)
+        name: name,
+        dependencies: uses,
+        path: "Sources/Yardsticks/\(name)",
+        swiftSettings: common
+    )
 }
 
 func tests(_ name: String, _ uses: [Target.Dependency]) -> Target {
@@ -46,15 +58,20 @@ func tests(_ name: String, _ uses: [Target.Dependency]) -> Target {
 }
 
 let argumentParser = Target.Dependency.product(
-    name: "ArgumentParser", package: "swift-argument-parser")
+    name: "ArgumentParser",
+    package: "swift-argument-parser"
+)
 let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 
 let system: [Target] = [
     .systemLibrary(
-        name: "CFuse3", path: "Sources/CSystem/CFuse3", pkgConfig: "fuse3",
-        providers: [.apt(["libfuse3-dev"])]),
+        name: "CFuse3",
+        path: "Sources/CSystem/CFuse3",
+        pkgConfig: "fuse3",
+        providers: [.apt(["libfuse3-dev"])]
+    ),
     .target(name: "CLinux", path: "Sources/CSystem/CLinux"),
     .target(name: "CChecksum", path: "Sources/CSystem/CChecksum"),
 ]
@@ -77,43 +94,107 @@ let layers: [Target] = [
     // Cluster: who is in; messages and bytes; what drives the cores on one node.
     pure("Membership", "Cluster", ["Vocabulary"]),
     pure("ClusterWire", "Cluster", ["Vocabulary", "LockCore", "Membership"]),
-    closed("NodeService", "Cluster", ["Vocabulary", "Execution", "LockCore", "LockCache", "Membership", "ClusterWire"]),
+    closed(
+        "NodeService",
+        "Cluster",
+        ["Vocabulary", "Execution", "LockCore", "LockCache", "Membership", "ClusterWire"]
+    ),
 
-    // Files: the store with locks already held; the operations that take the locks in the one order.
-    closed("FileStore", "Files", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling"]),
-    closed("FileSystem", "Files", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "FileStore", "LockCache", deque]),
+    // Files: the store with locks already held; the operations that take the locks in the one
+    // order.
+    closed(
+        "FileStore",
+        "Files",
+        ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling"]
+    ),
+    closed(
+        "FileSystem",
+        "Files",
+        [
+            "Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "FileStore",
+            "LockCache", deque,
+        ]
+    ),
 
     // Volume: making and checking a file system nobody has mounted.
     closed("VolumeMaking", "Volume", ["Vocabulary", "DiskFormat", "BlockIO"]),
     closed("VolumeChecking", "Volume", ["Vocabulary", "DiskFormat", "BlockIO", "Journaling"]),
 
-    // Simulation: one machine's executor, clock and disk by seed; then whole clusters, with a network and
-    // a model of the kernel's caches.
+    // Simulation: one machine's executor, clock and disk by seed; then whole clusters, with a
+    // network and a model of the kernel's caches.
     closed("SimulatedMachine", "Simulation", ["Vocabulary", "Execution", "BlockIO"]),
-    closed("SimulatedWorld", "Simulation", ["Vocabulary", "Execution", "SimulatedMachine", "DiskFormat", "BlockIO", "Journaling", "LockCore", "LockCache", "Membership", "ClusterWire", "NodeService", "FileStore", "FileSystem", "VolumeMaking", "VolumeChecking"]),
+    closed(
+        "SimulatedWorld",
+        "Simulation",
+        [
+            "Vocabulary", "Execution", "SimulatedMachine", "DiskFormat", "BlockIO", "Journaling",
+            "LockCore", "LockCache", "Membership", "ClusterWire", "NodeService", "FileStore",
+            "FileSystem", "VolumeMaking", "VolumeChecking",
+        ]
+    ),
 
     // Shell: the only folder that may import the operating system.
     shell("LinuxSystem", ["Vocabulary", "Execution", "CLinux", deque]),
     shell("LinuxBlockIO", ["Vocabulary", "BlockIO", "LinuxSystem", "CLinux"]),
     shell("Transport", ["Vocabulary", "Membership", "LinuxSystem", "CLinux", nioCore, nioPosix]),
-    shell("HostCluster", ["Vocabulary", "Membership", "LinuxSystem", "CLinux", "DiskFormat", "BlockIO"]),
-    shell("FuseServer", ["Vocabulary", "Execution", "FileSystem", "LinuxSystem", "CFuse3", "CLinux", deque]),
+    shell(
+        "HostCluster",
+        ["Vocabulary", "Membership", "LinuxSystem", "CLinux", "DiskFormat", "BlockIO"]
+    ),
+    shell(
+        "FuseServer",
+        ["Vocabulary", "Execution", "FileSystem", "LinuxSystem", "CFuse3", "CLinux", deque]
+    ),
 ]
 
 let commands: [Target] = [
-    command("mkfs", ["Vocabulary", "DiskFormat", "BlockIO", "VolumeMaking", "LinuxSystem", "LinuxBlockIO", "HostCluster", "CLinux", argumentParser]),
-    command("fsck", ["Vocabulary", "DiskFormat", "BlockIO", "VolumeChecking", "LinuxSystem", "LinuxBlockIO", "HostCluster", "CLinux", argumentParser]),
-    command("mount", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "FileStore", "FileSystem", "LockCore", "LockCache", "Membership", "ClusterWire", "NodeService", "LinuxSystem", "LinuxBlockIO", "Transport", "HostCluster", "FuseServer", "CLinux"]),
-    command("lockstep", ["Vocabulary", "DiskFormat", "BlockIO", "LinuxSystem", "LinuxBlockIO", "HostCluster", "CLinux", argumentParser]),
+    command(
+        "mkfs",
+        [
+            "Vocabulary", "DiskFormat", "BlockIO", "VolumeMaking", "LinuxSystem", "LinuxBlockIO",
+            "HostCluster", "CLinux", argumentParser,
+        ]
+    ),
+    command(
+        "fsck",
+        [
+            "Vocabulary", "DiskFormat", "BlockIO", "VolumeChecking", "LinuxSystem", "LinuxBlockIO",
+            "HostCluster", "CLinux", argumentParser,
+        ]
+    ),
+    command(
+        "mount",
+        [
+            "Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "FileStore",
+            "FileSystem", "LockCore", "LockCache", "Membership", "ClusterWire", "NodeService",
+            "LinuxSystem", "LinuxBlockIO", "Transport", "HostCluster", "FuseServer", "CLinux",
+        ]
+    ),
+    command(
+        "lockstep",
+        [
+            "Vocabulary", "DiskFormat", "BlockIO", "LinuxSystem", "LinuxBlockIO", "HostCluster",
+            "CLinux", argumentParser,
+        ]
+    ),
     // One node as a process, for the tests of HostCluster and Transport. Not a product.
-    command("hostclusterprobe", ["Vocabulary", "DiskFormat", "Membership", "LinuxSystem", "Transport", "HostCluster", "CLinux"]),
+    command(
+        "hostclusterprobe",
+        [
+            "Vocabulary", "DiskFormat", "Membership", "LinuxSystem", "Transport", "HostCluster",
+            "CLinux",
+        ]
+    ),
     command("simulate", ["Vocabulary", "SimulatedWorld", argumentParser]),
 ]
 
 let yardsticks: [Target] = [
     .executableTarget(
-        name: "nullfuse", dependencies: ["CFuse3"], path: "Sources/Yardsticks/nullfuse",
-        cSettings: [.unsafeFlags([], .when(configuration: .release))]),
+        name: "nullfuse",
+        dependencies: ["CFuse3"],
+        path: "Sources/Yardsticks/nullfuse",
+        cSettings: [.unsafeFlags([], .when(configuration: .release))]
+    ),
     yardstick("bench", ["Vocabulary", "LinuxSystem", "CLinux", argumentParser]),
 ]
 
@@ -121,15 +202,45 @@ let testTargets: [Target] = [
     tests("TidyTests", []),
     tests("VocabularyTests", ["Vocabulary"]),
     tests("DiskFormatTests", ["Vocabulary", "DiskFormat", "CChecksum"]),
-    tests("JournalingTests", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "SimulatedMachine"]),
+    tests(
+        "JournalingTests",
+        ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "SimulatedMachine"]
+    ),
     tests("LockCoreTests", ["Vocabulary", "LockCore", "ClusterWire"]),
-    tests("NodeServiceTests", ["Vocabulary", "LockCore", "LockCache", "ClusterWire", "NodeService"]),
+    tests(
+        "NodeServiceTests",
+        ["Vocabulary", "LockCore", "LockCache", "ClusterWire", "NodeService"]
+    ),
     tests("LockCacheTests", ["Vocabulary", "LockCache"]),
-    tests("FileStoreTests", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "FileStore", "VolumeMaking", "VolumeChecking", "SimulatedMachine"]),
-    tests("VolumeTests", ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "VolumeMaking", "VolumeChecking", "SimulatedMachine"]),
-    tests("SimulationTests", ["Vocabulary", "Execution", "BlockIO", "FileSystem", "SimulatedMachine", "SimulatedWorld"]),
-    tests("HostClusterTests", ["Vocabulary", "Execution", "Membership", "DiskFormat", "hostclusterprobe", "LinuxSystem", "LinuxBlockIO", "BlockIO", "Transport", "HostCluster", "CLinux"]),
-    tests("FuseServerTests", ["Vocabulary", "Execution", "FileSystem", "LinuxSystem", "FuseServer", "CFuse3", "CLinux"]),
+    tests(
+        "FileStoreTests",
+        [
+            "Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "FileStore",
+            "VolumeMaking", "VolumeChecking", "SimulatedMachine",
+        ]
+    ),
+    tests(
+        "VolumeTests",
+        [
+            "Vocabulary", "Execution", "DiskFormat", "BlockIO", "VolumeMaking", "VolumeChecking",
+            "SimulatedMachine",
+        ]
+    ),
+    tests(
+        "SimulationTests",
+        ["Vocabulary", "Execution", "BlockIO", "FileSystem", "SimulatedMachine", "SimulatedWorld"]
+    ),
+    tests(
+        "HostClusterTests",
+        [
+            "Vocabulary", "Execution", "Membership", "DiskFormat", "hostclusterprobe",
+            "LinuxSystem", "LinuxBlockIO", "BlockIO", "Transport", "HostCluster", "CLinux",
+        ]
+    ),
+    tests(
+        "FuseServerTests",
+        ["Vocabulary", "Execution", "FileSystem", "LinuxSystem", "FuseServer", "CFuse3", "CLinux"]
+    ),
     tests("LinuxSystemTests", ["Vocabulary", "Execution", "LinuxSystem", "CLinux"]),
     tests("Mounted", ["Vocabulary", "LinuxSystem", "CLinux"]),
 ]

@@ -1,6 +1,6 @@
-// The fingerprint of the format: which bytes each field stands in, found by changing the field and looking,
-// and every number that has a meaning on disk. `Tests/Images/format-1.txt` holds what it was when version 1
-// was fixed. A change here without a new version breaks every volume in use.
+// The fingerprint of the format: which bytes each field stands in, found by changing the field and
+// looking, and every number that has a meaning on disk. `Tests/Images/format-1.txt` holds what it
+// was when version 1 was fixed. A change here without a new version breaks every volume in use.
 
 import DiskFormat
 import Glibc

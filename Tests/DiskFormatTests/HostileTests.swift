@@ -1,5 +1,5 @@
-// Bytes that no writer made. Each decoder answers with an error or a value whose numbers can be used; it never
-// stops the process.
+// Bytes that no writer made. Each decoder answers with an error or a value whose numbers can be
+// used; it never stops the process.
 
 import DiskFormat
 import Testing

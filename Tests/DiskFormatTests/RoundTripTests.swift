@@ -1,5 +1,5 @@
-// Every record is written into memory full of 0x5a and read back: a field that is not written, or written
-// somewhere else than it is read, shows.
+// Every record is written into memory full of 0x5a and read back: a field that is not written, or
+// written somewhere else than it is read, shows.
 
 import CChecksum
 import DiskFormat

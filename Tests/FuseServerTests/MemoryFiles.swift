@@ -1,5 +1,5 @@
-// A file system in memory, for the tests of the door to the kernel: what it says may be cached, and which
-// operations it holds back, is up to the test.
+// A file system in memory, for the tests of the door to the kernel: what it says may be cached, and
+// which operations it holds back, is up to the test.
 
 import Execution
 import FileSystem

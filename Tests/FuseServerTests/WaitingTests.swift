@@ -64,7 +64,8 @@ extension MountedTests {
             }
         }
 
-        /// KERNEL D1: the kernel holds the directory for the create; dropping a name would wait for it.
+        /// KERNEL D1: the kernel holds the directory for the create; dropping a name would wait for
+        /// it.
         @Test func namesAreDroppedWhileACreateIsHeld() throws {
             try withMount { mount in
                 try #require(mount.server.agreement.keepsEntries)

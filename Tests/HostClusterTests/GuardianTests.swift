@@ -99,7 +99,8 @@ final class GuardianTests {
         // Until it has its name, its libraries are being loaded.
         while ["exe", "hostclusterprob"].contains(nameOf(guardian)) { usleep(1000) }
         #expect(nameOf(guardian) == "lockstep-guard")
-        // Input, output, errors, the FUSE device, the list, the lock, the daemon: no socket to a peer.
+        // Input, output, errors, the FUSE device, the list, the lock, the daemon: no socket to a
+        // peer.
         let folder = try #require(opendir("/proc/\(guardian)/fd"))
         defer { closedir(folder) }
         var names: [String] = []
@@ -125,7 +126,8 @@ final class GuardianTests {
         only.tell("leave")
         only.expect("left")
         only.waitForEnd()
-        // The same slot is free as soon as the guardian has seen that; the next waits for it by itself.
+        // The same slot is free as soon as the guardian has seen that; the next waits for it by
+        // itself.
         let next = try node(slot: 0)
         #expect(next.expect("claim") == "claim 1 first")
     }

@@ -105,7 +105,8 @@ import Vocabulary
         let first = try node(patience: 400)
         first.expect("joined")
         first.tell("replayed 1")
-        let second = try node()  // watches nobody's heartbeat, so that only one of the two can be killed
+        // watches nobody's heartbeat, so that only one of the two can be killed
+        let second = try node()
         second.expect("joined")
         first.expect("view 2")
         second.signal(SIGSTOP)

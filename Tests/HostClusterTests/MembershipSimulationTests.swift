@@ -2,9 +2,9 @@ import Membership
 import Testing
 import Vocabulary
 
-// Whole histories of a cluster by seed: processes that join, leave, die, stop, are killed with permission
-// and without, guardians that take their time, views that are read late or not at all. The model knows
-// what is true of each process; the machines know only what they are told.
+// Whole histories of a cluster by seed: processes that join, leave, die, stop, are killed with
+// permission and without, guardians that take their time, views that are read late or not at all.
+// The model knows what is true of each process; the machines know only what they are told.
 
 /// A process of the model.
 private struct ModelNode {
@@ -148,7 +148,8 @@ private struct MembershipModel {
             let owner = nodes.first {
                 $0.member.node.slot == dirty.slot && record.contains($0.member)
             }
-            // Only the first mounter's own slot is both owned and listed; he begins a clean journal.
+            // Only the first mounter's own slot is both owned and listed; he begins a clean
+            // journal.
             if owner == nil { unreplayed[Int(dirty.slot.rawValue)] = false }
         }
         try change { $0.replayed(under: began) }
@@ -222,8 +223,8 @@ private struct MembershipModel {
         }
     }
 
-    /// Whatever has happened: when signals are permitted again and time passes, the living agree on a view
-    /// without the dead.
+    /// Whatever has happened: when signals are permitted again and time passes, the living agree on
+    /// a view without the dead.
     private mutating func settle() throws {
         for at in nodes.indices {
             nodes[at].mayBeKilled = true

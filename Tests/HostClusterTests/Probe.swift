@@ -85,8 +85,8 @@ final class Probe: @unchecked Sendable {
         #expect(write(input, bytes, bytes.count) == bytes.count)
     }
 
-    /// Waits for a line that begins so and takes it; others stay. Nil (and a recorded issue) when none
-    /// comes within thirty seconds or the process ends.
+    /// Waits for a line that begins so and takes it; others stay. Nil (and a recorded issue) when
+    /// none comes within thirty seconds or the process ends.
     @discardableResult
     func expect(_ beginning: String, at location: SourceLocation = #_sourceLocation) -> String? {
         let deadline = now() + 30_000_000_000

@@ -118,7 +118,8 @@ import Vocabulary
         let owner = try enter(device, claim(1, slot: 1), host: elsewhere)
         let other = try FileBlockDevice(path: path)
         defer { other.close() }
-        // Another run directory of the same host and boot, and another host; even if told to take over.
+        // Another run directory of the same host and boot, and another host; even if told to take
+        // over.
         for (host, takeover) in [(elsewhere, false), (here, false), (here, true)] {
             #expect(throws: GuardRefusal.inUse(by: "host 'elsewhere'")) {
                 _ = try enter(other, claim(2, slot: 0), host: host, takeover: takeover)

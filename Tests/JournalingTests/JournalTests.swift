@@ -250,8 +250,8 @@ import Vocabulary
         }
     }
 
-    /// J8: a write in place that was in flight when its block was freed must have ended before anybody
-    /// else may use the place.
+    /// J8: a write in place that was in flight when its block was freed must have ended before
+    /// anybody else may use the place.
     @Test(arguments: [true, false])
     func lateWritesOfFreedBlocksAreWaitedFor(bySettle: Bool) throws {
         try onTestVolume(seed: 11) { node in

@@ -62,7 +62,8 @@ import Vocabulary
             try await node.journal.commit()
             let after = node.disk.visible
             let start = node.volume.superblock.byteOffset(node.volume.descriptor().journalStart)
-            // The second transaction: descriptor, three images, commit, behind the five of the first.
+            // The second transaction: descriptor, three images, commit, behind the five of the
+            // first.
             for lost in 0..<5 * 8 {
                 var content = after
                 let offset = start + UInt64(6 * 4096 + lost * 512)
@@ -130,7 +131,8 @@ import Vocabulary
                 at: superblock.slotDescriptor(SlotIndex(0)),
                 seal: false
             )
-            // A descriptor of the log that points at the superblock, outside the volume, or to nothing.
+            // A descriptor of the log that points at the superblock, outside the volume, or to
+            // nothing.
             for wild in [0, 16, superblock.blockCount, .max] {
                 try await attempt(put(wild, 80), at: start + 1, seal: true)
             }
@@ -210,8 +212,9 @@ import Vocabulary
         }
     }
 
-    /// A logs a block and hands it over; B frees it, and its log comes round; C writes data there; A dies.
-    /// The barrier before the block may become data is what keeps A's old image from being replayed.
+    /// A logs a block and hands it over; B frees it, and its log comes round; C writes data there;
+    /// A dies. The barrier before the block may become data is what keeps A's old image from being
+    /// replayed.
     @Test(arguments: [true, false])
     func dataIsSafeFromOldImagesBehindTheBarrier(withBarrier: Bool) throws {
         try runSimulated(seed: 6) { engine in

@@ -224,7 +224,8 @@ private struct GlockWorld {
                     for holder in holders {
                         precondition(
                             holder == .shared && modeOf[ticket] == .shared,
-                            "two nodes inside at once")
+                            "two nodes inside at once"
+                        )
                     }
                 }
             case .refuse: preconditionFailure("nobody shuts down here")

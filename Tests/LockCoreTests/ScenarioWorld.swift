@@ -14,7 +14,8 @@
 //   show NAME                       master, directory node and queues, as the master knows them
 //   messages                        how many messages were sent since the last time
 //
-// Commands up to `----`; then what happened, up to an empty line. LOCKSTEP_RECORD=1 rewrites the output.
+// Commands up to `----`; then what happened, up to an empty line. LOCKSTEP_RECORD=1 rewrites the
+// output.
 
 import LockCore
 import Vocabulary

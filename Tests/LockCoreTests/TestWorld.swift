@@ -1,5 +1,5 @@
-// Several lockspaces in one process: seeded delivery in order per pair of nodes, views that reach nodes at
-// different times, deaths, joins, leaves. One seed, one run.
+// Several lockspaces in one process: seeded delivery in order per pair of nodes, views that reach
+// nodes at different times, deaths, joins, leaves. One seed, one run.
 
 import ClusterWire
 import LockCore

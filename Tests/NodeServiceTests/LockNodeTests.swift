@@ -1,5 +1,5 @@
-// LockNode: re-entrance, batching, epochs on messages, replay, bad peers. The rules of locking themselves
-// are tested in LockCoreTests.
+// LockNode: re-entrance, batching, epochs on messages, replay, bad peers. The rules of locking
+// themselves are tested in LockCoreTests.
 
 import ClusterWire
 import LockCache

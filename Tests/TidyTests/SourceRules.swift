@@ -1,9 +1,10 @@
-// Rules about the source itself, which neither the compiler nor the formatter checks. RuleSamples.swift
-// shows each rule a sample that breaks it.
+// Rules about the source itself, which neither the compiler nor the formatter checks.
+// RuleSamples.swift shows each rule a sample that breaks it.
 
 import Testing
 
-/// The tree keeps the rules; what does not yet is counted in allowances.txt and may only become less.
+/// The tree keeps the rules; what does not yet is counted in allowances.txt and may only become
+/// less.
 @Suite struct SourceRules {
     let tree = SourceTree.shared
 
@@ -83,7 +84,8 @@ import Testing
         #expect(dead.isEmpty, "\n\(dead.joined(separator: "\n"))")
     }
 
-    /// Pure code checks itself: the style asks for 20 assertions per 1000 lines, over all pure targets.
+    /// Pure code checks itself: the style asks for 20 assertions per 1000 lines, over all pure
+    /// targets.
     @Test func pureCodeAssertsWhatItBelieves() {
         let sources = tree.sources([.pure]).map(\.file)
         let lines = sources.reduce(0) { $0 + $1.lines.count }

@@ -1,6 +1,7 @@
-// Swift source as the rules see it: a list of tokens with their lines, without comments and without what
-// stands inside string literals. It is not a parser. It knows just enough of the language (nested
-// comments, raw and multi-line strings, interpolation) that no rule mistakes prose for code.
+// Swift source as the rules see it: a list of tokens with their lines, without comments and without
+// what stands inside string literals. It is not a parser. It knows just enough of the language
+// (nested comments, raw and multi-line strings, interpolation) that no rule mistakes prose for
+// code.
 
 /// One piece of source text.
 struct Token: Hashable, Sendable {
@@ -173,8 +174,8 @@ private struct Scanner {
         } while depth > 0 && at < bytes.count
     }
 
-    /// A string of any of the forms `"…"`, `#"…"#`, `"""…"""`. What is interpolated is skipped as text:
-    /// no rule looks there.
+    /// A string of any of the forms `"…"`, `#"…"#`, `"""…"""`. What is interpolated is skipped as
+    /// text: no rule looks there.
     private mutating func takeString() {
         var hashes = 0
         while byte() == UInt8(ascii: "#") {

@@ -92,8 +92,8 @@ struct Allowances: Sendable {
     /// The number allowed of a rule in a file; 0 where nothing is said.
     func allowed(_ rule: Rule, _ path: String) -> Int { counts["\(rule.rawValue) \(path)"] ?? 0 }
 
-    /// Complaints about `findings`, all of one rule: more than allowed, or an allowance that has become
-    /// too large and must be lowered.
+    /// Complaints about `findings`, all of one rule: more than allowed, or an allowance that has
+    /// become too large and must be lowered.
     func complaints(about findings: [Finding], of rule: Rule) -> [String] {
         let byPath = Dictionary(grouping: findings, by: \.path)
         let more = byPath.keys.sorted().flatMap { path -> [String] in

@@ -6,8 +6,8 @@ enum TextRules {
     static let longestFile = 800
     static let longestFunction = 60
 
-    /// What pure and closed code may not say: time, chance and tasks come only from what it is given, or
-    /// a seed would not replay.
+    /// What pure and closed code may not say: time, chance and tasks come only from what it is
+    /// given, or a seed would not replay.
     static let bannedInside: [[String]] = [
         ["Task", "{"], ["Task", "("], ["Task", ".", "detached"], ["Task", ".", "immediate"],
         ["Task", ".", "sleep"], ["Task", ".", "yield"],
@@ -82,7 +82,8 @@ enum TextRules {
         }
     }
 
-    /// The functions of a file that have a body: index of `func` or `init`, index of the closing brace.
+    /// The functions of a file that have a body: index of `func` or `init`, index of the closing
+    /// brace.
     private static func bodies(_ file: SourceText) -> [(Int, Int)] {
         file.tokens.indices.compactMap { index in
             let token = file.tokens[index]
@@ -181,7 +182,8 @@ enum DeclarationRules {
         "validate", "count", "isEmpty", "init",
     ]
 
-    /// Names that the protocols of `files` ask for; they are documented there, not at each conformance.
+    /// Names that the protocols of `files` ask for; they are documented there, not at each
+    /// conformance.
     static func requirements(of files: [SourceText]) -> Set<String> {
         var names: Set<String> = []
         for file in files {
@@ -199,9 +201,10 @@ enum DeclarationRules {
         return names
     }
 
-    /// `package` and `public` types, functions and computed properties without a `///` comment. Exempt:
-    /// what a protocol asks for (it says it once), operators, initialisers, `is…` and `has…`, stored properties and cases,
-    /// which the comment of their type explains when their name does not.
+    /// `package` and `public` types, functions and computed properties without a `///` comment.
+    /// Exempt: what a protocol asks for (it says it once), operators, initialisers, `is…` and
+    /// `has…`, stored properties and cases, which the comment of their type explains when their
+    /// name does not.
     static func checkDocumentation(_ file: SourceText, requirements: Set<String>) -> [Finding] {
         file.tokens.indices.compactMap { index in
             let token = file.tokens[index]
@@ -280,8 +283,9 @@ enum DeclarationRules {
         return false
     }
 
-    /// Loops over a `Dictionary` or `Set` that the same file declares: their order changes with every
-    /// run. A heuristic: it knows the names whose declared type or initial value shows what they are.
+    /// Loops over a `Dictionary` or `Set` that the same file declares: their order changes with
+    /// every run. A heuristic: it knows the names whose declared type or initial value shows what
+    /// they are.
     static func checkUnorderedIteration(_ file: SourceText) -> [Finding] {
         let tokens = file.tokens
         return tokens.indices.compactMap { index in
@@ -337,8 +341,8 @@ enum DeclarationRules {
         return isNamed || isDictionaryType(at, in: file)
     }
 
-    /// Whether what follows `name:` or `name =` can be a type or tells one (an argument label's value, as
-    /// in `f(name: x)`, does not).
+    /// Whether what follows `name:` or `name =` can be a type or tells one (an argument label's
+    /// value, as in `f(name: x)`, does not).
     private static func isType(_ index: Int, in file: SourceText) -> Bool {
         let token = file.tokens[index]
         return token.text == "[" || token.text == "inout" || token.text == "any"

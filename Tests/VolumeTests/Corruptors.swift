@@ -1,5 +1,5 @@
-// For each finding a way to cause it, in the volume of `VolumeSketch.populated`. A finding without a
-// corruptor fails its test.
+// For each finding a way to cause it, in the volume of `VolumeSketch.populated`. A finding without
+// a corruptor fails its test.
 
 import DiskFormat
 import Testing

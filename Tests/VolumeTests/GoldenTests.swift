@@ -1,6 +1,6 @@
-// The golden image: a small volume with one of everything, as it was written when format version 1 was fixed.
-// Later programs must read it, and mkfs and the records must still write the same bytes. Only what is not
-// zero is kept: `@page`, then `offset hex` for each 32 bytes.
+// The golden image: a small volume with one of everything, as it was written when format version 1
+// was fixed. Later programs must read it, and mkfs and the records must still write the same bytes.
+// Only what is not zero is kept: `@page`, then `offset hex` for each 32 bytes.
 
 import BlockIO
 import DiskFormat

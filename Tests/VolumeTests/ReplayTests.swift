@@ -6,8 +6,8 @@ import VolumeChecking
 import VolumeMaking
 
 extension VolumeSketch {
-    /// Writes one transaction into the journal of a slot, from its tail on, and marks the journal as not clean. The
-    /// images are whole blocks in their new versions.
+    /// Writes one transaction into the journal of a slot, from its tail on, and marks the journal
+    /// as not clean. The images are whole blocks in their new versions.
     func logTransaction(slot: Int, _ images: [(BlockAddress, AlignedBuffer)]) throws {
         let journal = plan.slots[slot]
         let start = journal.journalStart

@@ -1,5 +1,5 @@
-// A volume written by hand, record by record, with one of everything the format knows. Slow and simple on
-// purpose: it shares no code with the store that it stands in for.
+// A volume written by hand, record by record, with one of everything the format knows. Slow and
+// simple on purpose: it shares no code with the store that it stands in for.
 
 import BlockIO
 import DiskFormat

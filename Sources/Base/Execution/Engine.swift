@@ -8,17 +8,22 @@
 //
 // Invariants
 // E1. At most one thread is inside at any time; `executor` sees to it (see its `checkIsolated`).
-// E2. Every task is created with `executorPreference:` the engine's executor. A plain `Task {}` would
-//     start on the global pool and break both E1 and the replay of a seed. Only this file makes tasks.
+// E2. Every task is created with `executorPreference:` the engine's executor. A plain `Task {}`
+// would
+//     start on the global pool and break both E1 and the replay of a seed. Only this file makes
+//     tasks.
 // E3. A resumed continuation is queued, never run nested inside the code that resumes it.
 // E4. Code between two `await`s is atomic for all others; after an `await` everything may have
 //     changed except what a holder, a transaction or a pin of the caller protects.
-// E5. An async closure has no capture list. Swift 6.3 compiles `{ [self] in await ... }` as code that runs outside any
-//     actor, in spite of NonisolatedNonsendingByDefault: every wait in it then goes through the queue once more
-//     before its waiter is entered anywhere, and a wake-up in between is lost. Write `{ await self.... }`.
+// E5. An async closure has no capture list. Swift 6.3 compiles `{ [self] in await ... }` as code
+// that runs outside any
+//     actor, in spite of NonisolatedNonsendingByDefault: every wait in it then goes through the
+//     queue once more before its waiter is entered anywhere, and a wake-up in between is lost.
+//     Write `{ await self.... }`.
 //
-// In production the executor is `CombiningExecutor` (Shell/LinuxSystem), which runs a job on whichever
-// thread brings it; in the simulator it is `SeededExecutor`, which picks the next job by seed.
+// In production the executor is `CombiningExecutor` (Shell/LinuxSystem), which runs a job on
+// whichever thread brings it; in the simulator it is `SeededExecutor`, which picks the next job by
+// seed.
 
 package import Vocabulary
 
@@ -28,8 +33,8 @@ package protocol EngineExecutor: SerialExecutor, TaskExecutor {
     /// has done nothing, if somebody is (E1). Never waits.
     func enterIfIdle(_ body: () -> Void) -> Bool
 
-    /// Runs `effect` soon after, outside the engine, on some thread: a reply to the kernel, bytes to
-    /// a peer. In order with other effects of the same engine.
+    /// Runs `effect` soon after, outside the engine, on some thread: a reply to the kernel, bytes
+    /// to a peer. In order with other effects of the same engine.
     func afterLeaving(_ effect: @escaping @Sendable () -> Void)
 }
 
@@ -69,9 +74,10 @@ package actor Engine {
 
     /// Runs `work` inside the engine. It starts later, never nested inside the caller.
     ///
-    /// Write the closure without a capture list: Swift 6.3 takes `{ [self] in … }` for a concurrent closure,
-    /// which leaves the engine and queues up again around every `await` in it. E1 holds even so, but what
-    /// looks like one step (return from a call that did not wait, and go on) is then two (E4).
+    /// Write the closure without a capture list: Swift 6.3 takes `{ [self] in … }` for a concurrent
+    /// closure, which leaves the engine and queues up again around every `await` in it. E1 holds
+    /// even so, but what looks like one step (return from a call that did not wait, and go on) is
+    /// then two (E4).
     package nonisolated func spawn(_ work: @escaping () async -> Void) {
         let bound = EngineBound(work)
         _ = Task(executorPreference: executor) { await self.perform(bound) }
@@ -80,13 +86,14 @@ package actor Engine {
     /// As `spawn`, but when the engine is idle the work starts on the calling thread before this
     /// returns and runs until it first waits. For threads outside the engine.
     package nonisolated func spawnImmediately(_ work: @escaping () async -> Void) {
-        // Only entering drains the queue (E3), so the task is made inside and runs as this thread leaves.
+        // Only entering drains the queue (E3), so the task is made inside and runs as this thread
+        // leaves.
         if !executor.enterIfIdle({ spawn(work) }) { spawn(work) }
     }
 
-    /// Runs `body` inside the engine: on the calling thread before this returns when the engine is idle,
-    /// otherwise soon. For threads outside the engine that bring an event; what `body` wakes continues on
-    /// the calling thread too.
+    /// Runs `body` inside the engine: on the calling thread before this returns when the engine is
+    /// idle, otherwise soon. For threads outside the engine that bring an event; what `body` wakes
+    /// continues on the calling thread too.
     package nonisolated func enter(_ body: @escaping () -> Void) {
         if !executor.enterIfIdle(body) { spawn { body() } }
     }

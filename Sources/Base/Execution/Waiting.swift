@@ -2,12 +2,14 @@
 // order tasks of one engine, which E1 keeps from running at the same time.
 //
 // W1. Whether to wait is decided where the waiter is queued, in one step. Between a check and
-//     `await withUnsafeContinuation` other jobs may run: the call can hop to its executor first, and what
-//     was to be waited for happens unseen. So every primitive checks inside the continuation's closure.
+//     `await withUnsafeContinuation` other jobs may run: the call can hop to its executor first,
+//     and what was to be waited for happens unseen. So every primitive checks inside the
+//     continuation's closure.
 
 import DequeModule
 
-/// Tasks that wait for a condition. Whoever changes the condition wakes; whoever wakes checks again.
+/// Tasks that wait for a condition. Whoever changes the condition wakes; whoever wakes checks
+/// again.
 package struct WaitQueue: ~Copyable {
     private var waiting: Deque<UnsafeContinuation<Void, Never>> = []
 

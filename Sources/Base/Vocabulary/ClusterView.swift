@@ -16,21 +16,22 @@ package struct Member: Hashable, Comparable, Sendable, CustomStringConvertible {
     package var description: String { "\(node)" }
 }
 
-/// Who is in the cluster, as all members agree. A view names a node that has left only after that node
-/// can no longer write (it was fenced, or it said goodbye after its last write).
+/// Who is in the cluster, as all members agree. A view names a node that has left only after that
+/// node can no longer write (it was fenced, or it said goodbye after its last write).
 package struct ClusterView: Hashable, Sendable, CustomStringConvertible {
     package var epoch: Epoch
     /// Ascending; never two of one node.
     package var members: [Member]
-    /// Slots whose journals may hold something that is not yet in place, because their nodes died (or because nothing
-    /// is known: the first mount lists all). The coordinator replays them before ordinary locks are granted.
-    /// Ascending.
+    /// Slots whose journals may hold something that is not yet in place, because their nodes died
+    /// (or because nothing is known: the first mount lists all). The coordinator replays them
+    /// before ordinary locks are granted. Ascending.
     package var slotsToReplay: [SlotIndex]
 
     package init(epoch: Epoch, members: [Member], slotsToReplay: [SlotIndex]) {
         precondition(
             zip(members, members.dropFirst()).allSatisfy { $0.node < $1.node },
-            "the members of a view are ascending and distinct")
+            "the members of a view are ascending and distinct"
+        )
         self.epoch = epoch
         self.members = members
         self.slotsToReplay = slotsToReplay

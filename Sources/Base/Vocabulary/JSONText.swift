@@ -1,5 +1,5 @@
-/// A value of JSON (RFC 8259), for the few things that commands print for scripts. Members of an object keep
-/// their order, so that the same result is the same text.
+/// A value of JSON (RFC 8259), for the few things that commands print for scripts. Members of an
+/// object keep their order, so that the same result is the same text.
 package indirect enum JSONText: Hashable, Sendable {
     case null
     case boolean(Bool)

@@ -1,5 +1,5 @@
-/// One node's claim on a resource, as that node's lock manager names it: a slab index and the number of
-/// times the place was used, so that a stale name is recognised.
+/// One node's claim on a resource, as that node's lock manager names it: a slab index and the
+/// number of times the place was used, so that a stale name is recognised.
 package struct LockID: RawRepresentable, Hashable, Sendable, CustomStringConvertible {
     package var rawValue: UInt64
 
@@ -32,11 +32,11 @@ package struct LockFlags: OptionSet, Hashable, Sendable {
     package static let queueConversion = LockFlags(rawValue: 1 << 4)
     /// EXPEDITE: a new null lock, granted at once.
     package static let expedite = LockFlags(rawValue: 1 << 5)
-    /// The request belongs to recovery and is granted while ordinary grants wait for the replay of a
-    /// dead node's journal.
+    /// The request belongs to recovery and is granted while ordinary grants wait for the replay of
+    /// a dead node's journal.
     package static let recovery = LockFlags(rawValue: 1 << 6)
-    /// The name has never existed before anywhere (a newly allocated inode's address and generation):
-    /// this node may master it without asking the directory first.
+    /// The name has never existed before anywhere (a newly allocated inode's address and
+    /// generation): this node may master it without asking the directory first.
     package static let freshName = LockFlags(rawValue: 1 << 7)
     /// ALTPR: a protected-read grant will do if the wanted mode is not to be had at once.
     package static let alternatePR = LockFlags(rawValue: 1 << 8)
@@ -75,7 +75,11 @@ package struct LockCompletion: Hashable, Sendable {
     package var isValueValid: Bool
 
     package init(
-        lock: LockID, cookie: UInt64, status: LockStatus, mode: LockMode, value: ValueBlock?,
+        lock: LockID,
+        cookie: UInt64,
+        status: LockStatus,
+        mode: LockMode,
+        value: ValueBlock?,
         isValueValid: Bool
     ) {
         self.lock = lock

@@ -1,8 +1,8 @@
 // Typed numbers. An index, a count and a size are three different things, and a node is not a slot:
 // mixing them up is the commonest mistake of storage code, so the compiler is asked to refuse it.
 
-/// A node of the cluster: one life of one mount. Slot `n` of the volume hosts node `n + 1`; zero means
-/// "no node".
+/// A node of the cluster: one life of one mount. Slot `n` of the volume hosts node `n + 1`; zero
+/// means "no node".
 package struct NodeID: RawRepresentable, Hashable, Comparable, Sendable, CustomStringConvertible {
     package var rawValue: UInt32
 
@@ -28,7 +28,8 @@ package struct NodeID: RawRepresentable, Hashable, Comparable, Sendable, CustomS
 }
 
 /// A place for a node on the volume, counted from zero; slot `n` has journal `n`.
-package struct SlotIndex: RawRepresentable, Hashable, Comparable, Sendable, CustomStringConvertible {
+package struct SlotIndex: RawRepresentable, Hashable, Comparable, Sendable, CustomStringConvertible
+{
     package var rawValue: UInt32
 
     package init(rawValue: UInt32) { self.rawValue = rawValue }

@@ -37,7 +37,10 @@ package struct ResourceName: Hashable, Comparable, Sendable, CustomStringConvert
     /// The lock of an inode.
     package static func inode(_ number: InodeNumber) -> ResourceName {
         ResourceName(
-            kind: .inode, number: number.address.rawValue, generation: number.generation)
+            kind: .inode,
+            number: number.address.rawValue,
+            generation: number.generation
+        )
     }
 
     /// The open lock of an inode.

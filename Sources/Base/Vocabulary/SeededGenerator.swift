@@ -1,5 +1,5 @@
-/// Seeded dice (splitmix64, Steele, Lea and Flood 2014). The only source of chance in pure and closed
-/// code: the same seed gives the same run.
+/// Seeded dice (splitmix64, Steele, Lea and Flood 2014). The only source of chance in pure and
+/// closed code: the same seed gives the same run.
 package struct SeededGenerator: RandomNumberGenerator, Sendable {
     private var state: UInt64
 

@@ -3,7 +3,8 @@
 import LockCore
 import Vocabulary
 
-/// Decodes the message at the start of `bytes`; more may follow it. Throws without having read outside.
+/// Decodes the message at the start of `bytes`; more may follow it. Throws without having read
+/// outside.
 package func decodeMessage(_ bytes: UnsafeRawBufferPointer) throws(WireError) -> DecodedMessage {
     var header = WireReader(bytes)
     let magic = try header.integer(UInt32.self)

@@ -12,11 +12,13 @@
 //       20    -  payload
 //
 // Invariants
-// W1. Encoding and decoding are inverse: every message survives, and every accepted byte sequence is the
+// W1. Encoding and decoding are inverse: every message survives, and every accepted byte sequence
+// is the
 //     one encoding of its message.
 // W2. Whatever the bytes are, decoding returns a message or throws a `WireError`; it reads nothing
 //     outside the buffer and allocates no more than the payload's length justifies.
-// W3. Numbers of kinds, modes, flags and statuses never change within a version. `Docs/PROTOCOL.md` lists
+// W3. Numbers of kinds, modes, flags and statuses never change within a version. `Docs/PROTOCOL.md`
+// lists
 //     them, and a test compares golden bytes.
 
 package import LockCore

@@ -1,22 +1,26 @@
-// How one node watches the others: from the first doubt to the burial. Values only; the shell brings
-// events (a view was read, a process ended, time has passed) and carries out effects.
+// How one node watches the others: from the first doubt to the burial. Values only; the shell
+// brings events (a view was read, a process ended, time has passed) and carries out effects.
 //
 // States of a peer, and what is true in each
 //
 //   watched    in the newest view; its process is observed, its heartbeat compared
 //   suspected  it is to be killed: it stood still, its connection broke, or somebody asked
 //   killed     the signal was sent; its last thread may still be writing
-//   gone       no thread of it exists; but its guardian may still be taking back what the kernel caches
+//   gone       no thread of it exists; but its guardian may still be taking back what the kernel
+//   caches
 //   fenced     both are over: it cannot write, and nobody can read through it; burial was asked for
 //
 //     watched --still too long, lost, asked--> suspected --signal sent--> killed
-//     watched, suspected, killed --last thread gone--> gone --guardian ended--> fenced --view--> (none)
+//     watched, suspected, killed --last thread gone--> gone --guardian ended--> fenced --view-->
+//     (none)
 //
 // Invariants
-// W1. Views are applied in the order of their epochs, each at most once; a record that is older than one
+// W1. Views are applied in the order of their epochs, each at most once; a record that is older
+// than one
 //     seen is ignored (M1), so that reads may be late, doubled or skipped.
 // W2. Burial is asked for fenced peers only (M2), and fenced is reached from `gone` only.
-// W3. A refused or lost signal leaves the peer suspected: it is retried and said aloud, never assumed.
+// W3. A refused or lost signal leaves the peer suspected: it is retried and said aloud, never
+// assumed.
 // W4. Time counts against a peer only while this node itself was running (the shell limits what one
 //     `passed` may say), so that a host that was suspended does not kill everybody on waking up.
 // W5. A peer is known by its life: what concerns another incarnation of the same node is ignored.

@@ -1,22 +1,24 @@
-// Who is in, as all nodes of one volume have agreed: the record that they share, and the only changes it
-// may undergo. Wherever the record is kept (a file under a lock for the nodes of one host), each change
-// is: take the lock, read, one of the four functions below, write, release.
+// Who is in, as all nodes of one volume have agreed: the record that they share, and the only
+// changes it may undergo. Wherever the record is kept (a file under a lock for the nodes of one
+// host), each change is: take the lock, read, one of the four functions below, write, release.
 //
 //   join      a node begins its life in a slot
 //   leave     a node says goodbye after its last write; its journal is clean
 //   bury      others remove nodes that can no longer write (fenced); their slots must be replayed
 //   replayed  the coordinator has replayed what a view listed
 //
-// Terms. A slot is *dirty* when its journal may hold what is not yet in place. An epoch is a view; a
-// revision is a state of the record, and there are more revisions than epochs.
+// Terms. A slot is *dirty* when its journal may hold what is not yet in place. An epoch is a view;
+// a revision is a state of the record, and there are more revisions than epochs.
 //
 // Invariants
-// M1. Revisions grow by one with every change, epochs with every change of the members; neither ever
+// M1. Revisions grow by one with every change, epochs with every change of the members; neither
+// ever
 //     falls. Whoever has seen revision r never goes back to an older one.
 // M2. A member leaves the view only by its own goodbye or after it was fenced. The caller of `bury`
 //     vouches for the fence and names the life (incarnation), not only the node.
 // M3. A slot has at most one owner: members are ascending and distinct.
-// M4. A dirty slot stays listed until it has been replayed under a view that listed it; a death lists it
+// M4. A dirty slot stays listed until it has been replayed under a view that listed it; a death
+// lists it
 //     anew. `replayed` says under which view the replay began.
 // M5. Nobody moves into a dirty slot, except who is alone: he replays all before he grants a lock.
 // M6. Who comes first knows nothing of the past, so all slots of the volume are listed.
@@ -113,8 +115,8 @@ package struct ViewRecord: Hashable, Sendable {
     /// Whether this life of this node is in.
     package func contains(_ member: Member) -> Bool { members.contains(member) }
 
-    /// The slot a new node would get: `wanted`, or the lowest free one. `isUsable` may rule slots out
-    /// that the record does not know to be taken (a process that is just leaving).
+    /// The slot a new node would get: `wanted`, or the lowest free one. `isUsable` may rule slots
+    /// out that the record does not know to be taken (a process that is just leaving).
     package func slotToJoin(
         wanted: SlotIndex?,
         slotCount offered: UInt32,
@@ -171,8 +173,8 @@ package struct ViewRecord: Hashable, Sendable {
         return true
     }
 
-    /// Removes members that were fenced (M2) and lists their slots (M4). Those that are not in are passed
-    /// over: another node was faster. False if nothing changes.
+    /// Removes members that were fenced (M2) and lists their slots (M4). Those that are not in are
+    /// passed over: another node was faster. False if nothing changes.
     package mutating func bury(_ fenced: [Member]) -> Bool {
         let dead = members.filter { fenced.contains($0) }
         guard !dead.isEmpty else { return false }
@@ -187,7 +189,8 @@ package struct ViewRecord: Hashable, Sendable {
         return true
     }
 
-    /// All slots that the view `began` listed are replayed (M4). False if none of them is still listed.
+    /// All slots that the view `began` listed are replayed (M4). False if none of them is still
+    /// listed.
     package mutating func replayed(under began: Epoch) -> Bool {
         precondition(began <= epoch, "Membership M4: replayed under a view of the future")
         let before = dirty.count

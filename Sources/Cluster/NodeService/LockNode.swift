@@ -1,5 +1,5 @@
-// Drives the lock manager of one node: calls of the client, bytes of peers and views of the cluster go
-// into the lockspace; what it asks for is carried out.
+// Drives the lock manager of one node: calls of the client, bytes of peers and views of the cluster
+// go into the lockspace; what it asks for is carried out.
 //
 //   client -- request, convert, unlock, cancel --> LockNode -- completed, isBlocking --> client
 //   peers  -- received ------------------------->          -- PeerLink.send ---------> peers
@@ -9,9 +9,11 @@
 // Invariants
 // N1. The state machine is never entered while it runs: nothing is called back from inside it. Its
 //     effects are collected while it runs and carried out after it has returned.
-// N2. Callbacks may call this object again. Effects are carried out by the outermost call only, in the
+// N2. Callbacks may call this object again. Effects are carried out by the outermost call only, in
+// the
 //     order in which they arose; a nested call adds to the end of the queue and returns.
-// N3. A message is encoded the moment it arises, with the epoch of that moment: a view that a callback
+// N3. A message is encoded the moment it arises, with the epoch of that moment: a view that a
+// callback
 //     brings cannot pass an old message off as a new one.
 // N4. All messages to one peer that one outermost call caused leave in one piece (cut at
 //     `largestBatch`), after the callbacks.
@@ -24,8 +26,8 @@ package import Vocabulary
 
 /// What carries bytes to the other nodes.
 package protocol PeerLink: AnyObject {
-    /// Sends whole messages, encoded back to back. Reliable and in order per peer while both live; what
-    /// is for a node that is gone is dropped. Must not block; may deliver before it returns.
+    /// Sends whole messages, encoded back to back. Reliable and in order per peer while both live;
+    /// what is for a node that is gone is dropped. Must not block; may deliver before it returns.
     func send(_ bytes: [UInt8], to peer: NodeID)
 }
 
@@ -34,8 +36,8 @@ package final class LockNode: LockService {
     /// Whom to answer. Set before the first call.
     package weak var client: (any LockClient)?
 
-    /// Lock recovery of this view is finished on this node. On the coordinator the journals that the view
-    /// lists may be replayed now.
+    /// Lock recovery of this view is finished on this node. On the coordinator the journals that
+    /// the view lists may be replayed now.
     package var onRecoveryFinished: ((ClusterView) -> Void)?
 
     /// The journals that the view of this epoch lists are replayed. On every member.
@@ -44,8 +46,8 @@ package final class LockNode: LockService {
     /// A peer has left: it holds nothing any more and may be left out of the next view at once.
     package var onGoodbye: ((NodeID) -> Void)?
 
-    /// A peer sent what is no message; the rest of what came with it was dropped. The connection is of no
-    /// use any more.
+    /// A peer sent what is no message; the rest of what came with it was dropped. The connection is
+    /// of no use any more.
     package var onMalformed: ((NodeID, WireError) -> Void)?
 
     /// This node.
@@ -145,7 +147,8 @@ package final class LockNode: LockService {
         carryOut()
     }
 
-    /// On the coordinator: the journals that the view of this epoch lists are replayed. Tells everybody.
+    /// On the coordinator: the journals that the view of this epoch lists are replayed. Tells
+    /// everybody.
     package func journalsReplayed(_ epoch: Epoch) {
         for member in view?.members ?? [] where member.node != node {
             post(.replayed(epoch), to: member.node)
@@ -155,8 +158,8 @@ package final class LockNode: LockService {
         carryOut()
     }
 
-    /// Leaves: every lock was unlocked before. Pending operations end as `shutDown`. The others hear a
-    /// goodbye after everything else this node said.
+    /// Leaves: every lock was unlocked before. Pending operations end as `shutDown`. The others
+    /// hear a goodbye after everything else this node said.
     package func leave() {
         if space.hasLeft { return }
         space.leave(effects: &fresh)
@@ -169,8 +172,8 @@ package final class LockNode: LockService {
 
     // MARK: For the administrator
 
-    /// All resources known here, ascending by name. On the master with all locks, elsewhere with this
-    /// node's own.
+    /// All resources known here, ascending by name. On the master with all locks, elsewhere with
+    /// this node's own.
     package var snapshot: [ResourceDescription] {
         var found: [ResourceDescription] = []
         space.visitResources { found.append($0) }

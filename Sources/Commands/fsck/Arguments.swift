@@ -1,5 +1,5 @@
-// fsck.lockstep: what the user may say, and what the answer is. The exit codes are e2fsck's, which fsck(8)
-// and boot scripts know.
+// fsck.lockstep: what the user may say, and what the answer is. The exit codes are e2fsck's, which
+// fsck(8) and boot scripts know.
 
 import ArgumentParser
 
@@ -9,7 +9,8 @@ enum ExitCode {
     static let clean: Int32 = 0
     /// Something is wrong and was left as it is.
     static let uncorrected: Int32 = 4
-    /// There was nothing to check, or it could not be checked: no volume, in use, the device failed.
+    /// There was nothing to check, or it could not be checked: no volume, in use, the device
+    /// failed.
     static let operational: Int32 = 8
     static let usage: Int32 = 16
 }

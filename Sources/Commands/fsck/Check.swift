@@ -1,5 +1,5 @@
-// fsck.lockstep: from arguments to an exit code. Nothing is written before it is certain that the volume is
-// one of ours and that nobody has it mounted.
+// fsck.lockstep: from arguments to an exit code. Nothing is written before it is certain that the
+// volume is one of ours and that nobody has it mounted.
 
 import ArgumentParser
 import BlockIO
@@ -111,8 +111,8 @@ private func explain(_ error: CheckError) -> String {
     }
 }
 
-/// Makes sure that nobody has the volume mounted, here or elsewhere; waits up to five seconds for a mount
-/// that is just leaving. As long as the claim is held nobody of this host can mount.
+/// Makes sure that nobody has the volume mounted, here or elsewhere; waits up to five seconds for a
+/// mount that is just leaving. As long as the claim is held nobody of this host can mount.
 private func claimVolume(
     _ superblock: Superblock,
     on device: FileBlockDevice,
@@ -126,7 +126,8 @@ private func claimVolume(
         throw CommandFailure(text: "\(path): \(error)")
     }
     do {
-        // Who writes nothing does no harm to a host that may come back; only one that is there is waited out.
+        // Who writes nothing does no harm to a host that may come back; only one that is there is
+        // waited out.
         try VolumeGuard.ensureNobody(
             on: device,
             superblock,

@@ -1,5 +1,5 @@
-// The smallest FUSE file system whose pages and attributes the kernel caches for ever: a folder with one
-// file `a` of 64 KiB that says "OLD!" throughout. It exists to be killed.
+// The smallest FUSE file system whose pages and attributes the kernel caches for ever: a folder
+// with one file `a` of 64 KiB that says "OLD!" throughout. It exists to be killed.
 
 import CLinux
 import Glibc

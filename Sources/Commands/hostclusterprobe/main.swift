@@ -1,11 +1,13 @@
-// One node as a process, for the tests of HostCluster and Transport: tests cannot fork, and a process is
-// what the cluster of a host is made of. It does what the lines on standard input say and tells what
-// happens on standard output, one line each. It ends with its standard input.
+// One node as a process, for the tests of HostCluster and Transport: tests cannot fork, and a
+// process is what the cluster of a host is made of. It does what the lines on standard input say
+// and tells what happens on standard output, one line each. It ends with its standard input.
 //
-//   hostclusterprobe join RUN VOLUME SLOTS SLOT|- PATIENCE-MS   then: beat | leave | replayed E | fence N |
+//   hostclusterprobe join RUN VOLUME SLOTS SLOT|- PATIENCE-MS   then: beat | leave | replayed E |
+//   fence N |
 //                                                           send N COUNT TEXT | status |
 //                                                           mount DIR abort|answer | unmount DIR
-//   hostclusterprobe --guardian                             as mount.lockstep: the guardian of a mount
+//   hostclusterprobe --guardian                             as mount.lockstep: the guardian of a
+//   mount
 //   hostclusterprobe kill-as-nobody PID                     what fencing says without permission
 
 import CLinux

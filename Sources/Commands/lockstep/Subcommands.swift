@@ -139,7 +139,8 @@ enum JSONQuoting {
     }
 }
 
-/// Scalar fields and flat lists of a status answer, by name, wherever they stand: names are unique in it.
+/// Scalar fields and flat lists of a status answer, by name, wherever they stand: names are unique
+/// in it.
 struct Fields {
     private var values: [String: String] = [:]
 

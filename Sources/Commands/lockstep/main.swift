@@ -1,4 +1,5 @@
-// lockstep: the administrator's command. Each sub-command asks the daemons of a volume and shows what they say.
+// lockstep: the administrator's command. Each sub-command asks the daemons of a volume and shows
+// what they say.
 
 import ArgumentParser
 

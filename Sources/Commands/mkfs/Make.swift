@@ -1,5 +1,5 @@
-// mkfs.lockstep: from arguments to a made volume. The order is the order in which a mistake is cheapest:
-// arguments, plan, then the device is looked at, and only then is anything written.
+// mkfs.lockstep: from arguments to a made volume. The order is the order in which a mistake is
+// cheapest: arguments, plan, then the device is looked at, and only then is anything written.
 
 import ArgumentParser
 import BlockIO
@@ -156,8 +156,8 @@ private func write(_ arguments: Arguments, _ options: VolumeOptions) async throw
     }
 }
 
-/// Makes sure that nobody has the old volume mounted, here or elsewhere; as long as the claim is held, nobody
-/// of this host can.
+/// Makes sure that nobody has the old volume mounted, here or elsewhere; as long as the claim is
+/// held, nobody of this host can.
 private func claimVolume(_ superblock: Superblock, on device: FileBlockDevice) throws
     -> OfflineClaim
 {

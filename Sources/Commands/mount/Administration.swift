@@ -1,5 +1,5 @@
-// The daemon's ear for administrators: a Unix socket in the volume's run directory. One request a connection: a line; the
-// answer is text up to the end of the connection. `lockstep` speaks it.
+// The daemon's ear for administrators: a Unix socket in the volume's run directory. One request a
+// connection: a line; the answer is text up to the end of the connection. `lockstep` speaks it.
 //
 //   status        JSON: the node, its view, counters
 //   locks         one line a lock resource (see `Inspection`)

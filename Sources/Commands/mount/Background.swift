@@ -1,11 +1,12 @@
-// Becoming a daemon: the command starts itself again with --foreground in a session of its own and waits on a pipe until the
-// mount answers or the daemon says why it cannot.
+// Becoming a daemon: the command starts itself again with --foreground in a session of its own and
+// waits on a pipe until the mount answers or the daemon says why it cannot.
 
 import CLinux
 import Glibc
 import LinuxSystem
 
-/// What the daemon says on the pipe when the mount answers; anything else is the reason why it does not.
+/// What the daemon says on the pipe when the mount answers; anything else is the reason why it does
+/// not.
 let readyWord = "ready"
 
 /// POSIX_SPAWN_SETSID, which the C library shows only with _GNU_SOURCE.
@@ -127,7 +128,8 @@ func runDaemon(_ arguments: MountArguments) -> Int32 {
     }
 }
 
-/// Standard error of the caller must not be kept open: who waits for its end would wait for the unmount.
+/// Standard error of the caller must not be kept open: who waits for its end would wait for the
+/// unmount.
 private func detachFromTerminal() {
     let null = lockstep_open("/dev/null", O_RDWR, 0)
     guard null >= 0 else { return }

@@ -1,12 +1,15 @@
-// One mount from beginning to end: wires the parts of a node together. This is the only place that knows all of them.
+// One mount from beginning to end: wires the parts of a node together. This is the only place that
+// knows all of them.
 //
-//   begin   device and superblock ─ engine ─ cluster (slot, guard, first view) ─ lock manager ─ replay, if it falls to us ─
+//   begin   device and superblock ─ engine ─ cluster (slot, guard, first view) ─ lock manager ─
+//   replay, if it falls to us ─
 //           journal ─ volume ─ FUSE ─ guardian
 //   serve   until somebody unmounts (umount, fusermount3, SIGTERM) or the node is put out
 //   end     data and journal to the device, locks given up, guard and slot left, exit
 //
-// Threads: FUSE receivers, the transport's event loop, the cluster's watcher, the guard's heart, timers and the device's
-// pool. All of them reach the node's state only through the engine. The daemon's main thread waits for the end.
+// Threads: FUSE receivers, the transport's event loop, the cluster's watcher, the guard's heart,
+// timers and the device's pool. All of them reach the node's state only through the engine. The
+// daemon's main thread waits for the end.
 
 import BlockIO
 import DiskFormat
@@ -26,7 +29,8 @@ import Vocabulary
 
 /// A mount.
 final class Mount: @unchecked Sendable {
-    // Sendable: everything is set by `begin` before other threads are told of it, or belongs to the engine.
+    // Sendable: everything is set by `begin` before other threads are told of it, or belongs to the
+    // engine.
     let arguments: MountArguments
     let log: LineLog
     let file: VolumeFile
@@ -241,7 +245,8 @@ final class Mount: @unchecked Sendable {
         return code
     }
 
-    /// Leaves in order, or, if the journal is not clean, by ending: the others fence this process and replay.
+    /// Leaves in order, or, if the journal is not clean, by ending: the others fence this process
+    /// and replay.
     private func leaveCluster(isClean: Bool) {
         guard isClean, let cluster, let volumeGuard else {
             if node?.hasWritten == false { leaveUntouched() }
@@ -267,8 +272,8 @@ final class Mount: @unchecked Sendable {
         }
     }
 
-    /// This node must not go on: it ends at once, as if it had been killed. Its guardian takes back what the kernel has
-    /// cached, the others replay its journal.
+    /// This node must not go on: it ends at once, as if it had been killed. Its guardian takes back
+    /// what the kernel has cached, the others replay its journal.
     func fail(_ why: String) {
         log.error("\(why); this node ends now, the others take over")
         if arguments.panicsOnError { abort() }
@@ -315,7 +320,8 @@ private final class ResultBox<Value>: @unchecked Sendable {
     }
 }
 
-/// What came for the node before it was there, and afterwards goes straight into the engine, in order.
+/// What came for the node before it was there, and afterwards goes straight into the engine, in
+/// order.
 final class Inbox: @unchecked Sendable {
     // Sendable: `waiting` and `node` are used under the latch.
     enum Item {

@@ -3,12 +3,13 @@
 // What happens with a view
 //   1. the transport connects to the new members and drops those that are gone
 //   2. if journals have to be replayed, writes of metadata in place are held until that is done
-//   3. the lock manager recovers its tables; while journals wait to be replayed it grants nothing new but what recovery
+//   3. the lock manager recovers its tables; while journals wait to be replayed it grants nothing
+//   new but what recovery
 //      itself asks for
 //   4. the coordinator replays the journals the view names, one after another, each restartable
 //   5. it tells everybody; ordinary grants go on; the slots' orphans are looked through
-// A newer view may come at any point: the lock manager starts again from 3, and the replay is done again if it was not
-// finished, which is harmless (Docs/JOURNAL.md).
+// A newer view may come at any point: the lock manager starts again from 3, and the replay is done
+// again if it was not finished, which is harmless (Docs/JOURNAL.md).
 
 import BlockIO
 import DiskFormat
@@ -79,8 +80,9 @@ final class NodeRuntime: @unchecked Sendable {
         if pendingViews.count == 1 { engine.spawn { await self.takeViews() } }
     }
 
-    /// Gives views to the lock manager, in order. A view that lists journals to replay is given only when this node has
-    /// no write of metadata in flight; the barrier of lock recovery then tells the coordinator that this is so everywhere.
+    /// Gives views to the lock manager, in order. A view that lists journals to replay is given
+    /// only when this node has no write of metadata in flight; the barrier of lock recovery then
+    /// tells the coordinator that this is so everywhere.
     private func takeViews() async {
         while let view = pendingViews.first {
             if !view.slotsToReplay.isEmpty, !isHoldingWrites, let volume {
@@ -172,7 +174,8 @@ final class NodeRuntime: @unchecked Sendable {
         let slot = member.node.slot
         let descriptor = try file.descriptor(slot)
         hasWritten = true
-        // Clean in all normal cases: a slot whose journal is not is replayed before anybody may live in it.
+        // Clean in all normal cases: a slot whose journal is not is replayed before anybody may
+        // live in it.
         _ = try await JournalReplay.replay(
             device: file.device,
             superblock: superblock,

@@ -1,5 +1,5 @@
-// The last events of this node's locks, for people: who held what, who asked, what was flushed and invalidated, who was
-// granted. `lockstep trace` shows them.
+// The last events of this node's locks, for people: who held what, who asked, what was flushed and
+// invalidated, who was granted. `lockstep trace` shows them.
 
 import CLinux
 import FileSystem
@@ -60,7 +60,8 @@ final class Story {
         )
     }
 
-    /// The lines, oldest first: `SECONDS.MICROSECONDS NODE RESOURCE EVENT`. With `filter`, only those about that resource.
+    /// The lines, oldest first: `SECONDS.MICROSECONDS NODE RESOURCE EVENT`. With `filter`, only
+    /// those about that resource.
     func lines(of node: NodeID, about filter: String?) -> String {
         var text = ""
         let start = entries.count < Self.capacity ? 0 : next

@@ -1,5 +1,6 @@
-// mount.lockstep: mounts a volume. The program appears in three roles: the command that people and mount(8) call, which
-// starts the daemon and waits until the mount answers; the daemon itself; and the guardian that outlives a killed daemon.
+// mount.lockstep: mounts a volume. The program appears in three roles: the command that people and
+// mount(8) call, which starts the daemon and waits until the mount answers; the daemon itself; and
+// the guardian that outlives a killed daemon.
 
 import Glibc
 import HostCluster

@@ -1,8 +1,8 @@
-/// Memory aligned for direct I/O, freed with its owner. A class, because the bytes of a cached block
-/// are shared by the cache, a transaction and a write in flight.
+/// Memory aligned for direct I/O, freed with its owner. A class, because the bytes of a cached
+/// block are shared by the cache, a transaction and a write in flight.
 package final class AlignedBuffer: @unchecked Sendable {
-    // Sendable: the pointer is constant; who may touch the bytes when is said by the owner (the engine,
-    // or the one I/O in flight that was given the buffer).
+    // Sendable: the pointer is constant; who may touch the bytes when is said by the owner (the
+    // engine, or the one I/O in flight that was given the buffer).
 
     /// The bytes.
     package let bytes: UnsafeMutableRawBufferPointer

@@ -3,7 +3,8 @@
 // B1. Offsets and lengths are multiples of `alignment`, buffers are aligned to `alignment`.
 // B2. A write is in no particular order with other writes in flight, and durable only after a
 //     `flush` that was called after the write had returned.
-// B3. A write of one aligned unit of `alignment` bytes is atomic against power loss; a longer one may
+// B3. A write of one aligned unit of `alignment` bytes is atomic against power loss; a longer one
+// may
 //     tear between units.
 // B4. After a failed write or flush nothing is known about the written range.
 

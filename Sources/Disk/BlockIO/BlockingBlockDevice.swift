@@ -1,6 +1,7 @@
-/// A device whose work can also be done on the calling thread, for threads that may block: commands,
-/// the thread that moves a heartbeat, the threads that fill replies to the kernel. Same promises and
-/// errors as the functions of `BlockDevice`, same limits on offset, length and alignment (B1).
+/// A device whose work can also be done on the calling thread, for threads that may block:
+/// commands, the thread that moves a heartbeat, the threads that fill replies to the kernel. Same
+/// promises and errors as the functions of `BlockDevice`, same limits on offset, length and
+/// alignment (B1).
 package protocol BlockingBlockDevice: BlockDevice {
     /// Fills the whole buffer from byte `offset` on, before it returns.
     func readNow(_ buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(DeviceError)

@@ -1,6 +1,7 @@
-// Extended attributes are one stream of records: name length u8 · reserved u8 · value length u16 · name ·
-// value, sorted by nothing. The stream stands at the end of the inode's block when it fits there, else in a
-// chain of blocks, each: header · 64 next u64 · 72 bytes here u32 · 76 reserved u32 · 80 bytes.
+// Extended attributes are one stream of records: name length u8 · reserved u8 · value length u16 ·
+// name · value, sorted by nothing. The stream stands at the end of the inode's block when it fits
+// there, else in a chain of blocks, each: header · 64 next u64 · 72 bytes here u32 · 76 reserved
+// u32 · 80 bytes.
 
 package import Vocabulary
 

@@ -1,6 +1,6 @@
-// Every metadata block begins with the same 64 bytes, which say what it is, where it belongs, to whom,
-// how new it is and that all its bytes arrived. A block that is misplaced, stale, torn or of another
-// volume is recognised before one field of it is believed.
+// Every metadata block begins with the same 64 bytes, which say what it is, where it belongs, to
+// whom, how new it is and that all its bytes arrived. A block that is misplaced, stale, torn or of
+// another volume is recognised before one field of it is believed.
 //
 //   0  magic      u32  "LKST"
 //   4  kind       u16  `BlockKind`
@@ -8,9 +8,11 @@
 //   8  checksum   u32  CRC32C of the whole block with this field zero
 //  12  reserved   u32  zero
 //  16  address    u64  where the block belongs
-//  24  version    u64  grows with every committed change of the block; replay skips what is not newer
+//  24  version    u64  grows with every committed change of the block; replay skips what is not
+//  newer
 //  32  volume     16 B UUID of the file system
-//  48  owner      u64  address of the inode it belongs to; group index, slot or sequence for other kinds
+//  48  owner      u64  address of the inode it belongs to; group index, slot or sequence for other
+//  kinds
 //  56  generation u64  generation of that inode, or 0
 
 import CChecksum
@@ -118,8 +120,9 @@ package struct BlockHeader: Hashable, Sendable {
     package static let byteCount = 64
     package static let magic: UInt32 = 0x5453_4B4C  // "LKST"
     package static let revision: UInt16 = 1
-    /// Versions, generations and sequence numbers that are read from a volume are never above this, so
-    /// that whoever adds to them need not think of overflow. No volume lives long enough to get there.
+    /// Versions, generations and sequence numbers that are read from a volume are never above this,
+    /// so that whoever adds to them need not think of overflow. No volume lives long enough to get
+    /// there.
     package static let largestNumber = UInt64(Int64.max)
 
     package init(
@@ -138,7 +141,8 @@ package struct BlockHeader: Hashable, Sendable {
         self.generation = generation
     }
 
-    /// Reads and verifies the header and the checksum of a whole block that was read from `address`.
+    /// Reads and verifies the header and the checksum of a whole block that was read from
+    /// `address`.
     ///
     /// - Throws: the first of `FormatError`'s first six cases that applies.
     package init(

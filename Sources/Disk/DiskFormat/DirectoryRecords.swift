@@ -1,11 +1,12 @@
 // A directory entry in a leaf (or in the body of a small directory's inode):
 //
-//   0 key u64 · 8 inode address u64 · 16 inode generation u64 · 24 type u8 · 25 name length u8 · 26 name
+//   0 key u64 · 8 inode address u64 · 16 inode generation u64 · 24 type u8 · 25 name length u8 · 26
+//   name
 //
-// Entries stand packed, sorted by key. The key is made of a hash of the name and a number that tells names
-// of the same hash apart; it is also the cookie of readdir, and stays the same as long as the entry lives.
-// Bit 63 is 0, bits 62...8 are the hash, bits 7...0 the number; keys below `firstKey` are never used, so
-// that cookies 0, 1 and 2 are free for the start, "." and "..".
+// Entries stand packed, sorted by key. The key is made of a hash of the name and a number that
+// tells names of the same hash apart; it is also the cookie of readdir, and stays the same as long
+// as the entry lives. Bit 63 is 0, bits 62...8 are the hash, bits 7...0 the number; keys below
+// `firstKey` are never used, so that cookies 0, 1 and 2 are free for the start, "." and "..".
 
 package import Vocabulary
 
@@ -64,7 +65,8 @@ package struct DirectoryEntryRecord: Hashable, Sendable {
     /// Bytes of the entry, its name included.
     package var byteCount: Int { Self.fixedByteCount + Int(nameLength) }
 
-    /// The lowest key a name may get. (FNV-1a, then the finalizer of splitmix64; part of the format.)
+    /// The lowest key a name may get. (FNV-1a, then the finalizer of splitmix64; part of the
+    /// format.)
     package static func firstKey(forName name: UnsafeRawBufferPointer) -> UInt64 {
         var hash: UInt64 = 0xCBF2_9CE4_8422_2325
         for byte in name { hash = (hash ^ UInt64(byte)) &* 0x0000_0100_0000_01B3 }

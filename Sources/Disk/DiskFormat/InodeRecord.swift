@@ -1,6 +1,6 @@
-// One block per inode. After the header come the fields, then, from byte `bodyOffset` on, the body: inline
-// data, the root of the extent tree, or the root of a directory, as `layout` says; at the very end of the
-// block the inline extended attributes grow towards the front.
+// One block per inode. After the header come the fields, then, from byte `bodyOffset` on, the body:
+// inline data, the root of the extent tree, or the root of a directory, as `layout` says; at the
+// very end of the block the inline extended attributes grow towards the front.
 
 package import Vocabulary
 
@@ -47,7 +47,8 @@ package struct InodeRecord: Hashable, Sendable {
     package var flags: InodeFlags
     package var device: UInt32
     package var layout: InodeLayout
-    /// Levels of tree nodes below the root in the body; 0 when the root holds the records themselves.
+    /// Levels of tree nodes below the root in the body; 0 when the root holds the records
+    /// themselves.
     package var height: UInt8
     /// Bytes at the end of the block taken by inline extended attributes.
     package var inlineAttributeLength: UInt16

@@ -1,12 +1,13 @@
-// A journal is one contiguous run of blocks. Block 0 is its header; the rest is a ring of transactions:
+// A journal is one contiguous run of blocks. Block 0 is its header; the rest is a ring of
+// transactions:
 //
 //   descriptor(s) · images · commit
 //
-// A descriptor lists up to `entriesPerDescriptor` blocks: where each belongs, its version, the resource that
-// covers it and the checksum of its image; its images follow it. The commit block names the sequence
-// number and a checksum over all descriptors, so a transaction counts only if every byte of it arrived.
-// The header names the oldest transaction that may not yet be in place everywhere (the tail); it is
-// rewritten only when the tail moves.
+// A descriptor lists up to `entriesPerDescriptor` blocks: where each belongs, its version, the
+// resource that covers it and the checksum of its image; its images follow it. The commit block
+// names the sequence number and a checksum over all descriptors, so a transaction counts only if
+// every byte of it arrived. The header names the oldest transaction that may not yet be in place
+// everywhere (the tail); it is rewritten only when the tail moves.
 //
 // In the block headers of descriptors and commits `owner` is the sequence number and `version` the
 // position in the ring, so that remains of an older round are never taken for the present.
@@ -16,7 +17,8 @@ package import Vocabulary
 /// The first block of a journal.
 package struct JournalHeader: Hashable, Sendable {
     package var slot: SlotIndex
-    /// Sequence number of the transaction at `tail`, or of the next one if the journal is empty. From 1.
+    /// Sequence number of the transaction at `tail`, or of the next one if the journal is empty.
+    /// From 1.
     package var tailSequence: UInt64
     /// Block of the ring (1 ..< length) where that transaction begins.
     package var tail: UInt32

@@ -1,16 +1,18 @@
-// A resource group is a slice of the volume with its own lock. Its first block holds the counts and two
-// bits for each of its blocks, the first block itself included:
+// A resource group is a slice of the volume with its own lock. Its first block holds the counts and
+// two bits for each of its blocks, the first block itself included:
 //
 //   00 free         may become anything
 //   01 data         file data
-//   10 metadata     an inode, a tree node, an attribute block, the group's own block, a superblock copy
-//   11 quarantined  free, was metadata: may become metadata again, but not data until every journal has
+//   10 metadata     an inode, a tree node, an attribute block, the group's own block, a superblock
+//   copy
+//   11 quarantined  free, was metadata: may become metadata again, but not data until every journal
+//   has
 //                   been written back past the moment it was freed (Docs/decisions/0003)
 //
-// The two numbers that only grow make re-use safe. `highestVersion` is at least the version of every
-// metadata block that was ever freed here: a new block starts above it, so that replay of anybody's older
-// log entry for that place is skipped. `highestGeneration` is at least the generation of every inode that
-// ever lived here.
+// The two numbers that only grow make re-use safe. `highestVersion` is at least the version of
+// every metadata block that was ever freed here: a new block starts above it, so that replay of
+// anybody's older log entry for that place is skipped. `highestGeneration` is at least the
+// generation of every inode that ever lived here.
 
 package import Vocabulary
 

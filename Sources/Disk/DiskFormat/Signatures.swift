@@ -1,11 +1,12 @@
-// What else may be on a device: enough of other people's magic numbers to keep a user from formatting the
-// wrong disk. A table of places and bytes, no parsing: a false alarm costs `-f`, a miss costs the data.
+// What else may be on a device: enough of other people's magic numbers to keep a user from
+// formatting the wrong disk. A table of places and bytes, no parsing: a false alarm costs `-f`, a
+// miss costs the data.
 //
-// Sources of the numbers: the on-disk structures as documented by each project (ext4, XFS, Btrfs, GFS2,
-// OCFS2, F2FS, EROFS, NILFS2, bcachefs, SquashFS, ReiserFS, JFS in the kernel's own headers and
-// documentation; LVM2's and mdadm's manual pages; the LUKS and ZFS on-disk format papers; ECMA-119 and
-// ECMA-167; the UEFI specification; Microsoft's FAT and exFAT specifications), and the list of what
-// libblkid looks for.
+// Sources of the numbers: the on-disk structures as documented by each project (ext4, XFS, Btrfs,
+// GFS2, OCFS2, F2FS, EROFS, NILFS2, bcachefs, SquashFS, ReiserFS, JFS in the kernel's own headers
+// and documentation; LVM2's and mdadm's manual pages; the LUKS and ZFS on-disk format papers;
+// ECMA-119 and ECMA-167; the UEFI specification; Microsoft's FAT and exFAT specifications), and the
+// list of what libblkid looks for.
 
 /// One sign of something on a device.
 package struct ForeignSignature: Hashable, Sendable {
@@ -23,7 +24,8 @@ package struct ForeignSignature: Hashable, Sendable {
     ///
     /// - Parameters:
     ///   - head: the first `headLength` bytes, or the whole device if it is smaller.
-    ///   - tail: the last `tailLength` bytes, or the whole device if it is smaller; may end up to 4,095
+    ///   - tail: the last `tailLength` bytes, or the whole device if it is smaller; may end up to
+    ///   4,095
     ///     bytes before the device does.
     ///   - tailOffset: where `tail` begins.
     ///   - deviceSize: bytes of the device.
@@ -48,7 +50,8 @@ package struct ForeignSignature: Hashable, Sendable {
             }
         }
         if let offset = uberblock(in: head) { note("ZFS", UInt64(offset)) }
-        // A boot sector's mark also ends the first sector of FAT, NTFS and others: only alone does it count.
+        // A boot sector's mark also ends the first sector of FAT, NTFS and others: only alone does
+        // it count.
         if found.isEmpty, holds(head, [0x55, 0xAA], at: 510) { note("MBR partition table", 510) }
         return found
     }
@@ -132,7 +135,8 @@ package struct ForeignSignature: Hashable, Sendable {
         ]
     }
 
-    /// ZFS has no mark at a fixed place: 128 slots of one KiB from 128 KiB on, any of which may be in use.
+    /// ZFS has no mark at a fixed place: 128 slots of one KiB from 128 KiB on, any of which may be
+    /// in use.
     private static func uberblock(in head: UnsafeRawBufferPointer) -> Int? {
         let little: [UInt8] = [0x0C, 0xB1, 0xBA, 0, 0, 0, 0, 0]
         for slot in 0..<128 {

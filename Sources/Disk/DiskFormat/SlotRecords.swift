@@ -1,5 +1,6 @@
-// What the volume knows about its nodes. The slot descriptor is fixed by mkfs (or when a journal is added);
-// the guard and the heartbeats are rewritten in place, outside any journal, by whoever mounts.
+// What the volume knows about its nodes. The slot descriptor is fixed by mkfs (or when a journal is
+// added); the guard and the heartbeats are rewritten in place, outside any journal, by whoever
+// mounts.
 
 package import Vocabulary
 

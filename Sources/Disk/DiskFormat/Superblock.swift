@@ -1,6 +1,7 @@
-// The superblock says what the volume is and where everything starts. It stands at byte 65,536, so that
-// a boot loader may have what lies before it, and is written by mkfs and by offline tools only; copies
-// stand in the last block of every resource group whose index is a power of two (1, 2, 4, 8, ...).
+// The superblock says what the volume is and where everything starts. It stands at byte 65,536, so
+// that a boot loader may have what lies before it, and is written by mkfs and by offline tools
+// only; copies stand in the last block of every resource group whose index is a power of two (1, 2,
+// 4, 8, ...).
 //
 // Layout of a volume, in blocks:
 //
@@ -8,7 +9,8 @@
 //   S                  superblock
 //   slotTable          one slot descriptor per possible slot (`slotCapacity`)
 //   guardTable         the volume guard, then one heartbeat block per possible slot
-//   journals           one contiguous log per made slot (`slotCount`), each found by its slot descriptor
+//   journals           one contiguous log per made slot (`slotCount`), each found by its slot
+//   descriptor
 //   firstGroup ...     resource groups of `blocksPerGroup` blocks each, the last one may be shorter
 
 package import Vocabulary
@@ -67,7 +69,8 @@ package struct Superblock: Hashable, Sendable {
     /// "LOCKSTEP" as it stands on disk.
     package static let magic: UInt64 = 0x5045_5453_4B43_4F4C
     package static let blockSizes: ClosedRange<UInt32> = 4096...65_536
-    /// Bytes of the block that carry fields, so that the smallest block can be read before the block size is known.
+    /// Bytes of the block that carry fields, so that the smallest block can be read before the
+    /// block size is known.
     package static let byteCount = 4096
     package static let maximumSlots: UInt32 = 64
     /// No group, the last one included, is shorter (in blocks).
@@ -161,7 +164,8 @@ package struct Superblock: Hashable, Sendable {
         (blockSize - UInt32(ResourceGroupRecord.bitmapOffset)) * 4
     }
 
-    /// Encodes header and fields and seals a block that belongs at `address` (the primary or a copy).
+    /// Encodes header and fields and seals a block that belongs at `address` (the primary or a
+    /// copy).
     package func write(
         to block: UnsafeMutableRawBufferPointer,
         at address: BlockAddress,
@@ -201,9 +205,9 @@ package struct Superblock: Hashable, Sendable {
         BlockHeader.seal(block)
     }
 
-    /// Verifies and decodes a superblock. `block` is the whole block, which is at least as long as the block
-    /// size it states; `address` nil accepts the address that the header states (used before the
-    /// block size is known).
+    /// Verifies and decodes a superblock. `block` is the whole block, which is at least as long as
+    /// the block size it states; `address` nil accepts the address that the header states (used
+    /// before the block size is known).
     package init(verifying block: UnsafeRawBufferPointer, at address: BlockAddress?)
         throws(FormatError)
     {

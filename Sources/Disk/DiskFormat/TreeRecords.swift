@@ -1,9 +1,9 @@
-// The two trees of an inode have one shape: sorted records in leaves, sorted (key, child) pointers above
-// them, the root in the inode's body. Leaves of the extent tree hold extents, leaves of a directory hold
-// entries. The key of a pointer is a lower bound of the keys below it.
+// The two trees of an inode have one shape: sorted records in leaves, sorted (key, child) pointers
+// above them, the root in the inode's body. Leaves of the extent tree hold extents, leaves of a
+// directory hold entries. The key of a pointer is a lower bound of the keys below it.
 //
-// A tree block after its header:  64 count u16 · 66 height u16 (0 = leaf) · 68 bytes used u32 (directory
-// leaves) · 72 records
+// A tree block after its header:  64 count u16 · 66 height u16 (0 = leaf) · 68 bytes used u32
+// (directory leaves) · 72 records
 
 package import Vocabulary
 
@@ -45,14 +45,15 @@ package struct Extent: Hashable, Sendable {
         bytes.put32(isUnwritten ? 1 : 0, offset + 20)
     }
 
-    /// The first logical block behind the run. (Saturates: bytes that were not checked may say anything.)
+    /// The first logical block behind the run. (Saturates: bytes that were not checked may say
+    /// anything.)
     package var logicalEnd: UInt64 {
         let (end, overflows) = logical.addingReportingOverflow(UInt64(length))
         return overflows ? .max : end
     }
 
-    /// Whether the run is one that a writer of this format could have made: not empty, below the end of
-    /// the largest file, and inside one resource group, whose first block it does not touch.
+    /// Whether the run is one that a writer of this format could have made: not empty, below the
+    /// end of the largest file, and inside one resource group, whose first block it does not touch.
     package func isPlausible(in superblock: Superblock) -> Bool {
         guard length > 0, logicalEnd <= superblock.maximumFileBlocks,
             let group = superblock.group(of: physical)

@@ -10,13 +10,17 @@ package import Vocabulary
 
 extension MountedVolume {
     package func getAttributes(
-        _ node: NodeHandle, _ interruption: Interruption?
+        _ node: NodeHandle,
+        _ interruption: Interruption?
     ) async throws(FileError) -> AttributesReply {
         let inode = try inode(node)
         let stored = try await hold(inode, .shared, interruption)
         defer { release(inode, .shared) }
         inode.kernelMayCache = true
-        return AttributesReply(attributes: attributes(inode, stored), isCacheable: mayBeCached(inode))
+        return AttributesReply(
+            attributes: attributes(inode, stored),
+            isCacheable: mayBeCached(inode)
+        )
     }
 
     package func getAttributesIfCached(_ node: NodeHandle) -> AttributesReply? {
@@ -25,23 +29,36 @@ extension MountedVolume {
         else { return nil }
         defer { release(inode, .shared) }
         inode.kernelMayCache = true
-        return AttributesReply(attributes: attributes(inode, stored), isCacheable: mayBeCached(inode))
+        return AttributesReply(
+            attributes: attributes(inode, stored),
+            isCacheable: mayBeCached(inode)
+        )
     }
 
     package func setAttributes(
-        _ node: NodeHandle, _ handle: OpenHandle?, _ change: AttributeChange,
-        _ caller: Caller, _ interruption: Interruption?
+        _ node: NodeHandle,
+        _ handle: OpenHandle?,
+        _ change: AttributeChange,
+        _ caller: Caller,
+        _ interruption: Interruption?
     ) async throws(FileError) -> AttributesReply {
         try checkWritable()
         return try await changeAttributes(try inode(node), change, interruption)
     }
 
-    /// Changes attributes. A change of size is urgent: the kernel may hold it across an invalidation (rule F3).
+    /// Changes attributes. A change of size is urgent: the kernel may hold it across an
+    /// invalidation (rule F3).
     func changeAttributes(
-        _ inode: Inode, _ change: AttributeChange, _ interruption: Interruption?
+        _ inode: Inode,
+        _ change: AttributeChange,
+        _ interruption: Interruption?
     ) async throws(FileError) -> AttributesReply {
         let stored = try await hold(
-            inode, .exclusive, interruption, isUrgent: change.size != nil)
+            inode,
+            .exclusive,
+            interruption,
+            isUrgent: change.size != nil
+        )
         defer { release(inode, .exclusive) }
         if let size = change.size {
             guard stored.record.isRegular else {
@@ -56,7 +73,10 @@ extension MountedVolume {
         stored.store(in: transaction)
         inode.lastSequence = transaction.sequence
         inode.kernelMayCache = true
-        return AttributesReply(attributes: attributes(inode, stored), isCacheable: mayBeCached(inode))
+        return AttributesReply(
+            attributes: attributes(inode, stored),
+            isCacheable: mayBeCached(inode)
+        )
     }
 
     private func apply(_ change: AttributeChange, to stored: StoredInode) {

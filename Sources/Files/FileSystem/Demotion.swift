@@ -1,21 +1,28 @@
 // Giving a lock up: what was cached under it is written back and invalidated first.
 //
 //   1. keep new holders out                      the glock's machine, from the blocking notice on
-//   2. wait for those inside                     the machine calls `demote` when nobody is inside beyond the new mode
-//   3. invalidate the kernel's caches            entries and listing of a directory; attributes and pages of a file. What
-//                                                is dirty in a shared mapping comes back as WRITEs meanwhile.
+//   2. wait for those inside                     the machine calls `demote` when nobody is inside
+//   beyond the new mode
+//   3. invalidate the kernel's caches            entries and listing of a directory; attributes and
+//   pages of a file. What
+//                                                is dirty in a shared mapping comes back as WRITEs
+//                                                meanwhile.
 //   4. write the dirty data                      by addresses already known
 //   5. commit the journal, write metadata home   write-ahead: never the other way round
 //   6. forget metadata, when nothing may be kept
 //   7. convert the lock                          the machine, after `demotionFinished`
 //
-// Step 3 is the delicate one (Docs/KERNEL.md, rules F1 to F5). The kernel's invalidation waits for pages that it has
-// locked while it waits for us: a fill (READ) or a cached write whose last page is partial. So while it runs
-//   - requests that the held mode covers are answered at once ("urgent" holders), their ranges remembered, and invalidated
+// Step 3 is the delicate one (Docs/KERNEL.md, rules F1 to F5). The kernel's invalidation waits for
+// pages that it has locked while it waits for us: a fill (READ) or a cached write whose last page
+// is partial. So while it runs
+//   - requests that the held mode covers are answered at once ("urgent" holders), their ranges
+//   remembered, and invalidated
 //     again until a pass has met none;
-//   - requests that it does not cover stay parked, and their pages are left out: such a page is locked and holds nothing
+//   - requests that it does not cover stay parked, and their pages are left out: such a page is
+//   locked and holds nothing
 //     that could be stale;
-//   - a request that parks while a pass runs may be what the pass waits for: the pass is then left to itself and a new
+//   - a request that parks while a pass runs may be what the pass waits for: the pass is then left
+//   to itself and a new
 //     one leaves the page out.
 
 import BlockIO
@@ -34,8 +41,9 @@ extension Inode: GlockOwner {
 }
 
 extension MountedVolume {
-    /// Commits what was changed under a lock and writes it home. If that fails the volume withdraws and the lock is not
-    /// given up: peers get it when this node is out and its journal was replayed.
+    /// Commits what was changed under a lock and writes it home. If that fails the volume withdraws
+    /// and the lock is not given up: peers get it when this node is out and its journal was
+    /// replayed.
     func settle(_ glock: Glock) async {
         do throws(StorageError) {
             if store.isSettled(glock.name, journal) { return }
@@ -89,7 +97,9 @@ extension MountedVolume {
             inode.answered = AnsweredNames()
             counters.invalidatedNames += UInt64(answered.names.count)
             await kernel.invalidateEntries(
-                of: inode.handle, names: answered.overflowed ? nil : answered.names)
+                of: inode.handle,
+                names: answered.overflowed ? nil : answered.names
+            )
             locks.note(inode.glock, .invalidated(names: answered.names.count))
         }
         counters.invalidatedInodes += 1
@@ -106,7 +116,10 @@ extension MountedVolume {
         while !ranges.isEmpty {
             inode.filledDuringInvalidation = []
             let isComplete = await invalidationPass(
-                inode, kernel, without(inode.parkedPages(pageSize: 4096), ranges))
+                inode,
+                kernel,
+                without(inode.parkedPages(pageSize: 4096), ranges)
+            )
             if isComplete { ranges = inode.filledDuringInvalidation }
             if !ranges.isEmpty { counters.repeatedInvalidations += 1 }
         }
@@ -116,17 +129,22 @@ extension MountedVolume {
 
     /// Invalidates ranges; false if a request parked meanwhile that the kernel may be waiting for.
     private func invalidationPass(
-        _ inode: Inode, _ kernel: any KernelCache, _ ranges: [Range<UInt64>]
+        _ inode: Inode,
+        _ kernel: any KernelCache,
+        _ ranges: [Range<UInt64>]
     ) async -> Bool {
         let outcome = Outcome<Bool>()
         inode.whenParked = { [engine] in
-            // A short time for the pass to end by itself: most passes are not waiting for the request.
+            // A short time for the pass to end by itself: most passes are not waiting for the
+            // request.
             let soon = engine.clock.now.advanced(milliseconds: 1)
             engine.clock.schedule(
-                at: soon, in: engine,
+                at: soon,
+                in: engine,
                 EngineBound {
                     if outcome.value == nil { outcome.deliver(false) }
-                })
+                }
+            )
         }
         var remaining = ranges.count
         if remaining == 0 { outcome.deliver(true) }
@@ -138,7 +156,8 @@ extension MountedVolume {
                     data: (
                         range.lowerBound,
                         range.upperBound == .max ? nil : UInt64(range.count)
-                    ))
+                    )
+                )
                 remaining -= 1
                 if remaining == 0, outcome.value == nil { outcome.deliver(true) }
             }
@@ -148,8 +167,9 @@ extension MountedVolume {
         return isComplete
     }
 
-    /// Drops the pages of one range of a file whose lock is held; waits at most a millisecond, because a page that the
-    /// kernel has locked for the very request that is being answered need not be waited for (rule F5).
+    /// Drops the pages of one range of a file whose lock is held; waits at most a millisecond,
+    /// because a page that the kernel has locked for the very request that is being answered need
+    /// not be waited for (rule F5).
     func invalidateBriefly(_ inode: Inode, _ range: Range<UInt64>) async {
         guard let kernel else { return }
         let outcome = Outcome<Void>()
@@ -159,8 +179,10 @@ extension MountedVolume {
             if outcome.value == nil { outcome.deliver(()) }
         }
         engine.clock.schedule(
-            at: engine.clock.now.advanced(milliseconds: 1), in: engine,
-            EngineBound { if outcome.value == nil { outcome.deliver(()) } })
+            at: engine.clock.now.advanced(milliseconds: 1),
+            in: engine,
+            EngineBound { if outcome.value == nil { outcome.deliver(()) } }
+        )
         await outcome.get()
     }
 }

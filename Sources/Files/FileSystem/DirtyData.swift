@@ -1,14 +1,17 @@
-// What was written to one file and is not on the device yet. Clean file data is the kernel's business (its page
-// cache); the node keeps only what is dirty or in flight.
+// What was written to one file and is not on the device yet. Clean file data is the kernel's
+// business (its page cache); the node keeps only what is dirty or in flight.
 //
-// Dirty data carries resolved addresses: blocks are allocated when bytes are written, so writing back needs no lock,
-// no lookup and no transaction, and a demotion can always finish (lock order, L3).
+// Dirty data carries resolved addresses: blocks are allocated when bytes are written, so writing
+// back needs no lock, no lookup and no transaction, and a demotion can always finish (lock order,
+// L3).
 //
-// Terms: a *run* is a stretch of whole blocks, contiguous in the file and on the device, in one buffer.
+// Terms: a *run* is a stretch of whole blocks, contiguous in the file and on the device, in one
+// buffer.
 //
 // Invariants
 //   D1. Runs are sorted and do not overlap.
-//   D2. A block of a run belongs to the file at the run's physical address for as long as the run exists: whoever frees or
+//   D2. A block of a run belongs to the file at the run's physical address for as long as the run
+//   exists: whoever frees or
 //       moves blocks first discards the runs and waits until none of them is in flight.
 //   D3. A run goes only when a write that began after its last change has returned.
 //   D4. Bytes behind the end of the file in the last block are zero.
@@ -93,7 +96,10 @@ package final class DirtyData: OrderedData {
     private var unflushedWrites = false
 
     init(
-        device: any BlockDevice, engine: Engine, account: DirtyAccount, blockSize: Int
+        device: any BlockDevice,
+        engine: Engine,
+        account: DirtyAccount,
+        blockSize: Int
     ) {
         self.device = device
         self.engine = engine
@@ -132,11 +138,14 @@ package final class DirtyData: OrderedData {
     ///
     /// - Parameters:
     ///   - offset: where in the file, in bytes.
-    ///   - logical, physical: one block of the file and its address; all blocks touched are contiguous from there.
+    ///   - logical, physical: one block of the file and its address; all blocks touched are
+    ///   contiguous from there.
     ///
     /// A block that is touched only in part is here already or is new: then its rest becomes zero.
     package func write(
-        _ bytes: UnsafeRawBufferPointer, at offset: UInt64, logical: UInt64,
+        _ bytes: UnsafeRawBufferPointer,
+        at offset: UInt64,
+        logical: UInt64,
         physical: BlockAddress
     ) {
         var done = 0
@@ -149,23 +158,30 @@ package final class DirtyData: OrderedData {
             if index < runs.count, runs[index].first <= block {
                 run = runs[index]
             } else {
-                let gapEnd = index < runs.count ? min(runs[index].first, lastBlock + 1) : lastBlock + 1
+                let gapEnd =
+                    index < runs.count ? min(runs[index].first, lastBlock + 1) : lastBlock + 1
                 let address = physical + (block - logical)
                 run = room(for: block, upTo: gapEnd, at: address, before: index)
             }
             let within = Int(position - run.first * UInt64(blockSize))
             let length = min(bytes.count - done, Int(run.count) * blockSize - within)
             run.buffer.bytes.baseAddress.unsafelyUnwrapped.advanced(by: within).copyMemory(
-                from: bytes.baseAddress.unsafelyUnwrapped + done, byteCount: length)
+                from: bytes.baseAddress.unsafelyUnwrapped + done,
+                byteCount: length
+            )
             run.isDirty = true
             done += length
         }
         if since == nil { since = engine.clock.now }
     }
 
-    /// Makes new blocks from `block` on part of a run: of the one before if it reaches that far, else of a new one.
+    /// Makes new blocks from `block` on part of a run: of the one before if it reaches that far,
+    /// else of a new one.
     private func room(
-        for block: UInt64, upTo end: UInt64, at address: BlockAddress, before index: Int
+        for block: UInt64,
+        upTo end: UInt64,
+        at address: BlockAddress,
+        before index: Int
     ) -> Run {
         let wanted = Int(end - block)
         if index > 0 {
@@ -184,12 +200,16 @@ package final class DirtyData: OrderedData {
         let blocks = min(wanted, Self.largestRun / blockSize)
         // Who writes on where a run ends will probably write on: leave room.
         let follows = index > 0 && runs[index - 1].end == block
-        let capacity = follows
+        let capacity =
+            follows
             ? min(Self.largestRun, max(blocks * blockSize, runs[index - 1].buffer.bytes.count * 4))
             : blocks * blockSize
         let run = Run(
-            first: block, physical: address, count: UInt64(blocks),
-            buffer: account.buffer(capacity))
+            first: block,
+            physical: address,
+            count: UInt64(blocks),
+            buffer: account.buffer(capacity)
+        )
         zeroEdges(run.buffer, 0, blocks)
         runs.insert(run, at: index)
         account.add(blocks * blockSize)
@@ -218,10 +238,11 @@ package final class DirtyData: OrderedData {
 
     // MARK: Reading
 
-    /// Copies what is here of `range` to its place in `buffer` (whose first byte is the range's first), and returns the ranges
-    /// that are not here.
+    /// Copies what is here of `range` to its place in `buffer` (whose first byte is the range's
+    /// first), and returns the ranges that are not here.
     package func copy(
-        _ range: Range<UInt64>, to buffer: UnsafeMutableRawBufferPointer
+        _ range: Range<UInt64>,
+        to buffer: UnsafeMutableRawBufferPointer
     ) -> [Range<UInt64>] {
         var gaps: [Range<UInt64>] = []
         var position = range.lowerBound
@@ -250,14 +271,18 @@ package final class DirtyData: OrderedData {
             body(
                 run,
                 UnsafeMutableRawBufferPointer(
-                    rebasing: run.buffer.bytes[within..<within + part.count]), part)
+                    rebasing: run.buffer.bytes[within..<within + part.count]
+                ),
+                part
+            )
             index += 1
         }
     }
 
     // MARK: Discarding
 
-    /// Forgets all runs from `block` on, after those in flight have landed (D2). A run that straddles keeps its front.
+    /// Forgets all runs from `block` on, after those in flight have landed (D2). A run that
+    /// straddles keeps its front.
     package func discard(from block: UInt64) async {
         await land()
         while let last = runs.last, last.end > block {
@@ -282,8 +307,8 @@ package final class DirtyData: OrderedData {
 
     package func writeOrderedData() async throws(StorageError) { try await writeBack() }
 
-    /// Writes everything that is dirty now; returns when it is on the device (not yet flushed). A run changed meanwhile stays
-    /// dirty.
+    /// Writes everything that is dirty now; returns when it is on the device (not yet flushed). A
+    /// run changed meanwhile stays dirty.
     package func writeBack() async throws(StorageError) {
         for run in runs where run.isDirty && !run.isInFlight { start(run) }
         // What was in flight when it was changed again goes out once more.
@@ -310,7 +335,8 @@ package final class DirtyData: OrderedData {
             let length = Int(run.count) * blockSize
             try await device.write(
                 UnsafeRawBufferPointer(rebasing: run.buffer.readOnly[..<length]),
-                at: run.physical.rawValue * UInt64(blockSize))
+                at: run.physical.rawValue * UInt64(blockSize)
+            )
             unflushedWrites = true
         } catch {
             failure = .device(error)
@@ -331,7 +357,8 @@ package final class DirtyData: OrderedData {
         if inFlightCount == 0 { landed.notify() }
     }
 
-    /// Whether data was written since this was last asked: then only a flush of the device makes it durable.
+    /// Whether data was written since this was last asked: then only a flush of the device makes it
+    /// durable.
     package func takeUnflushed() -> Bool {
         defer { unflushedWrites = false }
         return unflushedWrites

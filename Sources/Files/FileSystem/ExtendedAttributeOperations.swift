@@ -9,12 +9,12 @@ import LockCache
 package import Vocabulary
 
 extension MountedVolume {
-    /// Name spaces that Linux knows and that are only bytes to us. POSIX ACLs are not among them: whoever stores one
-    /// expects it to be obeyed.
+    /// Name spaces that Linux knows and that are only bytes to us. POSIX ACLs are not among them:
+    /// whoever stores one expects it to be obeyed.
     private static let nameSpaces = ["user.", "trusted.", "security."]
 
-    /// Not stored, not listed: answers with `controlPath`, so that whoever can name a directory of a mount finds its
-    /// daemon.
+    /// Not stored, not listed: answers with `controlPath`, so that whoever can name a directory of
+    /// a mount finds its daemon.
     package static let controlAttribute = "lockstep.control"
 
     private func checkName(_ name: UnsafeRawBufferPointer) throws(FileError) {
@@ -27,7 +27,9 @@ extension MountedVolume {
     }
 
     package func getExtendedAttribute(
-        _ node: NodeHandle, _ name: UnsafeRawBufferPointer, _ interruption: Interruption?
+        _ node: NodeHandle,
+        _ name: UnsafeRawBufferPointer,
+        _ interruption: Interruption?
     ) async throws(FileError) -> [UInt8] {
         let inode = try inode(node)
         if let controlPath, name.elementsEqual(Self.controlAttribute.utf8) {
@@ -46,7 +48,8 @@ extension MountedVolume {
     }
 
     package func listExtendedAttributes(
-        _ node: NodeHandle, _ interruption: Interruption?
+        _ node: NodeHandle,
+        _ interruption: Interruption?
     ) async throws(FileError) -> [UInt8] {
         let inode = try inode(node)
         let stored = try await hold(inode, .shared, interruption)
@@ -59,8 +62,12 @@ extension MountedVolume {
     }
 
     package func setExtendedAttribute(
-        _ node: NodeHandle, _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer,
-        _ setting: AttributeSetting, _ caller: Caller, _ interruption: Interruption?
+        _ node: NodeHandle,
+        _ name: UnsafeRawBufferPointer,
+        _ value: UnsafeRawBufferPointer,
+        _ setting: AttributeSetting,
+        _ caller: Caller,
+        _ interruption: Interruption?
     ) async throws(FileError) {
         try checkWritable()
         try checkName(name)
@@ -70,7 +77,10 @@ extension MountedVolume {
         let update: AttributeUpdate
         do throws(StoreError) {
             update = try await ExtendedAttributes(store, stored).prepareSet(
-                name, value, setting.expectation)
+                name,
+                value,
+                setting.expectation
+            )
         } catch .notFound {
             throw .noAttribute
         } catch {
@@ -80,7 +90,9 @@ extension MountedVolume {
     }
 
     package func removeExtendedAttribute(
-        _ node: NodeHandle, _ name: UnsafeRawBufferPointer, _ caller: Caller,
+        _ node: NodeHandle,
+        _ name: UnsafeRawBufferPointer,
+        _ caller: Caller,
         _ interruption: Interruption?
     ) async throws(FileError) {
         try checkWritable()
@@ -101,13 +113,19 @@ extension MountedVolume {
 
     /// Carries out a prepared change of attributes.
     func apply(
-        _ update: AttributeUpdate, to held: Held, _ interruption: Interruption? = nil
+        _ update: AttributeUpdate,
+        to held: Held,
+        _ interruption: Interruption? = nil
     ) async throws(FileError) {
         let groupsHeld = try await holdGroups(
-            update.groups, metadata: update.cost.newBlocks, interruption)
+            update.groups,
+            metadata: update.cost.newBlocks,
+            interruption
+        )
         defer { for group in groupsHeld { groups.release(group, self) } }
         let transaction = try await begin(
-            blocks: update.cost.modifiedBlocks + groupsHeld.count + 1)
+            blocks: update.cost.modifiedBlocks + groupsHeld.count + 1
+        )
         defer { transaction.end() }
         let allocator = Allocator(store: store, groups: groupsHeld, transaction: transaction)
         defer { allocator.end() }

@@ -3,8 +3,8 @@
 
 package import Vocabulary
 
-/// The number by which the kernel knows an inode (FUSE's nodeid). 1 is the root. Valid while the kernel
-/// counts a reference (`lookup` replies minus `forget`).
+/// The number by which the kernel knows an inode (FUSE's nodeid). 1 is the root. Valid while the
+/// kernel counts a reference (`lookup` replies minus `forget`).
 package struct NodeHandle: RawRepresentable, Hashable, Sendable {
     package var rawValue: UInt64
 
@@ -58,9 +58,19 @@ package struct FileAttributes: Hashable, Sendable {
     package var born: Timestamp
 
     package init(
-        inode: InodeNumber, mode: UInt32, linkCount: UInt32, user: UInt32, group: UInt32,
-        device: UInt32, size: UInt64, blocks: UInt64, blockSize: UInt32, accessed: Timestamp,
-        modified: Timestamp, changed: Timestamp, born: Timestamp
+        inode: InodeNumber,
+        mode: UInt32,
+        linkCount: UInt32,
+        user: UInt32,
+        group: UInt32,
+        device: UInt32,
+        size: UInt64,
+        blocks: UInt64,
+        blockSize: UInt32,
+        accessed: Timestamp,
+        modified: Timestamp,
+        changed: Timestamp,
+        born: Timestamp
     ) {
         self.inode = inode
         self.mode = mode
@@ -78,7 +88,8 @@ package struct FileAttributes: Hashable, Sendable {
     }
 }
 
-/// Attributes, and whether the kernel may keep them (the covering lock is held until an invalidation).
+/// Attributes, and whether the kernel may keep them (the covering lock is held until an
+/// invalidation).
 package struct AttributesReply: Sendable {
     package var attributes: FileAttributes
     package var isCacheable: Bool
@@ -99,7 +110,9 @@ package struct EntryReply: Sendable {
     package var isAttributesCacheable: Bool
 
     package init(
-        node: NodeHandle, attributes: FileAttributes, isEntryCacheable: Bool,
+        node: NodeHandle,
+        attributes: FileAttributes,
+        isEntryCacheable: Bool,
         isAttributesCacheable: Bool
     ) {
         self.node = node
@@ -221,7 +234,10 @@ package struct DirectoryEntry {
     package var nextCookie: UInt64
 
     package init(
-        name: UnsafeRawBufferPointer, inode: InodeNumber, typeBits: UInt32, nextCookie: UInt64
+        name: UnsafeRawBufferPointer,
+        inode: InodeNumber,
+        typeBits: UInt32,
+        nextCookie: UInt64
     ) {
         self.name = name
         self.inode = inode
@@ -240,7 +256,11 @@ package struct VolumeUsage: Sendable {
     package var longestName: UInt32
 
     package init(
-        blockSize: UInt32, blocks: UInt64, free: UInt64, inodes: UInt64, freeInodes: UInt64,
+        blockSize: UInt32,
+        blocks: UInt64,
+        free: UInt64,
+        inodes: UInt64,
+        freeInodes: UInt64,
         longestName: UInt32
     ) {
         self.blockSize = blockSize
@@ -269,59 +289,145 @@ package final class Interruption {
     }
 }
 
-/// A mounted file system, as the kernel sees it. All functions inside the engine. Names and bytes given
-/// as pointers are valid until the call returns. Errors as the manual pages of the system calls say.
+/// A mounted file system, as the kernel sees it. All functions inside the engine. Names and bytes
+/// given as pointers are valid until the call returns. Errors as the manual pages of the system
+/// calls say.
 package protocol FileOperations: AnyObject {
-    func lookup(_ parent: NodeHandle, _ name: UnsafeRawBufferPointer, _ interruption: Interruption?) async throws(FileError) -> LookupReply
+    func lookup(_ parent: NodeHandle, _ name: UnsafeRawBufferPointer, _ interruption: Interruption?)
+        async throws(FileError) -> LookupReply
     /// The kernel drops `count` references. Never waits.
     func forget(_ node: NodeHandle, count: UInt64)
-    func getAttributes(_ node: NodeHandle, _ interruption: Interruption?) async throws(FileError) -> AttributesReply
+    func getAttributes(_ node: NodeHandle, _ interruption: Interruption?) async throws(FileError)
+        -> AttributesReply
     /// At once, or nil if it would have to wait.
     func getAttributesIfCached(_ node: NodeHandle) -> AttributesReply?
     /// At once, or nil if it would have to wait.
     func lookupIfCached(_ parent: NodeHandle, _ name: UnsafeRawBufferPointer) -> LookupReply?
-    func setAttributes(_ node: NodeHandle, _ handle: OpenHandle?, _ change: AttributeChange, _ caller: Caller, _ interruption: Interruption?) async throws(FileError) -> AttributesReply
-    func readLink(_ node: NodeHandle, _ interruption: Interruption?) async throws(FileError) -> [UInt8]
+    func setAttributes(
+        _ node: NodeHandle,
+        _ handle: OpenHandle?,
+        _ change: AttributeChange,
+        _ caller: Caller,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> AttributesReply
+    func readLink(_ node: NodeHandle, _ interruption: Interruption?) async throws(FileError)
+        -> [UInt8]
     /// mknod, mkdir, symlink.
-    func make(_ object: NewObject, in parent: NodeHandle, named name: UnsafeRawBufferPointer, _ caller: Caller, _ interruption: Interruption?) async throws(FileError) -> EntryReply
-    /// create(2) as one step: makes the file unless it exists (then, with `isExclusive`, `exists`) and opens it.
-    func create(in parent: NodeHandle, named name: UnsafeRawBufferPointer, mode: UInt32, isExclusive: Bool, _ intent: OpenIntent, _ caller: Caller, _ interruption: Interruption?) async throws(FileError) -> (EntryReply, OpenReply)
-    func unlink(_ parent: NodeHandle, _ name: UnsafeRawBufferPointer, _ interruption: Interruption?) async throws(FileError)
-    func removeDirectory(_ parent: NodeHandle, _ name: UnsafeRawBufferPointer, _ interruption: Interruption?) async throws(FileError)
-    func rename(_ parent: NodeHandle, _ name: UnsafeRawBufferPointer, to newParent: NodeHandle, _ newName: UnsafeRawBufferPointer, _ kind: RenameKind, _ interruption: Interruption?) async throws(FileError)
-    func link(_ node: NodeHandle, in parent: NodeHandle, named name: UnsafeRawBufferPointer, _ interruption: Interruption?) async throws(FileError) -> EntryReply
-    func open(_ node: NodeHandle, _ intent: OpenIntent, _ interruption: Interruption?) async throws(FileError) -> OpenReply
-    /// Fills the front of `buffer`; returns how many bytes, fewer only at end of file. `isFill` says that the bytes
-    /// go into the kernel's page cache (a buffered read or a page fault), not straight to a process.
-    func read(_ node: NodeHandle, _ handle: OpenHandle, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer, isFill: Bool, _ interruption: Interruption?) async throws(FileError) -> Int
-    func write(_ node: NodeHandle, _ handle: OpenHandle, at offset: UInt64, from buffer: UnsafeRawBufferPointer, _ flags: WriteFlags, _ interruption: Interruption?) async throws(FileError) -> Int
+    func make(
+        _ object: NewObject,
+        in parent: NodeHandle,
+        named name: UnsafeRawBufferPointer,
+        _ caller: Caller,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> EntryReply
+    /// create(2) as one step: makes the file unless it exists (then, with `isExclusive`, `exists`)
+    /// and opens it.
+    func create(
+        in parent: NodeHandle,
+        named name: UnsafeRawBufferPointer,
+        mode: UInt32,
+        isExclusive: Bool,
+        _ intent: OpenIntent,
+        _ caller: Caller,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> (EntryReply, OpenReply)
+    func unlink(_ parent: NodeHandle, _ name: UnsafeRawBufferPointer, _ interruption: Interruption?)
+        async throws(FileError)
+    func removeDirectory(
+        _ parent: NodeHandle,
+        _ name: UnsafeRawBufferPointer,
+        _ interruption: Interruption?
+    ) async throws(FileError)
+    func rename(
+        _ parent: NodeHandle,
+        _ name: UnsafeRawBufferPointer,
+        to newParent: NodeHandle,
+        _ newName: UnsafeRawBufferPointer,
+        _ kind: RenameKind,
+        _ interruption: Interruption?
+    ) async throws(FileError)
+    func link(
+        _ node: NodeHandle,
+        in parent: NodeHandle,
+        named name: UnsafeRawBufferPointer,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> EntryReply
+    func open(_ node: NodeHandle, _ intent: OpenIntent, _ interruption: Interruption?)
+        async throws(FileError) -> OpenReply
+    /// Fills the front of `buffer`; returns how many bytes, fewer only at end of file. `isFill`
+    /// says that the bytes go into the kernel's page cache (a buffered read or a page fault), not
+    /// straight to a process.
+    func read(
+        _ node: NodeHandle,
+        _ handle: OpenHandle,
+        at offset: UInt64,
+        into buffer: UnsafeMutableRawBufferPointer,
+        isFill: Bool,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> Int
+    func write(
+        _ node: NodeHandle,
+        _ handle: OpenHandle,
+        at offset: UInt64,
+        from buffer: UnsafeRawBufferPointer,
+        _ flags: WriteFlags,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> Int
     /// close(2) of one descriptor.
     func flush(_ node: NodeHandle, _ handle: OpenHandle) async throws(FileError)
     func release(_ node: NodeHandle, _ handle: OpenHandle) async
-    func synchronize(_ node: NodeHandle, _ handle: OpenHandle?, dataOnly: Bool) async throws(FileError)
+    func synchronize(_ node: NodeHandle, _ handle: OpenHandle?, dataOnly: Bool)
+        async throws(FileError)
     /// sync(2) of the whole file system.
     func synchronizeAll() async throws(FileError)
-    func openDirectory(_ node: NodeHandle, _ interruption: Interruption?) async throws(FileError) -> OpenReply
-    /// Calls `body` for each entry after `cookie` (0 = from the start, includes "." and "..") until it returns false.
-    func readDirectory(_ node: NodeHandle, _ handle: OpenHandle, after cookie: UInt64, _ interruption: Interruption?, _ body: (DirectoryEntry) -> Bool) async throws(FileError)
+    func openDirectory(_ node: NodeHandle, _ interruption: Interruption?) async throws(FileError)
+        -> OpenReply
+    /// Calls `body` for each entry after `cookie` (0 = from the start, includes "." and "..") until
+    /// it returns false.
+    func readDirectory(
+        _ node: NodeHandle,
+        _ handle: OpenHandle,
+        after cookie: UInt64,
+        _ interruption: Interruption?,
+        _ body: (DirectoryEntry) -> Bool
+    ) async throws(FileError)
     func releaseDirectory(_ node: NodeHandle, _ handle: OpenHandle) async
     func usage() async throws(FileError) -> VolumeUsage
-    func getExtendedAttribute(_ node: NodeHandle, _ name: UnsafeRawBufferPointer, _ interruption: Interruption?) async throws(FileError) -> [UInt8]
-    func setExtendedAttribute(_ node: NodeHandle, _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer, _ setting: AttributeSetting, _ caller: Caller, _ interruption: Interruption?) async throws(FileError)
+    func getExtendedAttribute(
+        _ node: NodeHandle,
+        _ name: UnsafeRawBufferPointer,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> [UInt8]
+    func setExtendedAttribute(
+        _ node: NodeHandle,
+        _ name: UnsafeRawBufferPointer,
+        _ value: UnsafeRawBufferPointer,
+        _ setting: AttributeSetting,
+        _ caller: Caller,
+        _ interruption: Interruption?
+    ) async throws(FileError)
     /// The names, each followed by a zero byte.
-    func listExtendedAttributes(_ node: NodeHandle, _ interruption: Interruption?) async throws(FileError) -> [UInt8]
-    func removeExtendedAttribute(_ node: NodeHandle, _ name: UnsafeRawBufferPointer, _ caller: Caller, _ interruption: Interruption?) async throws(FileError)
+    func listExtendedAttributes(_ node: NodeHandle, _ interruption: Interruption?)
+        async throws(FileError) -> [UInt8]
+    func removeExtendedAttribute(
+        _ node: NodeHandle,
+        _ name: UnsafeRawBufferPointer,
+        _ caller: Caller,
+        _ interruption: Interruption?
+    ) async throws(FileError)
 }
 
-/// The kernel's caches, as far as the file system must know of them. Called inside the engine; each call
-/// returns when the kernel no longer holds the thing.
+/// The kernel's caches, as far as the file system must know of them. Called inside the engine; each
+/// call returns when the kernel no longer holds the thing.
 package protocol KernelCache: AnyObject {
-    /// Drops cached attributes, and, with `data`, all pages of the range (to the end if `length` is nil), writing dirty
-    /// pages back through `write` first. Returns only after an in-flight first reply for this inode is covered too
-    /// (Docs/KERNEL.md, rule F4). While it runs, WRITEs with `isWriteback` and READs of the range must be answered.
+    /// Drops cached attributes, and, with `data`, all pages of the range (to the end if `length` is
+    /// nil), writing dirty pages back through `write` first. Returns only after an in-flight first
+    /// reply for this inode is covered too (Docs/KERNEL.md, rule F4). While it runs, WRITEs with
+    /// `isWriteback` and READs of the range must be answered.
     func invalidateInode(_ node: NodeHandle, data: (offset: UInt64, length: UInt64?)?) async
-    /// Drops the names in `parent`, or every name it has of that directory if `names` is nil, and the directory's listing.
-    /// Never waits for a request that the file system itself is holding back.
+    /// Drops the names in `parent`, or every name it has of that directory if `names` is nil, and
+    /// the directory's listing. Never waits for a request that the file system itself is holding
+    /// back.
     func invalidateEntries(of parent: NodeHandle, names: [[UInt8]]?) async
 }
 

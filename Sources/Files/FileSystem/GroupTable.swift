@@ -1,6 +1,6 @@
-// The resource groups as this node uses them. A group's lock is taken in EX for every allocation and every free, last
-// of all glocks and in ascending order; the node keeps it, so that its files come from groups that nobody else
-// touches, and starts in a part of the volume of its own.
+// The resource groups as this node uses them. A group's lock is taken in EX for every allocation
+// and every free, last of all glocks and in ascending order; the node keeps it, so that its files
+// come from groups that nobody else touches, and starts in a part of the volume of its own.
 
 import BlockIO
 import DiskFormat
@@ -17,7 +17,8 @@ package final class GroupTable: GlockOwner {
     private var indexOf: [ResourceName: UInt32] = [:]
     /// The group in which this node allocates at present.
     private var current: UInt32?
-    /// Groups that were found too full for what was asked, with what they had; forgotten when their lock is lost.
+    /// Groups that were found too full for what was asked, with what they had; forgotten when their
+    /// lock is lost.
     private var freeHints: [UInt32: UInt32] = [:]
 
     package init() {}
@@ -32,7 +33,9 @@ package final class GroupTable: GlockOwner {
 
     /// Holds one group for changes. Ends with `release`. Groups are held in ascending order (L1).
     func hold(
-        _ index: UInt32, _ volume: MountedVolume, _ interruption: Interruption? = nil
+        _ index: UInt32,
+        _ volume: MountedVolume,
+        _ interruption: Interruption? = nil
     ) async throws(FileError) -> ResourceGroup {
         let glock = glock(index, volume)
         try await volume.locks.enter(glock, .exclusive, interruption)
@@ -46,7 +49,8 @@ package final class GroupTable: GlockOwner {
 
     /// As `hold`, unless somebody else, here or elsewhere, has it.
     private func holdIfFree(
-        _ index: UInt32, _ volume: MountedVolume
+        _ index: UInt32,
+        _ volume: MountedVolume
     ) async throws(FileError) -> ResourceGroup? {
         let glock = glock(index, volume)
         guard await volume.locks.enterWithoutQueueing(glock, .exclusive) else { return nil }
@@ -68,7 +72,9 @@ package final class GroupTable: GlockOwner {
 
     /// Holds all of `indices`, ascending.
     func hold(
-        all indices: [UInt32], _ volume: MountedVolume, _ interruption: Interruption? = nil
+        all indices: [UInt32],
+        _ volume: MountedVolume,
+        _ interruption: Interruption? = nil
     ) async throws(FileError) -> [ResourceGroup] {
         var held: [ResourceGroup] = []
         for index in Set(indices).sorted() {
@@ -82,16 +88,24 @@ package final class GroupTable: GlockOwner {
         return held
     }
 
-    /// As `findRoom`, and when there is none, once more after what only waits for a commit, and once more after what only
-    /// waits for everybody's log has become free (Space.swift).
+    /// As `findRoom`, and when there is none, once more after what only waits for a commit, and
+    /// once more after what only waits for everybody's log has become free (Space.swift).
     func holdWithRoom(
-        metadata: Int, data: Int, near goal: BlockAddress? = nil, _ volume: MountedVolume,
+        metadata: Int,
+        data: Int,
+        near goal: BlockAddress? = nil,
+        _ volume: MountedVolume,
         _ interruption: Interruption? = nil
     ) async throws(FileError) -> ResourceGroup {
         for effort in SpaceEffort.allCases {
             do throws(FileError) {
                 return try await findRoom(
-                    metadata: metadata, data: data, near: goal, volume, interruption)
+                    metadata: metadata,
+                    data: data,
+                    near: goal,
+                    volume,
+                    interruption
+                )
             } catch {
                 guard error == .noSpace else { throw error }
             }
@@ -99,16 +113,24 @@ package final class GroupTable: GlockOwner {
             freeHints = [:]
         }
         return try await findRoom(
-            metadata: metadata, data: data, near: goal, volume, interruption)
+            metadata: metadata,
+            data: data,
+            near: goal,
+            volume,
+            interruption
+        )
     }
 
-    /// Holds a group that has room: at least `metadata` blocks for metadata and one for data if `data` is more than 0. No other
-    /// group may be held by the caller.
+    /// Holds a group that has room: at least `metadata` blocks for metadata and one for data if
+    /// `data` is more than 0. No other group may be held by the caller.
     ///
     /// - Parameter goal: a block near which room is wanted: its group is tried first.
     /// - Throws: `noSpace` when no group of the volume has it.
     private func findRoom(
-        metadata: Int, data: Int, near goal: BlockAddress?, _ volume: MountedVolume,
+        metadata: Int,
+        data: Int,
+        near goal: BlockAddress?,
+        _ volume: MountedVolume,
         _ interruption: Interruption?
     ) async throws(FileError) -> ResourceGroup {
         let count = volume.superblock.groupCount
@@ -117,7 +139,8 @@ package final class GroupTable: GlockOwner {
                 && (data == 0 || group.freeForData > 0)
         }
         let home = UInt32(
-            UInt64(volume.slot.rawValue) * UInt64(count) / UInt64(volume.superblock.slotCount))
+            UInt64(volume.slot.rawValue) * UInt64(count) / UInt64(volume.superblock.slotCount)
+        )
         let first = goal.flatMap { volume.superblock.group(of: $0) } ?? current ?? home
         // First without waiting for other nodes, then with.
         for isPatient in [false, true] {

@@ -1,5 +1,5 @@
-// An inode in memory: what this node knows and caches of one file. It lives while the kernel refers to it, while it is
-// open, and a while longer, because its glock stays until somebody wants it.
+// An inode in memory: what this node knows and caches of one file. It lives while the kernel refers
+// to it, while it is open, and a while longer, because its glock stays until somebody wants it.
 //
 // What protects what
 //   glock          `stored`, the dirty data, the names and pages that the kernel keeps
@@ -57,7 +57,8 @@ package final class Inode {
     var listings = 0
     /// Open files here through which a shared mapping could be written (rule M1).
     var readWriteOpens = 0
-    /// No page is left in the kernel that was filled under PR (rule M1). While files are open for reading and writing.
+    /// No page is left in the kernel that was filled under PR (rule M1). While files are open for
+    /// reading and writing.
     var fillsAreExclusive = false
     let remapping = Gate()
     /// The open lock, once this node has opened the inode.
@@ -74,13 +75,16 @@ package final class Inode {
     var answered = AnsweredNames()
     /// Whether the kernel may have pages or attributes of it.
     var kernelMayCache = false
-    /// How often the kernel's pages were invalidated: a cached write that waited across one does it again for its pages (F5).
+    /// How often the kernel's pages were invalidated: a cached write that waited across one does it
+    /// again for its pages (F5).
     var invalidations: UInt64 = 0
-    /// An invalidation ran while a writable handle was open; cached writes then drop their own pages (rule F5).
+    /// An invalidation ran while a writable handle was open; cached writes then drop their own
+    /// pages (rule F5).
     var wasInvalidatedWhileWritable = false
     /// Open files here that may write.
     var writableOpens = 0
-    /// Last pages of cached writes that wait for the lock: locked by the kernel, so no invalidation may wait for them (F3).
+    /// Last pages of cached writes that wait for the lock: locked by the kernel, so no invalidation
+    /// may wait for them (F3).
     var parkedWrites: [(ticket: UInt64, page: UInt64)] = []
     /// Page-cache fills that wait for the lock (F3).
     var parkedReads: [(ticket: UInt64, range: Range<UInt64>)] = []
@@ -93,7 +97,10 @@ package final class Inode {
     var isIdleListed = false
 
     init(
-        number: InodeNumber, handle: NodeHandle, volume: MountedVolume, flags: LockFlags
+        number: InodeNumber,
+        handle: NodeHandle,
+        volume: MountedVolume,
+        flags: LockFlags
     ) {
         self.number = number
         self.handle = handle
@@ -109,8 +116,11 @@ package final class Inode {
     func dirtyData() -> DirtyData {
         if let dirty { return dirty }
         let made = DirtyData(
-            device: volume.device, engine: volume.engine, account: volume.dirtyAccount,
-            blockSize: volume.blockSize)
+            device: volume.device,
+            engine: volume.engine,
+            account: volume.dirtyAccount,
+            blockSize: volume.blockSize
+        )
         dirty = made
         return made
     }

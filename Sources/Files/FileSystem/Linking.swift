@@ -13,7 +13,9 @@ extension MountedVolume {
     static let mostLinks: UInt32 = 1_000_000
 
     package func link(
-        _ node: NodeHandle, in parent: NodeHandle, named name: UnsafeRawBufferPointer,
+        _ node: NodeHandle,
+        in parent: NodeHandle,
+        named name: UnsafeRawBufferPointer,
         _ interruption: Interruption?
     ) async throws(FileError) -> EntryReply {
         let target = try inode(node)
@@ -35,15 +37,20 @@ extension MountedVolume {
         let held = try await holdGroups([], metadata: insertion.cost.newBlocks, interruption)
         defer { for group in held { groups.release(group, self) } }
         let transaction = try await begin(
-            blocks: insertion.cost.modifiedBlocks + held.count + 2)
+            blocks: insertion.cost.modifiedBlocks + held.count + 2
+        )
         defer { transaction.end() }
         let allocator = Allocator(store: store, groups: held, transaction: transaction)
         defer { allocator.end() }
         guard allocator.reserve(metadata: insertion.cost.newBlocks) else { throw .noSpace }
         do throws(StoreError) {
             try Directory(store, directory.stored).insert(
-                insertion, name, target: target.number,
-                type: UInt8(stored.record.typeBits >> 12), with: allocator)
+                insertion,
+                name,
+                target: target.number,
+                type: UInt8(stored.record.typeBits >> 12),
+                with: allocator
+            )
         } catch {
             throw failed(error)
         }

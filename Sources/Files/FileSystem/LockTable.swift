@@ -1,11 +1,12 @@
-// The glocks of one mount: drives each `GlockMachine`, turns its actions into calls of the lock service and
-// into resumed operations, and keeps the waiting operations' continuations.
+// The glocks of one mount: drives each `GlockMachine`, turns its actions into calls of the lock
+// service and into resumed operations, and keeps the waiting operations' continuations.
 //
-// Lock order (L1). Whoever holds several glocks took them in this order, and never waits for one that comes
-// before another he holds:
+// Lock order (L1). Whoever holds several glocks took them in this order, and never waits for one
+// that comes before another he holds:
 //
 //   1. the rename lock
-//   2. directories, a parent before its child; two directories of which neither is known to be the other's
+//   2. directories, a parent before its child; two directories of which neither is known to be the
+//   other's
 //      parent only under the rename lock, ancestors first, else by number
 //   3. other inodes, by number
 //   4. open locks, without queueing (refused rather than waited for)
@@ -14,8 +15,8 @@
 //   7. the log barrier, without other waits
 //   then the transaction; nobody waits for a glock with a transaction open (L2).
 //
-// Code that serves a blocking notice takes none of these locks (L3): demotion writes back by addresses that are
-// already known and commits the journal, so that it can always finish.
+// Code that serves a blocking notice takes none of these locks (L3): demotion writes back by
+// addresses that are already known and commits the journal, so that it can always finish.
 
 import BlockIO
 import DiskFormat
@@ -27,7 +28,8 @@ package import Vocabulary
 
 /// Whoever caches something under a glock.
 package protocol GlockOwner: AnyObject {
-    /// Writes back and invalidates what may not be cached under `to`. New holders are kept out meanwhile.
+    /// Writes back and invalidates what may not be cached under `to`. New holders are kept out
+    /// meanwhile.
     func demote(_ glock: Glock, from: LockMode, to: LockMode) async
 }
 
@@ -89,7 +91,9 @@ package final class LockTable: LockClient {
 
     /// A glock for a resource that has none yet.
     package func make(
-        _ name: ResourceName, owner: (any GlockOwner)?, flags: LockFlags = []
+        _ name: ResourceName,
+        owner: (any GlockOwner)?,
+        flags: LockFlags = []
     ) -> Glock {
         let slot = freeSlots.popLast() ?? slots.count
         if slot == slots.count { slots.append(nil) }
@@ -104,7 +108,8 @@ package final class LockTable: LockClient {
         for case let glock? in slots { body(glock) }
     }
 
-    /// Gives the lock back and forgets the glock. It is idle, and what it protected is written back and dropped.
+    /// Gives the lock back and forgets the glock. It is idle, and what it protected is written back
+    /// and dropped.
     package func discard(_ glock: Glock) {
         precondition(glock.machine.isIdle, "discarding \(glock.name), which is in use")
         if glock.lock != .none {
@@ -115,7 +120,8 @@ package final class LockTable: LockClient {
         freeSlots.append(Int(glock.cookie))
     }
 
-    /// Gives all locks up, at the very end: what they protected is on the device, and nobody is inside.
+    /// Gives all locks up, at the very end: what they protected is on the device, and nobody is
+    /// inside.
     package func unlockAll() {
         forEach { glock in
             guard glock.lock != .none else { return }
@@ -133,10 +139,13 @@ package final class LockTable: LockClient {
 
     /// Enters, waiting for peers and for other holders. Ends with `leave`.
     ///
-    /// - Throws: `interrupted` when the request was interrupted while it waited; `inputOutput` when the lock manager has
+    /// - Throws: `interrupted` when the request was interrupted while it waited; `inputOutput` when
+    /// the lock manager has
     ///   shut down.
     package func enter(
-        _ glock: Glock, _ mode: HolderMode, _ interruption: Interruption? = nil,
+        _ glock: Glock,
+        _ mode: HolderMode,
+        _ interruption: Interruption? = nil,
         isUrgent: Bool = false
     ) async throws(FileError) {
         if glock.machine.enterIfPossible(mode, isUrgent: isUrgent) { return }
@@ -227,7 +236,8 @@ package final class LockTable: LockClient {
             glock.grantedAt = engine.clock.now
             note(
                 glock,
-                completion.mode < glock.held ? .lowered(completion.mode) : .granted(completion.mode))
+                completion.mode < glock.held ? .lowered(completion.mode) : .granted(completion.mode)
+            )
         } else {
             note(glock, .refused(.exclusive))
         }
@@ -243,7 +253,8 @@ package final class LockTable: LockClient {
     // MARK: Actions
 
     private func change(
-        _ glock: Glock, _ body: (inout GlockMachine, inout [GlockAction]) -> Void
+        _ glock: Glock,
+        _ body: (inout GlockMachine, inout [GlockAction]) -> Void
     ) {
         var actions: [GlockAction] = []
         body(&glock.machine, &actions)

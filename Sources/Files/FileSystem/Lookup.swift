@@ -10,7 +10,9 @@ package import Vocabulary
 
 extension MountedVolume {
     package func lookup(
-        _ parent: NodeHandle, _ name: UnsafeRawBufferPointer, _ interruption: Interruption?
+        _ parent: NodeHandle,
+        _ name: UnsafeRawBufferPointer,
+        _ interruption: Interruption?
     ) async throws(FileError) -> LookupReply {
         let directory = try inode(parent)
         if isSpecial(name) { return try await lookUpSpecial(name, directory, interruption) }
@@ -64,7 +66,9 @@ extension MountedVolume {
 
     /// The reply that gives the kernel an inode, whose lock is taken for its attributes.
     func entryReply(
-        _ inode: Inode, _ interruption: Interruption?, isEntryCacheable: Bool
+        _ inode: Inode,
+        _ interruption: Interruption?,
+        isEntryCacheable: Bool
     ) async throws(FileError) -> EntryReply {
         let stored = try await hold(inode, .shared, interruption)
         defer { release(inode, .shared) }
@@ -77,9 +81,11 @@ extension MountedVolume {
         inode.kernelMayCache = true
         let mayBeCached = mayBeCached(inode)
         return EntryReply(
-            node: inode.handle, attributes: attributes(inode, stored),
+            node: inode.handle,
+            attributes: attributes(inode, stored),
             isEntryCacheable: isEntryCacheable && mayBeCached,
-            isAttributesCacheable: mayBeCached)
+            isAttributesCacheable: mayBeCached
+        )
     }
 
     /// "." and "..", which are not stored as entries.
@@ -89,7 +95,9 @@ extension MountedVolume {
 
     /// The directory's own lock is let go before the parent's is taken: parents come first (L1).
     private func lookUpSpecial(
-        _ name: UnsafeRawBufferPointer, _ directory: Inode, _ interruption: Interruption?
+        _ name: UnsafeRawBufferPointer,
+        _ directory: Inode,
+        _ interruption: Interruption?
     ) async throws(FileError) -> LookupReply {
         var target = directory
         if name.count == 2 {
@@ -141,8 +149,11 @@ extension MountedVolume {
     }
 
     package func readDirectory(
-        _ node: NodeHandle, _ handle: OpenHandle, after cookie: UInt64,
-        _ interruption: Interruption?, _ body: (DirectoryEntry) -> Bool
+        _ node: NodeHandle,
+        _ handle: OpenHandle,
+        after cookie: UInt64,
+        _ interruption: Interruption?,
+        _ body: (DirectoryEntry) -> Bool
     ) async throws(FileError) {
         let directory = try inode(node)
         guard openFiles[handle]?.inode === directory else { throw .badHandle }
@@ -159,8 +170,12 @@ extension MountedVolume {
             bytes.withUTF8 { text in
                 isWanted = body(
                     DirectoryEntry(
-                        name: UnsafeRawBufferPointer(text), inode: target,
-                        typeBits: directoryBits, nextCookie: own))
+                        name: UnsafeRawBufferPointer(text),
+                        inode: target,
+                        typeBits: directoryBits,
+                        nextCookie: own
+                    )
+                )
             }
             if !isWanted { return }
         }
@@ -168,8 +183,12 @@ extension MountedVolume {
             try await Directory(store, stored).enumerate(after: cookie) { record, name in
                 body(
                     DirectoryEntry(
-                        name: name, inode: record.inode, typeBits: UInt32(record.type) << 12,
-                        nextCookie: record.key))
+                        name: name,
+                        inode: record.inode,
+                        typeBits: UInt32(record.type) << 12,
+                        nextCookie: record.key
+                    )
+                )
             }
         } catch {
             throw fileError(error)

@@ -10,8 +10,11 @@ package import Vocabulary
 
 extension MountedVolume {
     package func make(
-        _ object: NewObject, in parent: NodeHandle, named name: UnsafeRawBufferPointer,
-        _ caller: Caller, _ interruption: Interruption?
+        _ object: NewObject,
+        in parent: NodeHandle,
+        named name: UnsafeRawBufferPointer,
+        _ caller: Caller,
+        _ interruption: Interruption?
     ) async throws(FileError) -> EntryReply {
         let directory = try await holdDirectoryForNewName(parent, name, interruption)
         defer { release(directory.inode, .exclusive) }
@@ -21,8 +24,12 @@ extension MountedVolume {
     }
 
     package func create(
-        in parent: NodeHandle, named name: UnsafeRawBufferPointer, mode: UInt32,
-        isExclusive: Bool, _ intent: OpenIntent, _ caller: Caller,
+        in parent: NodeHandle,
+        named name: UnsafeRawBufferPointer,
+        mode: UInt32,
+        isExclusive: Bool,
+        _ intent: OpenIntent,
+        _ caller: Caller,
         _ interruption: Interruption?
     ) async throws(FileError) -> (EntryReply, OpenReply) {
         let directory = try await holdDirectoryForNewName(parent, name, interruption)
@@ -31,7 +38,10 @@ extension MountedVolume {
             let opened = try await openInode(existing, intent, interruption)
             do throws(FileError) {
                 let reply = try await entryReply(
-                    existing, interruption, isEntryCacheable: false)
+                    existing,
+                    interruption,
+                    isEntryCacheable: false
+                )
                 return (reply, opened)
             } catch {
                 await release(existing.handle, opened.handle)
@@ -54,7 +64,9 @@ extension MountedVolume {
 
     /// Holds a directory in which a name is to be made. Ends with `release`.
     func holdDirectoryForNewName(
-        _ parent: NodeHandle, _ name: UnsafeRawBufferPointer, _ interruption: Interruption?
+        _ parent: NodeHandle,
+        _ name: UnsafeRawBufferPointer,
+        _ interruption: Interruption?
     ) async throws(FileError) -> Held {
         try checkWritable()
         let directory = try inode(parent)
@@ -71,7 +83,9 @@ extension MountedVolume {
 
     /// What already has the name; the directory is let go when this throws.
     private func existingChild(
-        _ directory: Held, _ name: UnsafeRawBufferPointer, _ isExclusive: Bool
+        _ directory: Held,
+        _ name: UnsafeRawBufferPointer,
+        _ isExclusive: Bool
     ) async throws(FileError) -> Inode? {
         do throws(StoreError) {
             guard let found = try await Directory(store, directory.stored).find(name) else {
@@ -87,8 +101,11 @@ extension MountedVolume {
 
     /// Makes an object in a directory that is held; the new inode comes back held exclusively.
     private func makeHeld(
-        _ object: NewObject, _ directory: Held, _ name: UnsafeRawBufferPointer,
-        _ caller: Caller, _ interruption: Interruption?
+        _ object: NewObject,
+        _ directory: Held,
+        _ name: UnsafeRawBufferPointer,
+        _ caller: Caller,
+        _ interruption: Interruption?
     ) async throws(FileError) -> Held {
         let insertion: DirectoryInsertion
         do throws(StoreError) {
@@ -97,11 +114,17 @@ extension MountedVolume {
             throw fileError(error)
         }
         let plan = NewInode(
-            object: object, record: newRecord(object, directory, caller),
-            longTarget: longTarget(of: object), insertion: insertion)
+            object: object,
+            record: newRecord(object, directory, caller),
+            longTarget: longTarget(of: object),
+            insertion: insertion
+        )
         let group = try await groups.holdWithRoom(
-            metadata: plan.cost.newBlocks, data: plan.longTarget == nil ? 0 : 1, self,
-            interruption)
+            metadata: plan.cost.newBlocks,
+            data: plan.longTarget == nil ? 0 : 1,
+            self,
+            interruption
+        )
         defer { groups.release(group, self) }
         let (child, dirty) = try await write(plan, directory, name, group)
         directory.inode.answered.add(name)
@@ -124,7 +147,9 @@ extension MountedVolume {
 
     /// The transaction: the inode, its content, its name.
     private func write(
-        _ plan: NewInode, _ directory: Held, _ name: UnsafeRawBufferPointer,
+        _ plan: NewInode,
+        _ directory: Held,
+        _ name: UnsafeRawBufferPointer,
         _ group: ResourceGroup
     ) async throws(FileError) -> (StoredInode, DirtyData?) {
         let transaction = try await begin(blocks: plan.cost.modifiedBlocks + 3)
@@ -133,12 +158,19 @@ extension MountedVolume {
         defer { allocator.end() }
         guard allocator.reserve(metadata: plan.cost.newBlocks) else { throw .noSpace }
         let child = store.makeInode(
-            plan.record, near: directory.inode.number.address, with: allocator)
+            plan.record,
+            near: directory.inode.number.address,
+            with: allocator
+        )
         let dirty = try await fill(child, plan.object, plan.longTarget, allocator)
         do throws(StoreError) {
             try Directory(store, directory.stored).insert(
-                plan.insertion, name, target: child.number,
-                type: UInt8(plan.record.typeBits >> 12), with: allocator)
+                plan.insertion,
+                name,
+                target: child.number,
+                type: UInt8(plan.record.typeBits >> 12),
+                with: allocator
+            )
         } catch {
             throw failed(error)
         }
@@ -149,10 +181,12 @@ extension MountedVolume {
         return (child, dirty)
     }
 
-    /// The new inode gets its lock: nobody can know the name before the directory's lock is let go, so nobody is in
-    /// the way, and no answer of another node is waited for.
+    /// The new inode gets its lock: nobody can know the name before the directory's lock is let go,
+    /// so nobody is in the way, and no answer of another node is waited for.
     private func adopt(
-        _ child: StoredInode, _ dirty: DirtyData?, _ sequence: UInt64
+        _ child: StoredInode,
+        _ dirty: DirtyData?,
+        _ sequence: UInt64
     ) async throws(FileError) -> Held {
         let inode = remember(child.number, flags: .freshName)
         try await locks.enter(inode.glock, .exclusive)
@@ -163,10 +197,13 @@ extension MountedVolume {
     }
 
     private func newRecord(
-        _ object: NewObject, _ directory: Held, _ caller: Caller
+        _ object: NewObject,
+        _ directory: Held,
+        _ caller: Caller
     ) -> InodeRecord {
         let parent = directory.stored.record
-        // A directory with the set-group-id bit gives its group to what is made in it, and the bit to directories.
+        // A directory with the set-group-id bit gives its group to what is made in it, and the bit
+        // to directories.
         let inherits = parent.mode & 0o2000 != 0
         var mode: UInt32
         var device: UInt32 = 0
@@ -181,8 +218,12 @@ extension MountedVolume {
         }
         if mode & 0o170000 == 0 { mode |= 0o100000 }
         var record = InodeRecord(
-            mode: mode, user: caller.user, group: inherits ? parent.group : caller.group,
-            linkCount: mode & 0o170000 == 0o040000 ? 2 : 1, born: now)
+            mode: mode,
+            user: caller.user,
+            group: inherits ? parent.group : caller.group,
+            linkCount: mode & 0o170000 == 0o040000 ? 2 : 1,
+            born: now
+        )
         record.device = device
         if record.isDirectory { record.parent = directory.inode.number }
         return record
@@ -201,7 +242,9 @@ extension MountedVolume {
 
     /// Gives a new inode its content, if it has some from the start.
     private func fill(
-        _ child: StoredInode, _ object: NewObject, _ longTarget: [UInt8]?,
+        _ child: StoredInode,
+        _ object: NewObject,
+        _ longTarget: [UInt8]?,
         _ allocator: Allocator
     ) async throws(FileError) -> DirtyData? {
         guard case .symlink(let target) = object else { return nil }
@@ -217,12 +260,18 @@ extension MountedVolume {
         }
         do throws(StoreError) {
             try await ExtentMap(store, child).insert(
-                Extent(logical: 0, physical: run.start, length: 1), with: allocator)
+                Extent(logical: 0, physical: run.start, length: 1),
+                with: allocator
+            )
         } catch {
             throw failed(error)
         }
         let dirty = DirtyData(
-            device: device, engine: engine, account: dirtyAccount, blockSize: blockSize)
+            device: device,
+            engine: engine,
+            account: dirtyAccount,
+            blockSize: blockSize
+        )
         longTarget.withUnsafeBytes { dirty.write($0, at: 0, logical: 0, physical: run.start) }
         allocator.transaction.order(dirty)
         child.record.size = UInt64(longTarget.count)

@@ -1,6 +1,7 @@
-// A mounted volume: the operations of a file system on one node of a cluster. Each operation takes the locks
-// it needs in the one order (LockTable.swift, L1), does its work with the file store inside one transaction,
-// answers, and lets the locks go; the locks stay on this node until another wants them.
+// A mounted volume: the operations of a file system on one node of a cluster. Each operation takes
+// the locks it needs in the one order (LockTable.swift, L1), does its work with the file store
+// inside one transaction, answers, and lets the locks go; the locks stay on this node until another
+// wants them.
 //
 // Where things are
 //   Operations on names       Lookup, Making, Removing, Linking, Renaming
@@ -13,10 +14,14 @@
 //
 // Invariants
 //   V1. `Inode.stored` is not nil only while the inode's glock is held in PR or EX.
-//   V2. Whatever the kernel was told to cache of an inode was told under its glock, and is invalidated before the
-//       glock is given up (V2 is what makes the system coherent; the order of steps is in Demotion.swift).
-//   V3. A directory's modification time grows strictly with every change of its entries (Docs/KERNEL.md, rule D5).
-//   V4. After a failure that leaves memory and disk in doubt the volume is *withdrawn*: every operation fails with
+//   V2. Whatever the kernel was told to cache of an inode was told under its glock, and is
+//   invalidated before the
+//       glock is given up (V2 is what makes the system coherent; the order of steps is in
+//       Demotion.swift).
+//   V3. A directory's modification time grows strictly with every change of its entries
+//   (Docs/KERNEL.md, rule D5).
+//   V4. After a failure that leaves memory and disk in doubt the volume is *withdrawn*: every
+//   operation fails with
 //       EIO, nothing is written any more.
 
 package import BlockIO
@@ -70,9 +75,11 @@ package final class MountedVolume: FileOperations {
     var idleInodes: [Inode] = []
     /// The kernel, once it is there.
     package var kernel: (any KernelCache)?
-    /// Where what the kernel may know is listed for whoever takes it back after this process was killed.
+    /// Where what the kernel may know is listed for whoever takes it back after this process was
+    /// killed.
     package var kernelList: (any KernelList)?
-    /// Where this mount takes administrators' requests; told to who asks for the attribute `controlAttribute`.
+    /// Where this mount takes administrators' requests; told to who asks for the attribute
+    /// `controlAttribute`.
     package var controlPath: String?
     package private(set) var isWithdrawn = false
     /// Called once when the volume withdraws, with one line that says why.
@@ -96,11 +103,17 @@ package final class MountedVolume: FileOperations {
     /// Usage of groups whose lock is elsewhere, as last read.
     var usageCache = UsageCache()
 
-    /// A volume whose journal is open and whose lock service answers. `start` (Mounting.swift) follows.
+    /// A volume whose journal is open and whose lock service answers. `start` (Mounting.swift)
+    /// follows.
     package init(
-        engine: Engine, device: any BlockDevice, superblock: Superblock,
-        descriptor: SlotDescriptor, cache: MetadataCache, journal: Journal,
-        lockService: any LockService, options: MountOptions
+        engine: Engine,
+        device: any BlockDevice,
+        superblock: Superblock,
+        descriptor: SlotDescriptor,
+        cache: MetadataCache,
+        journal: Journal,
+        lockService: any LockService,
+        options: MountOptions
     ) {
         self.engine = engine
         self.device = device
@@ -136,7 +149,11 @@ package final class MountedVolume: FileOperations {
     func remember(_ number: InodeNumber, flags: LockFlags = []) -> Inode {
         if let inode = inodes[number] { return inode }
         let inode = Inode(
-            number: number, handle: inodes.reserveHandle(), volume: self, flags: flags)
+            number: number,
+            handle: inodes.reserveHandle(),
+            volume: self,
+            flags: flags
+        )
         inodes.insert(inode)
         return inode
     }
@@ -149,13 +166,14 @@ package final class MountedVolume: FileOperations {
         }
     }
 
-    /// Whether the kernel counts a reference to an inode, or will when the reply that is being made arrives.
+    /// Whether the kernel counts a reference to an inode, or will when the reply that is being made
+    /// arrives.
     package func kernelRefers(to node: NodeHandle) -> Bool {
         inodes[node].map { $0.lookups > 0 } ?? false
     }
 
-    /// Whether the kernel may keep what it is told of an inode: somebody must be able to take it back if this process is
-    /// killed.
+    /// Whether the kernel may keep what it is told of an inode: somebody must be able to take it
+    /// back if this process is killed.
     func mayBeCached(_ inode: Inode) -> Bool {
         kernelList == nil || inode.kernelListIndex != nil || inode.handle == .root
     }
@@ -191,7 +209,9 @@ package final class MountedVolume: FileOperations {
     ///
     /// - Throws: `interrupted`, `stale` when the inode has been freed, `inputOutput`.
     func hold(
-        _ inode: Inode, _ mode: HolderMode, _ interruption: Interruption? = nil,
+        _ inode: Inode,
+        _ mode: HolderMode,
+        _ interruption: Interruption? = nil,
         isUrgent: Bool = false
     ) async throws(FileError) -> StoredInode {
         if inode.isFreed { throw .stale }
@@ -232,8 +252,8 @@ package final class MountedVolume: FileOperations {
 
     // MARK: Transactions and failures
 
-    /// Begins a transaction that changes at most `blocks` metadata blocks. Nothing is logged without the log barrier in PR
-    /// (Space.swift).
+    /// Begins a transaction that changes at most `blocks` metadata blocks. Nothing is logged
+    /// without the log barrier in PR (Space.swift).
     func begin(blocks: Int) async throws(FileError) -> Transaction {
         do throws(StorageError) {
             while true {
@@ -308,11 +328,20 @@ package final class MountedVolume: FileOperations {
     func attributes(_ inode: Inode, _ stored: StoredInode) -> FileAttributes {
         let record = stored.record
         return FileAttributes(
-            inode: inode.number, mode: record.mode, linkCount: record.linkCount,
-            user: record.user, group: record.group, device: record.device, size: record.size,
-            blocks: record.blockCount * UInt64(blockSize / 512), blockSize: UInt32(blockSize),
-            accessed: record.accessed, modified: record.modified, changed: record.changed,
-            born: record.born)
+            inode: inode.number,
+            mode: record.mode,
+            linkCount: record.linkCount,
+            user: record.user,
+            group: record.group,
+            device: record.device,
+            size: record.size,
+            blocks: record.blockCount * UInt64(blockSize / 512),
+            blockSize: UInt32(blockSize),
+            accessed: record.accessed,
+            modified: record.modified,
+            changed: record.changed,
+            born: record.born
+        )
     }
 }
 

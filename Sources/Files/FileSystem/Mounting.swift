@@ -1,4 +1,5 @@
-// Coming and going: what a mount does before it answers and after the last request, and the timers in between.
+// Coming and going: what a mount does before it answers and after the last request, and the timers
+// in between.
 
 import BlockIO
 import DiskFormat
@@ -9,7 +10,8 @@ import LockCache
 package import Vocabulary
 
 extension MountedVolume {
-    /// Reads the root and takes the locks that every mount holds. The caller has replayed what had to be replayed.
+    /// Reads the root and takes the locks that every mount holds. The caller has replayed what had
+    /// to be replayed.
     ///
     /// - Throws: what reading the root's inode meets.
     package func start() async throws(FileError) {
@@ -46,7 +48,8 @@ extension MountedVolume {
     private func scheduleMaintenance() {
         let next = engine.clock.now.advanced(nanoseconds: options.commitInterval / 5 + 1)
         engine.clock.schedule(
-            at: next, in: engine,
+            at: next,
+            in: engine,
             EngineBound { [weak self] in
                 guard let self, !isStopping, !isWithdrawn else { return }
                 engine.spawn {
@@ -54,7 +57,8 @@ extension MountedVolume {
                     self.sweep()
                 }
                 scheduleMaintenance()
-            })
+            }
+        )
     }
 
     func sweepSoon() {
@@ -66,7 +70,8 @@ extension MountedVolume {
         }
     }
 
-    /// Gives back the locks of inodes that nobody has referred to for the longest time, and forgets those that are gone.
+    /// Gives back the locks of inodes that nobody has referred to for the longest time, and forgets
+    /// those that are gone.
     func sweep() {
         var kept: [Inode] = []
         let excess = idleInodes.count - options.idleInodes
@@ -81,7 +86,8 @@ extension MountedVolume {
                 forget(inode)
                 continue
             }
-            // The lock of a freed inode goes when its end is on the device anyway: to give it up earlier costs a commit.
+            // The lock of a freed inode goes when its end is on the device anyway: to give it up
+            // earlier costs a commit.
             let isDone = inode.isFreed && store.isSettled(inode.glock.name, journal)
             if isDone || index < excess {
                 locks.reclaim(inode.glock)
@@ -110,8 +116,9 @@ extension MountedVolume {
 
     // MARK: Recovery
 
-    /// Begins no write of metadata in place until `releaseWritesHome`, and returns when none is in flight: another node's
-    /// journal is going to be replayed, and who replays must not take a place that is just being written for torn.
+    /// Begins no write of metadata in place until `releaseWritesHome`, and returns when none is in
+    /// flight: another node's journal is going to be replayed, and who replays must not take a
+    /// place that is just being written for torn.
     package func holdWritesHome() async { await journal.holdWritesHome() }
 
     /// Ends `holdWritesHome`.
@@ -128,7 +135,10 @@ extension MountedVolume {
         }
         do throws(FormatError) {
             return try SlotDescriptor(
-                verifying: buffer.readOnly, at: address, in: superblock)
+                verifying: buffer.readOnly,
+                at: address,
+                in: superblock
+            )
         } catch {
             throw fileError(.storage(.format(error)))
         }

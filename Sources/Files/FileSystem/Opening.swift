@@ -1,5 +1,6 @@
-// Opening and closing. While a process of this node has an inode open, the node is inside the inode's open lock in PR:
-// whoever deletes the last name of the inode frees it only under that lock in EX (Orphans.swift).
+// Opening and closing. While a process of this node has an inode open, the node is inside the
+// inode's open lock in PR: whoever deletes the last name of the inode frees it only under that lock
+// in EX (Orphans.swift).
 
 import BlockIO
 import DiskFormat
@@ -11,14 +12,18 @@ package import Vocabulary
 
 extension MountedVolume {
     package func open(
-        _ node: NodeHandle, _ intent: OpenIntent, _ interruption: Interruption?
+        _ node: NodeHandle,
+        _ intent: OpenIntent,
+        _ interruption: Interruption?
     ) async throws(FileError) -> OpenReply {
         if intent.writes { try checkWritable() }
         return try await openInode(try inode(node), intent, interruption)
     }
 
     func openInode(
-        _ inode: Inode, _ intent: OpenIntent, _ interruption: Interruption?
+        _ inode: Inode,
+        _ intent: OpenIntent,
+        _ interruption: Interruption?
     ) async throws(FileError) -> OpenReply {
         let reply = try await openExisting(inode, intent, interruption)
         if intent.truncates {
@@ -38,7 +43,9 @@ extension MountedVolume {
     }
 
     private func openExisting(
-        _ inode: Inode, _ intent: OpenIntent, _ interruption: Interruption?
+        _ inode: Inode,
+        _ intent: OpenIntent,
+        _ interruption: Interruption?
     ) async throws(FileError) -> OpenReply {
         // The inode's lock keeps it from being freed until the open lock does.
         let stored = try await hold(inode, .shared, interruption)
@@ -51,7 +58,10 @@ extension MountedVolume {
 
     /// Opens an inode whose glock the caller is inside of.
     func openHeld(
-        _ inode: Inode, _ intent: OpenIntent, isFresh: Bool, _ interruption: Interruption?
+        _ inode: Inode,
+        _ intent: OpenIntent,
+        isFresh: Bool,
+        _ interruption: Interruption?
     ) async throws(FileError) -> OpenReply {
         try await enterOpenLock(inode, isFresh, interruption)
         // Appends go past the page cache, whose idea of the end of the file may be old (rule F7).
@@ -60,18 +70,26 @@ extension MountedVolume {
         if intent.reads && intent.writes { inode.readWriteOpens += 1 }
         let file = OpenFile(inode: inode, intent: intent, isDirect: isDirect)
         return OpenReply(
-            handle: openFiles.insert(file), keepsCache: !isDirect, isDirect: isDirect)
+            handle: openFiles.insert(file),
+            keepsCache: !isDirect,
+            isDirect: isDirect
+        )
     }
 
     /// Counts an open; the first one enters the open lock.
     private func enterOpenLock(
-        _ inode: Inode, _ isFresh: Bool, _ interruption: Interruption?
+        _ inode: Inode,
+        _ isFresh: Bool,
+        _ interruption: Interruption?
     ) async throws(FileError) {
         await inode.opening.enter()
         defer { inode.opening.leave() }
         if !inode.isInsideOpenLock {
             try await locks.enter(
-                openGlock(of: inode, isFresh: isFresh), .shared, interruption)
+                openGlock(of: inode, isFresh: isFresh),
+                .shared,
+                interruption
+            )
             inode.isInsideOpenLock = true
         }
         inode.opens += 1
@@ -81,19 +99,24 @@ extension MountedVolume {
     func openGlock(of inode: Inode, isFresh: Bool = false) -> Glock {
         if let glock = inode.openGlock { return glock }
         let glock = locks.make(
-            .open(inode.number), owner: inode, flags: isFresh ? .freshName : [])
+            .open(inode.number),
+            owner: inode,
+            flags: isFresh ? .freshName : []
+        )
         inode.openGlock = glock
         return glock
     }
 
-    /// From the first read-write open on, page-cache fills take EX; pages that were filled under PR must go (rule M1).
+    /// From the first read-write open on, page-cache fills take EX; pages that were filled under PR
+    /// must go (rule M1).
     private func makeFillsExclusive(_ inode: Inode) async {
-        // Whoever opens it too waits until the old pages are gone: a store into one of them would need EX to be written
-        // back, and the lock could not be given up for it.
+        // Whoever opens it too waits until the old pages are gone: a store into one of them would
+        // need EX to be written back, and the lock could not be given up for it.
         await inode.remapping.enter()
         defer { inode.remapping.leave() }
         if inode.fillsAreExclusive { return }
-        // A lock on its way from EX to PR kept the pages, because nobody could store into them when it set out.
+        // A lock on its way from EX to PR kept the pages, because nobody could store into them when
+        // it set out.
         let isSafe = inode.glock.held == .exclusive && inode.glock.machine.phase == .steady
         if !isSafe, inode.kernelMayCache, let kernel {
             await kernel.invalidateInode(inode.handle, data: (0, nil))
@@ -102,7 +125,8 @@ extension MountedVolume {
     }
 
     package func flush(_ node: NodeHandle, _ handle: OpenHandle) async throws(FileError) {
-        // Nothing is written at close: what must be durable is synchronised. An earlier failure is reported here.
+        // Nothing is written at close: what must be durable is synchronised. An earlier failure is
+        // reported here.
         try checkUsable()
     }
 
@@ -126,8 +150,8 @@ extension MountedVolume {
         unrefer(inode)
     }
 
-    /// The time of last access, relatime: when it is a day old or older than the last change, and only if this node holds
-    /// the inode exclusively anyway.
+    /// The time of last access, relatime: when it is a day old or older than the last change, and
+    /// only if this node holds the inode exclusively anyway.
     private func noteAccess(_ inode: Inode) async {
         guard options.accessTime == .relative, !options.isReadOnly, !isWithdrawn,
             inode.glock.held == .exclusive, let stored = holdIfCached(inode, .exclusive)

@@ -1,14 +1,17 @@
-// Inodes that are deleted but still there: somebody, on some node, has them open, or they are too big to free in the
-// transaction that deletes them. An orphan has link count 0, the orphan flag, and an entry in the orphan directory of the
-// slot whose node deleted it, so that it is freed even if everybody dies.
+// Inodes that are deleted but still there: somebody, on some node, has them open, or they are too
+// big to free in the transaction that deletes them. An orphan has link count 0, the orphan flag,
+// and an entry in the orphan directory of the slot whose node deleted it, so that it is freed even
+// if everybody dies.
 //
-// Who frees it? The node that deleted it waits for the inode's open lock in EX, holding nothing else: it is granted when the
-// last process on the last node has closed the inode. After a death, and at mount, a node does the same for what it finds
-// in its own slot's orphan directory, the coordinator also for slots that nobody is in. Two may wait for one inode: the
-// inode's lock in EX and the orphan flag decide, the second finds the inode gone.
+// Who frees it? The node that deleted it waits for the inode's open lock in EX, holding nothing
+// else: it is granted when the last process on the last node has closed the inode. After a death,
+// and at mount, a node does the same for what it finds in its own slot's orphan directory, the
+// coordinator also for slots that nobody is in. Two may wait for one inode: the inode's lock in EX
+// and the orphan flag decide, the second finds the inode gone.
 //
-// Here the open lock comes before the inode's, against the lock order (L1). It cannot lock up: who holds the inode's lock
-// asks for the open lock either without queueing or to open the inode, and an orphan is not opened anew.
+// Here the open lock comes before the inode's, against the lock order (L1). It cannot lock up: who
+// holds the inode's lock asks for the open lock either without queueing or to open the inode, and
+// an orphan is not opened anew.
 
 import BlockIO
 import DiskFormat
@@ -30,7 +33,8 @@ extension MountedVolume {
     static func orphanName(_ number: InodeNumber) -> [UInt8] {
         Array(
             (String(number.address.rawValue, radix: 16) + "."
-                + String(number.generation, radix: 16)).utf8)
+                + String(number.generation, radix: 16)).utf8
+        )
     }
 
     /// Holds this node's orphan directory for a new entry.
@@ -43,7 +47,10 @@ extension MountedVolume {
         do throws(StoreError) {
             let insertion = try await prepare(name, stored)
             return OrphanEnlisting(
-                held: Held(inode: inode, stored: stored), insertion: insertion, name: name)
+                held: Held(inode: inode, stored: stored),
+                insertion: insertion,
+                name: name
+            )
         } catch {
             release(inode, .exclusive)
             throw fileError(error)
@@ -51,7 +58,8 @@ extension MountedVolume {
     }
 
     private func prepare(
-        _ name: [UInt8], _ stored: StoredInode
+        _ name: [UInt8],
+        _ stored: StoredInode
     ) async throws(StoreError) -> DirectoryInsertion {
         let bytes = NameBuffer(name)
         return try await Directory(store, stored).prepareInsertion(bytes.bytes)
@@ -59,12 +67,18 @@ extension MountedVolume {
 
     /// Puts an inode on the list, in the transaction that takes its last name.
     func enlist(
-        _ child: Held, _ orphans: OrphanEnlisting, _ allocator: Allocator
+        _ child: Held,
+        _ orphans: OrphanEnlisting,
+        _ allocator: Allocator
     ) throws(StoreError) {
         let name = NameBuffer(orphans.name)
         try Directory(store, orphans.held.stored).insert(
-            orphans.insertion, name.bytes, target: child.inode.number,
-            type: UInt8(child.stored.record.typeBits >> 12), with: allocator)
+            orphans.insertion,
+            name.bytes,
+            target: child.inode.number,
+            type: UInt8(child.stored.record.typeBits >> 12),
+            with: allocator
+        )
         touchDirectory(orphans.held.stored)
         orphans.held.stored.store(in: allocator.transaction)
         child.stored.record.flags.insert(.orphan)

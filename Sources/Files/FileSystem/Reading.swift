@@ -1,5 +1,5 @@
-// Reading file data. What is dirty here comes from memory, everything else straight from the device into the
-// kernel's buffer; clean data is cached by the kernel alone.
+// Reading file data. What is dirty here comes from memory, everything else straight from the device
+// into the kernel's buffer; clean data is cached by the kernel alone.
 
 import BlockIO
 import DiskFormat
@@ -11,14 +11,19 @@ package import Vocabulary
 
 extension MountedVolume {
     package func read(
-        _ node: NodeHandle, _ handle: OpenHandle, at offset: UInt64,
-        into buffer: UnsafeMutableRawBufferPointer, isFill: Bool, _ interruption: Interruption?
+        _ node: NodeHandle,
+        _ handle: OpenHandle,
+        at offset: UInt64,
+        into buffer: UnsafeMutableRawBufferPointer,
+        isFill: Bool,
+        _ interruption: Interruption?
     ) async throws(FileError) -> Int {
         let inode = try inode(node)
         guard let file = openFiles[handle], file.inode === inode else { throw .badHandle }
         guard offset < UInt64(Int64.max), buffer.count > 0 else { return 0 }
         let end = offset.addingReportingOverflow(UInt64(buffer.count)).partialValue
-        // A page that a shared mapping here may make dirty without a word is filled under EX only (rule M1).
+        // A page that a shared mapping here may make dirty without a word is filled under EX only
+        // (rule M1).
         let mode: HolderMode = isFill && inode.readWriteOpens > 0 ? .exclusive : .shared
         let stored = try await holdForFill(inode, mode, offset..<end, isFill, interruption)
         defer { release(inode, mode) }
@@ -35,9 +40,13 @@ extension MountedVolume {
         return count
     }
 
-    /// Holds for a read; while it waits, a fill is parked: its pages are locked by the kernel (rule F3).
+    /// Holds for a read; while it waits, a fill is parked: its pages are locked by the kernel (rule
+    /// F3).
     private func holdForFill(
-        _ inode: Inode, _ mode: HolderMode, _ range: Range<UInt64>, _ isFill: Bool,
+        _ inode: Inode,
+        _ mode: HolderMode,
+        _ range: Range<UInt64>,
+        _ isFill: Bool,
         _ interruption: Interruption?
     ) async throws(FileError) -> StoredInode {
         if let stored = holdIfCached(inode, mode) { return stored }
@@ -52,16 +61,22 @@ extension MountedVolume {
 
     /// Reads `count` bytes, all inside the file, of an inode that is held.
     func readHeld(
-        _ inode: Inode, _ stored: StoredInode, at offset: UInt64, _ count: Int,
+        _ inode: Inode,
+        _ stored: StoredInode,
+        at offset: UInt64,
+        _ count: Int,
         into buffer: UnsafeMutableRawBufferPointer
     ) async throws(FileError) {
         if stored.record.layout == .inlineData {
             _ = stored.readInline(
-                at: offset, into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<count]))
+                at: offset,
+                into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<count])
+            )
             return
         }
         let range = offset..<offset + UInt64(count)
-        // Copied before the first wait: what is dirty now may be on its way to the device and gone from memory later.
+        // Copied before the first wait: what is dirty now may be on its way to the device and gone
+        // from memory later.
         let gaps = inode.dirty?.copy(range, to: buffer) ?? [range]
         let map = ExtentMap(store, stored)
         do throws(StoreError) {
@@ -78,7 +93,9 @@ extension MountedVolume {
 
     /// Reads the front of `range` up to where the next extent or hole begins; returns how far.
     private func readPiece(
-        _ map: ExtentMap, _ range: Range<UInt64>, _ bufferOffset: UInt64,
+        _ map: ExtentMap,
+        _ range: Range<UInt64>,
+        _ bufferOffset: UInt64,
         _ buffer: UnsafeMutableRawBufferPointer
     ) async throws(StoreError) -> UInt64 {
         let size = UInt64(blockSize)
@@ -109,7 +126,11 @@ extension MountedVolume {
                 + range.lowerBound % size
             do throws(DeviceError) {
                 try await readDevice(
-                    deviceOffset, Int(stop - range.lowerBound), buffer, place)
+                    deviceOffset,
+                    Int(stop - range.lowerBound),
+                    buffer,
+                    place
+                )
             } catch {
                 throw .storage(.device(error))
             }
@@ -117,10 +138,14 @@ extension MountedVolume {
         }
     }
 
-    /// Reads bytes at any offset of the device to `place` in `buffer`; directly if everything is aligned or what is read too
-    /// much at the end fits into the buffer, else through memory of its own.
+    /// Reads bytes at any offset of the device to `place` in `buffer`; directly if everything is
+    /// aligned or what is read too much at the end fits into the buffer, else through memory of its
+    /// own.
     private func readDevice(
-        _ offset: UInt64, _ count: Int, _ buffer: UnsafeMutableRawBufferPointer, _ place: Int
+        _ offset: UInt64,
+        _ count: Int,
+        _ buffer: UnsafeMutableRawBufferPointer,
+        _ place: Int
     ) async throws(DeviceError) {
         let unit = UInt64(device.alignment)
         let start = offset / unit * unit
@@ -132,18 +157,21 @@ extension MountedVolume {
         {
             try await device.read(
                 UnsafeMutableRawBufferPointer(rebasing: buffer[place..<place + length]),
-                at: start)
+                at: start
+            )
             return
         }
         let bounce = AlignedBuffer(byteCount: length)
         try await device.read(bounce.bytes, at: start)
         let skip = Int(offset - start)
         UnsafeMutableRawBufferPointer(rebasing: buffer[place..<place + count]).copyMemory(
-            from: UnsafeRawBufferPointer(rebasing: bounce.readOnly[skip..<skip + count]))
+            from: UnsafeRawBufferPointer(rebasing: bounce.readOnly[skip..<skip + count])
+        )
     }
 
     package func readLink(
-        _ node: NodeHandle, _ interruption: Interruption?
+        _ node: NodeHandle,
+        _ interruption: Interruption?
     ) async throws(FileError) -> [UInt8] {
         let inode = try inode(node)
         let stored = try await hold(inode, .shared, interruption)

@@ -1,5 +1,6 @@
-// Unlinking and removing directories. The common case, a file of a few extents that nobody has open, is one
-// transaction: the name goes, the blocks go, the inode goes. Everything else becomes an orphan first (Orphans.swift).
+// Unlinking and removing directories. The common case, a file of a few extents that nobody has
+// open, is one transaction: the name goes, the blocks go, the inode goes. Everything else becomes
+// an orphan first (Orphans.swift).
 
 import BlockIO
 import DiskFormat
@@ -11,19 +12,25 @@ package import Vocabulary
 
 extension MountedVolume {
     package func unlink(
-        _ parent: NodeHandle, _ name: UnsafeRawBufferPointer, _ interruption: Interruption?
+        _ parent: NodeHandle,
+        _ name: UnsafeRawBufferPointer,
+        _ interruption: Interruption?
     ) async throws(FileError) {
         try await remove(parent, name, isDirectory: false, interruption)
     }
 
     package func removeDirectory(
-        _ parent: NodeHandle, _ name: UnsafeRawBufferPointer, _ interruption: Interruption?
+        _ parent: NodeHandle,
+        _ name: UnsafeRawBufferPointer,
+        _ interruption: Interruption?
     ) async throws(FileError) {
         try await remove(parent, name, isDirectory: true, interruption)
     }
 
     private func remove(
-        _ parent: NodeHandle, _ name: UnsafeRawBufferPointer, isDirectory: Bool,
+        _ parent: NodeHandle,
+        _ name: UnsafeRawBufferPointer,
+        isDirectory: Bool,
         _ interruption: Interruption?
     ) async throws(FileError) {
         try checkWritable()
@@ -78,7 +85,10 @@ extension MountedVolume {
 
     /// Takes the name away; the inode stays, with a name less, or as an orphan.
     func removeName(
-        _ directory: Held, _ child: Held, _ removal: DirectoryRemoval, orphaning: Bool
+        _ directory: Held,
+        _ child: Held,
+        _ removal: DirectoryRemoval,
+        orphaning: Bool
     ) async throws(FileError) {
         let orphans = orphaning ? try await holdOrphanDirectory(for: child.inode.number) : nil
         defer { if let orphans { release(orphans.held.inode, .exclusive) } }
@@ -104,10 +114,12 @@ extension MountedVolume {
         child.inode.lastSequence = transaction.sequence
     }
 
-    /// Takes the name and the inode away in one transaction; false, and nothing has changed, if the inode is too big or too
-    /// complicated for one. Nobody has it open on any node.
+    /// Takes the name and the inode away in one transaction; false, and nothing has changed, if the
+    /// inode is too big or too complicated for one. Nobody has it open on any node.
     private func removeWhole(
-        _ directory: Held, _ child: Held, _ removal: DirectoryRemoval
+        _ directory: Held,
+        _ child: Held,
+        _ removal: DirectoryRemoval
     ) async throws(FileError) -> Bool {
         let stored = child.stored
         guard stored.record.attributeBlock == .none,

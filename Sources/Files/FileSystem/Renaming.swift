@@ -1,6 +1,7 @@
 // Renaming: the operation that needs the most locks.
 //
-//   1. the rename lock in EX, if two directories take part: while it is held no directory changes its parent, so
+//   1. the rename lock in EX, if two directories take part: while it is held no directory changes
+//   its parent, so
 //      "is an ancestor of" stays true, and nobody else holds two unrelated directories
 //   2. the ancestors of both directories are read, each lock let go before the next is taken
 //   3. both directories in EX, the ancestor first, else by number
@@ -8,8 +9,8 @@
 //   5. this node's orphan directory, if an object loses its last name
 //   6. groups, the transaction
 //
-// A directory is never moved into itself or below itself (EINVAL), nor over one of its own ancestors, which cannot be
-// empty (ENOTEMPTY): both are decided by the ancestors read in step 2.
+// A directory is never moved into itself or below itself (EINVAL), nor over one of its own
+// ancestors, which cannot be empty (ENOTEMPTY): both are decided by the ancestors read in step 2.
 
 import BlockIO
 import DiskFormat
@@ -21,8 +22,12 @@ package import Vocabulary
 
 extension MountedVolume {
     package func rename(
-        _ parent: NodeHandle, _ name: UnsafeRawBufferPointer, to newParent: NodeHandle,
-        _ newName: UnsafeRawBufferPointer, _ kind: RenameKind, _ interruption: Interruption?
+        _ parent: NodeHandle,
+        _ name: UnsafeRawBufferPointer,
+        to newParent: NodeHandle,
+        _ newName: UnsafeRawBufferPointer,
+        _ kind: RenameKind,
+        _ interruption: Interruption?
     ) async throws(FileError) {
         try checkWritable()
         let from = try inode(parent)
@@ -55,7 +60,8 @@ extension MountedVolume {
 
     /// All directories above one. The rename lock is held, so the answer stays true.
     private func ancestors(
-        of directory: Inode, _ interruption: Interruption?
+        of directory: Inode,
+        _ interruption: Interruption?
     ) async throws(FileError) -> [InodeNumber] {
         var line: [InodeNumber] = []
         var current = directory
@@ -74,7 +80,10 @@ extension MountedVolume {
     }
 
     private func holdDirectories(
-        _ from: Inode, _ to: Inode, _ lines: Ancestry, _ interruption: Interruption?
+        _ from: Inode,
+        _ to: Inode,
+        _ lines: Ancestry,
+        _ interruption: Interruption?
     ) async throws(FileError) -> DirectoryPair {
         if from === to {
             let held = Held(inode: from, stored: try await hold(from, .exclusive, interruption))
@@ -105,8 +114,11 @@ extension MountedVolume {
     }
 
     private func renameHeld(
-        _ pair: DirectoryPair, _ name: UnsafeRawBufferPointer,
-        _ newName: UnsafeRawBufferPointer, _ kind: RenameKind, _ lines: Ancestry,
+        _ pair: DirectoryPair,
+        _ name: UnsafeRawBufferPointer,
+        _ newName: UnsafeRawBufferPointer,
+        _ kind: RenameKind,
+        _ lines: Ancestry,
         _ interruption: Interruption?
     ) async throws(FileError) {
         try checkLiveDirectory(pair.from.stored)
@@ -144,8 +156,11 @@ extension MountedVolume {
     }
 
     private func checkLoops(
-        _ source: InodeNumber, _ target: InodeNumber?, _ pair: DirectoryPair,
-        _ kind: RenameKind, _ lines: Ancestry
+        _ source: InodeNumber,
+        _ target: InodeNumber?,
+        _ pair: DirectoryPair,
+        _ kind: RenameKind,
+        _ lines: Ancestry
     ) throws(FileError) {
         if source == pair.to.inode.number || lines.ofTo.contains(source) { throw .invalid }
         guard let target else { return }
@@ -163,10 +178,13 @@ extension MountedVolume {
         }
     }
 
-    /// Holds the objects themselves. Which of them are directories is known only under their locks; two directories are
-    /// children of directories that are held, so nobody else can be on the way from one to the other.
+    /// Holds the objects themselves. Which of them are directories is known only under their locks;
+    /// two directories are children of directories that are held, so nobody else can be on the way
+    /// from one to the other.
     private func holdChildren(
-        _ source: InodeNumber, _ target: InodeNumber?, _ interruption: Interruption?
+        _ source: InodeNumber,
+        _ target: InodeNumber?,
+        _ interruption: Interruption?
     ) async throws(FileError) -> [Held] {
         var held: [Held] = []
         for number in [source, target].compactMap({ $0 }).sorted() {
@@ -174,7 +192,10 @@ extension MountedVolume {
             do throws(FileError) {
                 held.append(
                     Held(
-                        inode: inode, stored: try await hold(inode, .exclusive, interruption)))
+                        inode: inode,
+                        stored: try await hold(inode, .exclusive, interruption)
+                    )
+                )
             } catch {
                 for child in held { release(child.inode, .exclusive) }
                 throw error
@@ -186,8 +207,10 @@ extension MountedVolume {
     // MARK: The three kinds
 
     private func move(
-        _ pair: DirectoryPair, _ name: UnsafeRawBufferPointer,
-        _ newName: UnsafeRawBufferPointer, _ moved: Held
+        _ pair: DirectoryPair,
+        _ name: UnsafeRawBufferPointer,
+        _ newName: UnsafeRawBufferPointer,
+        _ moved: Held
     ) async throws(FileError) {
         let removal: DirectoryRemoval
         let insertion: DirectoryInsertion
@@ -209,15 +232,22 @@ extension MountedVolume {
                 ? try await Directory(self.store, pair.to.stored).prepareInsertion(newName)
                 : insertion
             try Directory(self.store, pair.to.stored).insert(
-                place, newName, target: moved.inode.number,
-                type: UInt8(moved.stored.record.typeBits >> 12), with: allocator)
+                place,
+                newName,
+                target: moved.inode.number,
+                type: UInt8(moved.stored.record.typeBits >> 12),
+                with: allocator
+            )
             self.moveParent(moved, pair)
         }
     }
 
     private func moveOver(
-        _ pair: DirectoryPair, _ name: UnsafeRawBufferPointer,
-        _ newName: UnsafeRawBufferPointer, _ moved: Held, _ replaced: Held
+        _ pair: DirectoryPair,
+        _ name: UnsafeRawBufferPointer,
+        _ newName: UnsafeRawBufferPointer,
+        _ moved: Held,
+        _ replaced: Held
     ) async throws(FileError) {
         let record = replaced.stored.record
         let isLast = record.isDirectory || record.linkCount == 1
@@ -236,8 +266,11 @@ extension MountedVolume {
         try await change(removal.groups, cost, pair, moved) {
             (allocator: Allocator) async throws(StoreError) in
             Directory(self.store, pair.to.stored).replaceTarget(
-                location, with: moved.inode.number,
-                type: UInt8(moved.stored.record.typeBits >> 12), in: allocator.transaction)
+                location,
+                with: moved.inode.number,
+                type: UInt8(moved.stored.record.typeBits >> 12),
+                in: allocator.transaction
+            )
             try Directory(self.store, pair.from.stored).remove(removal, with: allocator)
             if let orphans { try self.enlist(replaced, orphans, allocator) }
             self.moveParent(moved, pair)
@@ -251,8 +284,11 @@ extension MountedVolume {
     }
 
     private func exchange(
-        _ pair: DirectoryPair, _ name: UnsafeRawBufferPointer,
-        _ newName: UnsafeRawBufferPointer, _ moved: Held, _ other: Held
+        _ pair: DirectoryPair,
+        _ name: UnsafeRawBufferPointer,
+        _ newName: UnsafeRawBufferPointer,
+        _ moved: Held,
+        _ other: Held
     ) async throws(FileError) {
         let first: DirectoryLocation
         let second: DirectoryLocation
@@ -267,11 +303,17 @@ extension MountedVolume {
             (allocator: Allocator) async throws(StoreError) in
             let transaction = allocator.transaction
             Directory(self.store, pair.from.stored).replaceTarget(
-                first, with: other.inode.number,
-                type: UInt8(other.stored.record.typeBits >> 12), in: transaction)
+                first,
+                with: other.inode.number,
+                type: UInt8(other.stored.record.typeBits >> 12),
+                in: transaction
+            )
             Directory(self.store, pair.to.stored).replaceTarget(
-                second, with: moved.inode.number,
-                type: UInt8(moved.stored.record.typeBits >> 12), in: transaction)
+                second,
+                with: moved.inode.number,
+                type: UInt8(moved.stored.record.typeBits >> 12),
+                in: transaction
+            )
             self.moveParent(moved, pair)
             self.moveParent(other, DirectoryPair(from: pair.to, to: pair.from))
             other.stored.record.changed = self.now
@@ -290,7 +332,10 @@ extension MountedVolume {
 
     /// The frame of the three: groups, transaction, times of the directories and of what moves.
     private func change(
-        _ needed: [UInt32], _ cost: OperationCost, _ pair: DirectoryPair, _ moved: Held,
+        _ needed: [UInt32],
+        _ cost: OperationCost,
+        _ pair: DirectoryPair,
+        _ moved: Held,
         _ body: (Allocator) async throws(StoreError) -> Void
     ) async throws(FileError) {
         let held = try await holdGroups(needed, metadata: cost.newBlocks)

@@ -1,17 +1,24 @@
 // Room that is there but not yet to be had, when a volume is nearly full.
 //
-//   frozen        freed in a transaction that is not durable yet: a commit and write-back make it free
-//   quarantined   was metadata: any node's log may still hold an image of it, and a replay would write that over
-//                 whatever data stood there. It may become data when every log has been written back since it was freed
+//   frozen        freed in a transaction that is not durable yet: a commit and write-back make it
+//   free
+//   quarantined   was metadata: any node's log may still hold an image of it, and a replay would
+//   write that over
+//                 whatever data stood there. It may become data when every log has been written
+//                 back since it was freed
 //
-// The log barrier is a lock that every node holds in PR whenever it logs (S1); a node that gives PR up has emptied its log
-// (S2). So who gets it in EX knows that all logs were empty at some moment after its request. What was quarantined in a
-// group that it has held since before that moment is in no log at all and becomes free.
+// The log barrier is a lock that every node holds in PR whenever it logs (S1); a node that gives PR
+// up has emptied its log (S2). So who gets it in EX knows that all logs were empty at some moment
+// after its request. What was quarantined in a group that it has held since before that moment is
+// in no log at all and becomes free.
 //
-// S1. No transaction begins without the barrier in PR, in a phase in which it is not being given up.
-// S2. The barrier is given up after the log was emptied, with transactions that had begun before in it.
+// S1. No transaction begins without the barrier in PR, in a phase in which it is not being given
+// up.
+// S2. The barrier is given up after the log was emptied, with transactions that had begun before in
+// it.
 // S3. Groups are held before the barrier is asked for: what others free later is not in them.
-// S4. The barrier in EX is lowered at once after use, so that the others may log again and the next request asks them all.
+// S4. The barrier in EX is lowered at once after use, so that the others may log again and the next
+// request asks them all.
 
 import BlockIO
 import DiskFormat
@@ -90,7 +97,9 @@ extension MountedVolume {
             try await journal.checkpointAll()
             let transaction = try await journal.begin(blocks: held.count)
             defer { transaction.end() }
-            for group in held { counters.releasedBlocks += UInt64(group.releaseQuarantine(in: transaction)) }
+            for group in held {
+                counters.releasedBlocks += UInt64(group.releaseQuarantine(in: transaction))
+            }
         } catch {
             throw fileError(.storage(error))
         }

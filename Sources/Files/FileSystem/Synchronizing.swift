@@ -10,13 +10,16 @@ package import Vocabulary
 
 extension MountedVolume {
     package func synchronize(
-        _ node: NodeHandle, _ handle: OpenHandle?, dataOnly: Bool
+        _ node: NodeHandle,
+        _ handle: OpenHandle?,
+        dataOnly: Bool
     ) async throws(FileError) {
         let inode = try inode(node)
         try checkUsable()
         if options.isReadOnly { return }
-        // No lock is needed: what this node has changed and not written is found here; what another node has changed it
-        // has written before this node's lock was given, or still has to synchronise itself.
+        // No lock is needed: what this node has changed and not written is found here; what another
+        // node has changed it has written before this node's lock was given, or still has to
+        // synchronise itself.
         var wroteData = false
         do throws(StorageError) {
             if let dirty = inode.dirty {

@@ -1,5 +1,6 @@
-// Changing the size of a file. Making it shorter frees blocks in steps, each a transaction of its own, from the end
-// backwards; each step stores the size that it has reached, so that after a crash the file is longer than asked but whole.
+// Changing the size of a file. Making it shorter frees blocks in steps, each a transaction of its
+// own, from the end backwards; each step stores the size that it has reached, so that after a crash
+// the file is longer than asked but whole.
 
 import BlockIO
 import DiskFormat
@@ -12,7 +13,9 @@ import Vocabulary
 extension MountedVolume {
     /// Makes a regular file, held exclusively, `size` bytes long.
     func resize(
-        _ inode: Inode, _ stored: StoredInode, to size: UInt64
+        _ inode: Inode,
+        _ stored: StoredInode,
+        to size: UInt64
     ) async throws(FileError) {
         if size == stored.record.size { return }
         if stored.record.layout == .inlineData {
@@ -39,7 +42,9 @@ extension MountedVolume {
 
     /// Zeroes what lies behind the new end in its block (D4).
     private func zeroTail(
-        _ inode: Inode, _ stored: StoredInode, from size: UInt64
+        _ inode: Inode,
+        _ stored: StoredInode,
+        from size: UInt64
     ) async throws(FileError) {
         let unit = UInt64(blockSize)
         guard size % unit != 0 else { return }
@@ -57,7 +62,9 @@ extension MountedVolume {
 
     /// Frees all blocks behind `size`, step by step.
     func freeBlocks(
-        _ inode: Inode, _ stored: StoredInode, from size: UInt64
+        _ inode: Inode,
+        _ stored: StoredInode,
+        from size: UInt64
     ) async throws(FileError) {
         guard stored.record.layout == .extents else { return }
         let unit = UInt64(blockSize)
@@ -75,13 +82,16 @@ extension MountedVolume {
             let held = try await holdGroups(step.groups, metadata: step.cost.newBlocks)
             defer { for group in held { groups.release(group, self) } }
             let transaction = try await begin(
-                blocks: step.cost.modifiedBlocks + held.count + 1)
+                blocks: step.cost.modifiedBlocks + held.count + 1
+            )
             defer { transaction.end() }
             let allocator = Allocator(store: store, groups: held, transaction: transaction)
             defer { allocator.end() }
             guard allocator.reserve(metadata: step.cost.newBlocks) else { throw .noSpace }
             stored.record.size = min(
-                stored.record.size, max(size, step.firstLogical * unit))
+                stored.record.size,
+                max(size, step.firstLogical * unit)
+            )
             do throws(StoreError) {
                 try map.remove(step, with: allocator)
             } catch {
@@ -92,9 +102,12 @@ extension MountedVolume {
         }
     }
 
-    /// Holds the groups that a change touches and, if it needs new metadata blocks, groups that have them; ascending.
+    /// Holds the groups that a change touches and, if it needs new metadata blocks, groups that
+    /// have them; ascending.
     func holdGroups(
-        _ needed: [UInt32], metadata: Int, _ interruption: Interruption? = nil
+        _ needed: [UInt32],
+        metadata: Int,
+        _ interruption: Interruption? = nil
     ) async throws(FileError) -> [ResourceGroup] {
         if needed.isEmpty {
             if metadata == 0 { return [] }
@@ -109,7 +122,11 @@ extension MountedVolume {
             for group in held { groups.release(group, self) }
             // Found first, then taken in order with the others; it may have filled up in between.
             let roomy = try await groups.holdWithRoom(
-                metadata: metadata, data: 0, self, interruption)
+                metadata: metadata,
+                data: 0,
+                self,
+                interruption
+            )
             groups.release(roomy, self)
             wanted = needed + [roomy.index]
         }

@@ -1,5 +1,6 @@
-// How full the volume is. Exact for groups whose lock is here; for the others what stands on the device, read without
-// their locks and not more often than every few seconds: an estimate is all that statfs promises.
+// How full the volume is. Exact for groups whose lock is here; for the others what stands on the
+// device, read without their locks and not more often than every few seconds: an estimate is all
+// that statfs promises.
 
 import BlockIO
 import DiskFormat
@@ -39,9 +40,13 @@ extension MountedVolume {
         }
         let data = superblock.blockCount - superblock.firstGroup.rawValue
         return VolumeUsage(
-            blockSize: UInt32(blockSize), blocks: data, free: free,
-            inodes: inodeCount + free, freeInodes: free,
-            longestName: UInt32(DirectoryEntryRecord.longestName))
+            blockSize: UInt32(blockSize),
+            blocks: data,
+            free: free,
+            inodes: inodeCount + free,
+            freeInodes: free,
+            longestName: UInt32(DirectoryEntryRecord.longestName)
+        )
     }
 
     private func readUsage() async throws(FileError) {
@@ -57,8 +62,11 @@ extension MountedVolume {
             // A block that is being written elsewhere may be torn; its last known counts will do.
             let isWhole =
                 (try? BlockHeader(
-                    verifying: buffer.readOnly, at: address, volume: superblock.volume,
-                    kind: .resourceGroup)) != nil
+                    verifying: buffer.readOnly,
+                    at: address,
+                    volume: superblock.volume,
+                    kind: .resourceGroup
+                )) != nil
             if isWhole {
                 let record = ResourceGroupRecord(fields: buffer.readOnly)
                 counts.append((record.freeCount + record.quarantinedCount, record.inodeCount))

@@ -1,6 +1,6 @@
-// Writing file data: blocks are found or allocated at once, the bytes stay in memory (DirtyData) and reach the device
-// before the transaction that points to them commits ("ordered"), at fsync, when they are old, when there are too
-// many, or when another node wants the file.
+// Writing file data: blocks are found or allocated at once, the bytes stay in memory (DirtyData)
+// and reach the device before the transaction that points to them commits ("ordered"), at fsync,
+// when they are old, when there are too many, or when another node wants the file.
 
 import BlockIO
 import DiskFormat
@@ -15,8 +15,12 @@ extension MountedVolume {
     static let largestFile = UInt64(Int64.max)
 
     package func write(
-        _ node: NodeHandle, _ handle: OpenHandle, at offset: UInt64,
-        from buffer: UnsafeRawBufferPointer, _ flags: WriteFlags, _ interruption: Interruption?
+        _ node: NodeHandle,
+        _ handle: OpenHandle,
+        at offset: UInt64,
+        from buffer: UnsafeRawBufferPointer,
+        _ flags: WriteFlags,
+        _ interruption: Interruption?
     ) async throws(FileError) -> Int {
         try checkWritable()
         let inode = try inode(node)
@@ -43,11 +47,18 @@ extension MountedVolume {
 
     /// Takes the lock and writes; returns where and how much.
     private func writeLocked(
-        _ inode: Inode, _ offset: UInt64, _ buffer: UnsafeRawBufferPointer, _ flags: WriteFlags,
+        _ inode: Inode,
+        _ offset: UInt64,
+        _ buffer: UnsafeRawBufferPointer,
+        _ flags: WriteFlags,
         _ interruption: Interruption?
     ) async throws(FileError) -> (start: UInt64, count: Int) {
         let stored = try await holdForWrite(
-            inode, offset..<offset + UInt64(buffer.count), flags, interruption)
+            inode,
+            offset..<offset + UInt64(buffer.count),
+            flags,
+            interruption
+        )
         defer { release(inode, .exclusive) }
         guard stored.record.isRegular else { throw .invalid }
         // Again: while this waited, the lock may have been given up, and everything invalidated.
@@ -69,10 +80,14 @@ extension MountedVolume {
         return (start, try await writeHeld(inode, stored, at: start, bytes))
     }
 
-    /// Holds for a write; while it waits, a cached write is parked: the kernel has its last page locked if the write covers
-    /// that page in part only, at its front or at its end, and it was not up to date (rule F3).
+    /// Holds for a write; while it waits, a cached write is parked: the kernel has its last page
+    /// locked if the write covers that page in part only, at its front or at its end, and it was
+    /// not up to date (rule F3).
     private func holdForWrite(
-        _ inode: Inode, _ range: Range<UInt64>, _ flags: WriteFlags, _ interruption: Interruption?
+        _ inode: Inode,
+        _ range: Range<UInt64>,
+        _ flags: WriteFlags,
+        _ interruption: Interruption?
     ) async throws(FileError) -> StoredInode {
         if let stored = holdIfCached(inode, .exclusive) { return stored }
         if flags.isWriteback, inode.glock.held != .exclusive { counters.strayWritebacks += 1 }
@@ -97,11 +112,15 @@ extension MountedVolume {
 
     // MARK: Held
 
-    /// Writes bytes to a regular file that is held exclusively. Returns how many, fewer only when the volume is full.
+    /// Writes bytes to a regular file that is held exclusively. Returns how many, fewer only when
+    /// the volume is full.
     ///
     /// - Throws: `noSpace` when not one byte could be written.
     func writeHeld(
-        _ inode: Inode, _ stored: StoredInode, at start: UInt64, _ bytes: UnsafeRawBufferPointer
+        _ inode: Inode,
+        _ stored: StoredInode,
+        at start: UInt64,
+        _ bytes: UnsafeRawBufferPointer
     ) async throws(FileError) -> Int {
         let end = start + UInt64(bytes.count)
         if stored.record.layout == .inlineData {
@@ -128,7 +147,10 @@ extension MountedVolume {
     static let writeBehind = 4 << 20
 
     private func writeInline(
-        _ inode: Inode, _ stored: StoredInode, at start: UInt64, _ bytes: UnsafeRawBufferPointer
+        _ inode: Inode,
+        _ stored: StoredInode,
+        at start: UInt64,
+        _ bytes: UnsafeRawBufferPointer
     ) async throws(FileError) {
         let transaction = try await begin(blocks: 1)
         defer { transaction.end() }
@@ -138,7 +160,10 @@ extension MountedVolume {
 
     /// Size, times and the inode's block, at the end of each change of data.
     private func finishWrite(
-        _ inode: Inode, _ stored: StoredInode, end: UInt64, _ transaction: Transaction
+        _ inode: Inode,
+        _ stored: StoredInode,
+        end: UInt64,
+        _ transaction: Transaction
     ) {
         stored.record.size = max(stored.record.size, end)
         let time = now
@@ -160,7 +185,11 @@ extension MountedVolume {
         }
         let cost = ExtentMap(store, stored).insertionCost()
         let group = try await groups.holdWithRoom(
-            metadata: cost.newBlocks, data: 1, near: inode.number.address, self)
+            metadata: cost.newBlocks,
+            data: 1,
+            near: inode.number.address,
+            self
+        )
         defer { groups.release(group, self) }
         let transaction = try await begin(blocks: cost.modifiedBlocks + 2)
         defer { transaction.end() }
@@ -172,7 +201,9 @@ extension MountedVolume {
         let old = stored.convertInlineDataToExtents(in: transaction)
         do throws(StoreError) {
             try await ExtentMap(store, stored).insert(
-                Extent(logical: 0, physical: run.start, length: 1), with: allocator)
+                Extent(logical: 0, physical: run.start, length: 1),
+                with: allocator
+            )
         } catch {
             throw failed(error)
         }
@@ -186,7 +217,10 @@ extension MountedVolume {
 
     /// Writes the front of `bytes`, as far as one extent or one allocation reaches.
     private func writePiece(
-        _ inode: Inode, _ stored: StoredInode, at start: UInt64, _ bytes: UnsafeRawBufferPointer
+        _ inode: Inode,
+        _ stored: StoredInode,
+        at start: UInt64,
+        _ bytes: UnsafeRawBufferPointer
     ) async throws(FileError) -> Int {
         let map = ExtentMap(store, stored)
         let block = start / UInt64(blockSize)
@@ -209,7 +243,10 @@ extension MountedVolume {
     }
 
     private func overwrite(
-        _ inode: Inode, _ stored: StoredInode, _ extent: Extent, at start: UInt64,
+        _ inode: Inode,
+        _ stored: StoredInode,
+        _ extent: Extent,
+        at start: UInt64,
         _ bytes: UnsafeRawBufferPointer
     ) async throws(FileError) -> Int {
         let size = UInt64(blockSize)
@@ -237,13 +274,19 @@ extension MountedVolume {
         let transaction = try await begin(blocks: cost.modifiedBlocks + 2)
         defer { transaction.end() }
         let allocator = Allocator(
-            store: store, groups: group.map { [$0] } ?? [], transaction: transaction)
+            store: store,
+            groups: group.map { [$0] } ?? [],
+            transaction: transaction
+        )
         defer { allocator.end() }
         guard allocator.reserve(metadata: cost.newBlocks) else { throw .noSpace }
         if extent.isUnwritten {
             do throws(StoreError) {
                 try await map.markWritten(
-                    block, length: UInt32(lastBlock - block + 1), with: allocator)
+                    block,
+                    length: UInt32(lastBlock - block + 1),
+                    with: allocator
+                )
             } catch {
                 throw failed(error)
             }
@@ -256,7 +299,9 @@ extension MountedVolume {
 
     /// Has a block that will be changed in part among the dirty data, with what it holds now.
     func bringIn(
-        _ inode: Inode, _ block: UInt64, _ physical: BlockAddress
+        _ inode: Inode,
+        _ block: UInt64,
+        _ physical: BlockAddress
     ) async throws(FileError) {
         let dirty = inode.dirtyData()
         if dirty.contains(block) { return }
@@ -267,11 +312,18 @@ extension MountedVolume {
             throw fileError(.storage(.device(error)))
         }
         dirty.write(
-            buffer.readOnly, at: block * UInt64(blockSize), logical: block, physical: physical)
+            buffer.readOnly,
+            at: block * UInt64(blockSize),
+            logical: block,
+            physical: physical
+        )
     }
 
     private func fillHole(
-        _ inode: Inode, _ stored: StoredInode, until: UInt64, at start: UInt64,
+        _ inode: Inode,
+        _ stored: StoredInode,
+        until: UInt64,
+        at start: UInt64,
         _ bytes: UnsafeRawBufferPointer
     ) async throws(FileError) -> Int {
         let size = UInt64(blockSize)
@@ -282,7 +334,11 @@ extension MountedVolume {
         let cost = map.insertionCost()
         let goal = try await self.goal(inode, map, before: block)
         let group = try await groups.holdWithRoom(
-            metadata: cost.newBlocks, data: 1, near: goal, self)
+            metadata: cost.newBlocks,
+            data: 1,
+            near: goal,
+            self
+        )
         defer { groups.release(group, self) }
         let transaction = try await begin(blocks: cost.modifiedBlocks + 2)
         defer { transaction.end() }
@@ -294,7 +350,8 @@ extension MountedVolume {
         do throws(StoreError) {
             try await map.insert(
                 Extent(logical: block, physical: run.start, length: run.length),
-                with: allocator)
+                with: allocator
+            )
         } catch {
             throw failed(error)
         }
@@ -306,9 +363,12 @@ extension MountedVolume {
         return piece.count
     }
 
-    /// Where the block before `block` ends on the device, so that a growing file stays in one piece.
+    /// Where the block before `block` ends on the device, so that a growing file stays in one
+    /// piece.
     private func goal(
-        _ inode: Inode, _ map: ExtentMap, before block: UInt64
+        _ inode: Inode,
+        _ map: ExtentMap,
+        before block: UInt64
     ) async throws(FileError) -> BlockAddress {
         guard block > 0 else { return inode.number.address + 1 }
         do throws(StoreError) {

@@ -1,39 +1,47 @@
-// A glock binds one resource of the lock manager to what this node caches under it. This file is the
-// pure machine: who may use the cache now, what to ask of the lock manager, when to give way.
+// A glock binds one resource of the lock manager to what this node caches under it. This file is
+// the pure machine: who may use the cache now, what to ask of the lock manager, when to give way.
 //
 // Terms
-//   held      the mode the lock manager has granted (NL, PR or EX; NL also before the first request)
+//   held      the mode the lock manager has granted (NL, PR or EX; NL also before the first
+//   request)
 //   target    the mode that is being asked for or lowered to, while an answer is outstanding
 //   wanted    the strongest mode a peer waits for and we are in the way of
-//   holder    one operation of this node that uses the cache, shared or exclusive; holders queue here
+//   holder    one operation of this node that uses the cache, shared or exclusive; holders queue
+//   here
 //             first come first served, inside the node
 //
 // Phases and what is true in them
 //   steady      nothing outstanding; holders come and go as `held` allows
-//   requesting  the lock manager was asked for `target`; no holder is inside that `held` does not cover
-//   demoting    the owner is writing back and invalidating on the way to `target`; `held` is still held
+//   requesting  the lock manager was asked for `target`; no holder is inside that `held` does not
+//   cover
+//   demoting    the owner is writing back and invalidating on the way to `target`; `held` is still
+//   held
 //   lowering    the lock manager was asked to lower to `target`; nobody is inside beyond `target`
 //
 //   steady ── head of the queue needs more ──▶ requesting ── granted ──▶ steady
 //   requesting (EX over PR, not to be had at once) ── refused ──▶ steady with wanted = EX (G6)
-//   steady ── wanted, and nobody is inside beyond the new mode ──▶ demoting ── finished ──▶ lowering ──▶ steady
+//   steady ── wanted, and nobody is inside beyond the new mode ──▶ demoting ── finished ──▶
+//   lowering ──▶ steady
 //
 // Invariants
 //   G1. Exclusive holders are alone; shared holders only with shared ones.
 //   G2. Whoever is inside is covered by `held`: shared by PR or EX, exclusive by EX.
 //   G3. The lock is kept after the last holder has left, until a peer wants it or memory does.
-//   G4. While `wanted` is set nobody new enters beyond the mode that will be left, except (a) the holders for
-//       whose sake the lock was just granted, so that every grant does some work, and (b) urgent holders
-//       while the owner invalidates the kernel's caches: the kernel may hold the very page that the
-//       invalidation waits for (Docs/KERNEL.md, rule F3).
-//   G5. Lowering starts only when the owner says that what was cached is written back and invalidated.
-//   G6. An upgrade of a lock that caches never waits with the old mode in hand: it is asked for without
-//       queueing, and when refused the cache is emptied, the lock goes to NL and queues for EX from there. Two
-//       PR holders that both write are the normal case and must not dead-lock.
+//   G4. While `wanted` is set nobody new enters beyond the mode that will be left, except (a) the
+//   holders for
+//       whose sake the lock was just granted, so that every grant does some work, and (b) urgent
+//       holders while the owner invalidates the kernel's caches: the kernel may hold the very page
+//       that the invalidation waits for (Docs/KERNEL.md, rule F3).
+//   G5. Lowering starts only when the owner says that what was cached is written back and
+//   invalidated.
+//   G6. An upgrade of a lock that caches never waits with the old mode in hand: it is asked for
+//   without
+//       queueing, and when refused the cache is emptied, the lock goes to NL and queues for EX from
+//       there. Two PR holders that both write are the normal case and must not dead-lock.
 //   G7. At most one operation is outstanding at the lock manager.
 //
-// Source: the glock of GFS2 (Documentation/filesystems/gfs2-glocks.rst), with holders that are queued in one
-// line instead of two lists, and G6 instead of conversion dead-lock handling.
+// Source: the glock of GFS2 (Documentation/filesystems/gfs2-glocks.rst), with holders that are
+// queued in one line instead of two lists, and G6 instead of conversion dead-lock handling.
 
 package import Vocabulary
 
@@ -120,7 +128,10 @@ package struct GlockMachine: Sendable {
 
     /// Enters, or waits in line.
     package mutating func enter(
-        _ mode: HolderMode, ticket: UInt64, isUrgent: Bool = false, _ actions: inout [GlockAction]
+        _ mode: HolderMode,
+        ticket: UInt64,
+        isUrgent: Bool = false,
+        _ actions: inout [GlockAction]
     ) {
         if isShutDown {
             actions.append(.refuse(ticket))
@@ -134,10 +145,12 @@ package struct GlockMachine: Sendable {
         proceed(&actions)
     }
 
-    /// Enters at once or after asking the lock manager without queueing; refused rather than waited for. Who is in the
-    /// way is told all the same.
+    /// Enters at once or after asking the lock manager without queueing; refused rather than waited
+    /// for. Who is in the way is told all the same.
     package mutating func enterWithoutQueueing(
-        _ mode: HolderMode, ticket: UInt64, _ actions: inout [GlockAction]
+        _ mode: HolderMode,
+        ticket: UInt64,
+        _ actions: inout [GlockAction]
     ) {
         if !isShutDown, enterIfPossible(mode) {
             actions.append(.grant(ticket))
@@ -179,8 +192,8 @@ package struct GlockMachine: Sendable {
             guard let wanted else { return true }
             return Self.remainder(for: wanted).covers(mode.lockMode)
         case .requesting:
-            // An upgrade of PR is outstanding; readers are covered, but must not overtake the writer for ever. The
-            // answer to a request that does not queue is not far.
+            // An upgrade of PR is outstanding; readers are covered, but must not overtake the
+            // writer for ever. The answer to a request that does not queue is not far.
             return false
         case .demoting(let target):
             return target.covers(mode.lockMode) || (isUrgent && admitsUrgent)
@@ -204,7 +217,9 @@ package struct GlockMachine: Sendable {
 
     /// The outstanding request or lowering was answered.
     package mutating func completed(
-        _ status: LockStatus, _ mode: LockMode, _ actions: inout [GlockAction]
+        _ status: LockStatus,
+        _ mode: LockMode,
+        _ actions: inout [GlockAction]
     ) {
         if status == .shutDown {
             shutDown(&actions)
@@ -215,7 +230,9 @@ package struct GlockMachine: Sendable {
             requestCompleted(status, mode, target, &actions)
         case .lowering(let target):
             precondition(
-                status == .granted || status == .unlocked, "lowering a lock cannot be refused")
+                status == .granted || status == .unlocked,
+                "lowering a lock cannot be refused"
+            )
             held = target
             phase = .steady
             proceed(&actions)
@@ -225,7 +242,9 @@ package struct GlockMachine: Sendable {
     }
 
     private mutating func requestCompleted(
-        _ status: LockStatus, _ mode: LockMode, _ target: LockMode,
+        _ status: LockStatus,
+        _ mode: LockMode,
+        _ target: LockMode,
         _ actions: inout [GlockAction]
     ) {
         phase = .steady
@@ -290,7 +309,8 @@ package struct GlockMachine: Sendable {
         if admits { admitUrgentWaiters(&actions) }
     }
 
-    /// What was cached beyond the target is written back and invalidated (G5), and nobody is inside beyond it.
+    /// What was cached beyond the target is written back and invalidated (G5), and nobody is inside
+    /// beyond it.
     package mutating func demotionFinished(_ actions: inout [GlockAction]) {
         guard case .demoting(let target) = phase else {
             preconditionFailure("Glock G5: the end of a demotion that had not begun")
@@ -374,7 +394,8 @@ package struct GlockMachine: Sendable {
     private mutating func requestForHead(_ actions: inout [GlockAction]) {
         guard let head = queue.first, !held.covers(head.mode.lockMode) else { return }
         let target = head.mode.lockMode
-        // Readers that are inside keep PR busy; the upgrade may be asked for meanwhile, the writer waits for them.
+        // Readers that are inside keep PR busy; the upgrade may be asked for meanwhile, the writer
+        // waits for them.
         phase = .requesting(target)
         actions.append(.request(target, held == .null ? firstFlags : .noQueue))
     }

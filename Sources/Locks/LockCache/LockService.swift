@@ -2,13 +2,14 @@
 
 package import Vocabulary
 
-/// What a node offers to whoever locks things on it. Called inside the engine. An answer may come before the
-/// call returns: the caller has to have its own state in order before it calls.
+/// What a node offers to whoever locks things on it. Called inside the engine. An answer may come
+/// before the call returns: the caller has to have its own state in order before it calls.
 package protocol LockService: AnyObject {
-    /// Asks for a new lock; the answer is a completion with this cookie. Returns the lock's name at once, to
-    /// cancel it by.
+    /// Asks for a new lock; the answer is a completion with this cookie. Returns the lock's name at
+    /// once, to cancel it by.
     @discardableResult
-    func request(_ name: ResourceName, _ mode: LockMode, _ flags: LockFlags, cookie: UInt64) -> LockID
+    func request(_ name: ResourceName, _ mode: LockMode, _ flags: LockFlags, cookie: UInt64)
+        -> LockID
 
     /// Changes the mode of a granted lock. `value` is what to write, when the change writes
     /// (`LockFlags.valueBlock`, from PW or EX downwards).
@@ -17,8 +18,8 @@ package protocol LockService: AnyObject {
     /// Gives a granted lock up; the answer is a completion with status `unlocked`.
     func unlock(_ lock: LockID, _ flags: LockFlags, value: ValueBlock?)
 
-    /// Withdraws what waits, if it still waits; the waiting operation completes with `cancelled`, or as if
-    /// nothing had been said when the grant was faster.
+    /// Withdraws what waits, if it still waits; the waiting operation completes with `cancelled`,
+    /// or as if nothing had been said when the grant was faster.
     func cancel(_ lock: LockID)
 }
 
@@ -27,7 +28,7 @@ package protocol LockClient: AnyObject {
     /// A request, conversion or unlock has ended.
     func completed(_ completion: LockCompletion)
 
-    /// Somebody waits for `wanted`, which the granted lock of this cookie is in the way of. Comes again only for a stronger
-    /// want or after the lock was converted.
+    /// Somebody waits for `wanted`, which the granted lock of this cookie is in the way of. Comes
+    /// again only for a stronger want or after the lock was converted.
     func isBlocking(cookie: UInt64, wanted: LockMode)
 }

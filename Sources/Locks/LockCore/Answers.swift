@@ -136,8 +136,8 @@ extension Lockspace {
         }
     }
 
-    /// Passes a notice on, unless what was asked meanwhile makes it void: the lock is being given up or
-    /// demoted, and the master looks again when it hears of that.
+    /// Passes a notice on, unless what was asked meanwhile makes it void: the lock is being given
+    /// up or demoted, and the master looks again when it hears of that.
     mutating func blocking(
         _ name: ResourceName,
         _ id: LockID,
@@ -161,8 +161,8 @@ extension Lockspace {
         let lock = localIndex(id)
         if lock == 0 { return 0 }
         let resource = locks[lock].resource
-        // While another lock of the same name had to ask for the master again, the old master may have
-        // become the master again and answer this one.
+        // While another lock of the same name had to ask for the master again, the old master may
+        // have become the master again and answer this one.
         let mastery = resources[resource].mastery
         guard mastery == .remote || mastery == .lookingUp, resources[resource].master == peer,
             resources[resource].name == name

@@ -1,13 +1,15 @@
-// Fresh names. A node that has just allocated an inode masters its name at once and tells the directory
-// by a *claim*; no round trip. Two rules keep that safe:
+// Fresh names. A node that has just allocated an inode masters its name at once and tells the
+// directory by a *claim*; no round trip. Two rules keep that safe:
 //
-// - Demotions wait until the claims made before them are acknowledged (I7), and for the end of a recovery,
+// - Demotions wait until the claims made before them are acknowledged (I7), and for the end of a
+// recovery,
 //   which acknowledges all. Claims are counted in two
-//   batches, so that a steady stream of creations cannot hold a demotion back for ever: those that wait
-//   close the batch they came in, and newer claims count in the next.
-// - A claim that meets another master's entry is parked while that node is asked whether it still is
-//   the master (its removal may be on the way). If it is, the name was not fresh: the claimant hands
-//   its locks to the master, which wins.
+//   batches, so that a steady stream of creations cannot hold a demotion back for ever: those that
+//   wait close the batch they came in, and newer claims count in the next.
+// - A claim that meets another master's entry is parked while that node is asked whether it still
+// is
+//   the master (its removal may be on the way). If it is, the name was not fresh: the claimant
+//   hands its locks to the master, which wins.
 
 import Vocabulary
 

@@ -38,16 +38,16 @@ package struct ResourceDescription: Hashable, Sendable {
     package var directory: NodeID
     /// On the directory node: whom the entry names. `none` elsewhere, and when there is no entry.
     package var directoryEntry: NodeID
-    /// On the master all locks, elsewhere this node's own; granted, then converting, then waiting, each in
-    /// order.
+    /// On the master all locks, elsewhere this node's own; granted, then converting, then waiting,
+    /// each in order.
     package var locks: [LockDescription]
     /// The value block as known here; nil when it was never written.
     package var value: SequencedValue?
 }
 
 extension Lockspace {
-    /// Calls `body` for each resource known here, in no order that means anything (but the same for the
-    /// same history), including those known only as directory entries.
+    /// Calls `body` for each resource known here, in no order that means anything (but the same for
+    /// the same history), including those known only as directory entries.
     package func visitResources(_ body: (ResourceDescription) -> Void) {
         for resource in 1..<resources.bound where resources[resource].mastery != .free {
             body(describe(resource))
@@ -60,8 +60,8 @@ extension Lockspace {
         return resource == 0 ? nil : describe(resource)
     }
 
-    /// Whether this node's lock is granted in a mode that conflicts with `wanted`, and is not on its way
-    /// down already.
+    /// Whether this node's lock is granted in a mode that conflicts with `wanted`, and is not on
+    /// its way down already.
     package func isInTheWay(_ lock: LockID, of wanted: LockMode) -> Bool {
         let index = localIndex(lock)
         if index == 0 || status == .left { return false }

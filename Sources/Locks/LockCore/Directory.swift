@@ -1,5 +1,6 @@
-// Who masters what: the directory node's answers, the questions of the others, the end of a mastership.
-// The essay in Lockspace.swift explains which entries can be stale and why that is harmless.
+// Who masters what: the directory node's answers, the questions of the others, the end of a
+// mastership. The essay in Lockspace.swift explains which entries can be stale and why that is
+// harmless.
 
 import Vocabulary
 
@@ -20,9 +21,9 @@ extension Lockspace {
 
     // MARK: Asking
 
-    /// Finds the master of a record in state `unknown`: knows it at once (`local`, `remote`) or asks
-    /// (`lookingUp`). Locks that are linked here are the caller's to see to, by `masterIsKnown`.
-    /// `isFresh`: the name never existed before, and no lock is linked here yet.
+    /// Finds the master of a record in state `unknown`: knows it at once (`local`, `remote`) or
+    /// asks (`lookingUp`). Locks that are linked here are the caller's to see to, by
+    /// `masterIsKnown`. `isFresh`: the name never existed before, and no lock is linked here yet.
     mutating func askForMaster(_ resource: UInt32, isFresh: Bool, _ effects: inout [LockEffect]) {
         assert(resources[resource].mastery == .unknown, "LockCore: the master is known")
         let name = resources[resource].name
@@ -164,8 +165,8 @@ extension Lockspace {
 
     // MARK: The end
 
-    /// Forgets a record that nothing needs: gives the mastership of a resource without locks up, and the
-    /// record when it is no directory entry either (I1).
+    /// Forgets a record that nothing needs: gives the mastership of a resource without locks up,
+    /// and the record when it is no directory entry either (I1).
     mutating func releaseIfUnused(_ resource: UInt32, _ effects: inout [LockEffect]) {
         if !resources[resource].isEmpty { return }
         switch resources[resource].mastery {

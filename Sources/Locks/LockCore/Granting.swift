@@ -1,23 +1,28 @@
 // The master's decisions: who is granted, who waits, who is told.
 //
-// - A conversion is granted at once if its mode is compatible with the granted modes of all other locks,
-//   also of those that convert. `queueConversion` sends it behind those that wait already. Once queued,
-//   conversions are served strictly in order.
-// - A new request is granted at once if nobody waits and it is compatible. Queued, it is served in order
+// - A conversion is granted at once if its mode is compatible with the granted modes of all other
+// locks,
+//   also of those that convert. `queueConversion` sends it behind those that wait already. Once
+//   queued, conversions are served strictly in order.
+// - A new request is granted at once if nobody waits and it is compatible. Queued, it is served in
+// order
 //   when no conversion waits.
-// - While journals are to be replayed, only requests with `LockFlags.recovery` are looked at; the others
+// - While journals are to be replayed, only requests with `LockFlags.recovery` are looked at; the
+// others
 //   stand in their queues as if they were not there.
 // - `noQueue` is refused instead of queued.
 
 package import Vocabulary
 
-/// Bit per mode: the modes compatible with `mode`. `LockMode.isCompatible` in one shift; a test compares.
+/// Bit per mode: the modes compatible with `mode`. `LockMode.isCompatible` in one shift; a test
+/// compares.
 @inline(__always)
 func compatibleModes(_ mode: LockMode) -> UInt8 {
     UInt8(truncatingIfNeeded: UInt64(0x01_03_0B_07_1F_3F) >> (UInt64(mode.rawValue) * 8))
 }
 
-/// Whether `queueConversion` means anything for this conversion (Linux `fs/dlm/lock.c`, QUECVT table).
+/// Whether `queueConversion` means anything for this conversion (Linux `fs/dlm/lock.c`, QUECVT
+/// table).
 package func isQueueConversionLegal(from: LockMode, to: LockMode) -> Bool {
     switch from {
     case .null: to > .null
@@ -55,7 +60,8 @@ extension Lockspace {
         return false
     }
 
-    /// The mode a lock can have beside the others: what it asks for, or an alternative that it accepts.
+    /// The mode a lock can have beside the others: what it asks for, or an alternative that it
+    /// accepts.
     func compatibleMode(_ lock: UInt32) -> LockMode? {
         let resource = locks[lock].resource
         if !conflicts(resource, locks[lock].requested, except: lock) {
@@ -67,7 +73,8 @@ extension Lockspace {
             (LockFlags.alternatePR, LockMode.protectedRead),
             (LockFlags.alternateCW, LockMode.concurrentWrite),
         ] where flags.contains(flag) {
-            // Never sideways: the holder, who asked for more, would rely on its old mode until it hears.
+            // Never sideways: the holder, who asked for more, would rely on its old mode until it
+            // hears.
             let gains =
                 locks[lock].state == .waiting
                 || (mode != locks[lock].granted && mode.covers(locks[lock].granted))
@@ -315,9 +322,9 @@ extension Lockspace {
 
     // MARK: Queues
 
-    /// Grants what can be granted now, in order; then tells who stands in the way of the rest (I4, I5).
-    /// `ignoringOrder` is for conversions after a recovery: their order was lost, and a made-up order
-    /// would manufacture deadlocks.
+    /// Grants what can be granted now, in order; then tells who stands in the way of the rest (I4,
+    /// I5). `ignoringOrder` is for conversions after a recovery: their order was lost, and a
+    /// made-up order would manufacture deadlocks.
     @inline(__always)
     mutating func serveQueues(
         _ resource: UInt32,
@@ -399,8 +406,9 @@ extension Lockspace {
 
     // MARK: Blocking notices
 
-    /// Tells every granted lock that stands in the way of a waiter, strongest want first, unless it was
-    /// told of a want that covers it (I5). A converting lock is told once it is granted in its new mode.
+    /// Tells every granted lock that stands in the way of a waiter, strongest want first, unless it
+    /// was told of a want that covers it (I5). A converting lock is told once it is granted in its
+    /// new mode.
     mutating func notifyBlockers(_ resource: UInt32, _ effects: inout [LockEffect]) {
         let wanted = wantedModes(resource)
         if wanted == 0 { return }

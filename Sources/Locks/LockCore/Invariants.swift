@@ -1,4 +1,5 @@
-// The invariants of the essay, checked. Walks everything: for tests and simulation, after every event.
+// The invariants of the essay, checked. Walks everything: for tests and simulation, after every
+// event.
 
 import Vocabulary
 
@@ -89,8 +90,8 @@ extension Lockspace {
         return count
     }
 
-    /// I3, I4, I5. In the middle of a recovery reported and unreported locks stand side by side, so that
-    /// nothing can be said.
+    /// I3, I4, I5. In the middle of a recovery reported and unreported locks stand side by side, so
+    /// that nothing can be said.
     private func checkMastered(_ resource: UInt32) throws(InvariantViolation) {
         let name = resources[resource].name
         if status != .running { return }

@@ -1,15 +1,16 @@
 // The end of a node's part: a clean leave, or being put out.
 //
-// A node that leaves has unlocked everything. What it still masters for others is rebuilt by them in the
-// next view; only the value blocks would be lost, because where nobody holds more than CR nobody could
-// vouch for them. So it hands each such value to the holders before it falls silent. From that moment it
-// decides nothing, so that what it said stays true until the view without it comes.
+// A node that leaves has unlocked everything. What it still masters for others is rebuilt by them
+// in the next view; only the value blocks would be lost, because where nobody holds more than CR
+// nobody could vouch for them. So it hands each such value to the holders before it falls silent.
+// From that moment it decides nothing, so that what it said stays true until the view without it
+// comes.
 
 import Vocabulary
 
 extension Lockspace {
-    /// Falls silent. Pending operations end as `shutDown`; locks still held are forgotten by the others
-    /// when the view without this node arrives, as if it had died.
+    /// Falls silent. Pending operations end as `shutDown`; locks still held are forgotten by the
+    /// others when the view without this node arrives, as if it had died.
     package mutating func leave(effects: inout [LockEffect]) {
         if status == .left { return }
         if status == .running { handValuesOver(&effects) }

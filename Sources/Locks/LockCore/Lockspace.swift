@@ -1,6 +1,7 @@
-// The lock manager of one file system on one node: a deterministic state machine in the tradition of the
-// VMS distributed lock manager. Calls of the client, messages of peers and views of the cluster go in;
-// effects come out, in order, appended to the caller's array. No I/O, no clock, no chance.
+// The lock manager of one file system on one node: a deterministic state machine in the tradition
+// of the VMS distributed lock manager. Calls of the client, messages of peers and views of the
+// cluster go in; effects come out, in order, appended to the caller's array. No I/O, no clock, no
+// chance.
 //
 // ## Roles
 //
@@ -8,9 +9,9 @@
 //   the master      which decides; it keeps every lock on the resource in three queues;
 //   the holders     nodes whose clients have locks on it; each keeps a record of its own locks;
 //   the directory   node, given by a hash of the name over the members, which knows the master.
-// One node can be all three, and is when it works alone: then no message is ever sent. The first user of
-// a resource becomes its master. The *holder's record is the truth*: what the master and the directory
-// know can be rebuilt from the holders at any time, and is, at every change of view.
+// One node can be all three, and is when it works alone: then no message is ever sent. The first
+// user of a resource becomes its master. The *holder's record is the truth*: what the master and
+// the directory know can be rebuilt from the holders at any time, and is, at every change of view.
 //
 // ## An operation
 //
@@ -23,50 +24,59 @@
 //
 //   waiting     asked for, not granted. The master may not know it yet (`sent`).
 //   granted     nothing asked.
-//   converting  granted in one mode, asks for another. Towards less (the old mode covers the new one) the
-//               holder has given the old mode up from the moment it asked. Sideways (PR to CW or back)
-//               it has kept what both modes have in common: CR.
+//   converting  granted in one mode, asks for another. Towards less (the old mode covers the new
+//   one) the
+//               holder has given the old mode up from the moment it asked. Sideways (PR to CW or
+//               back) it has kept what both modes have in common: CR.
 //   unlocking   given up; waits for the master's word. Only with a remote master.
 //
 // ## Invariants
 //
-// I1.  A record exists while it has locks, is mastered here, is looked up, or has a directory entry.
-// I2.  On the master each lock is in the queue of its state; elsewhere all are in the `granted` list.
-// I3.  On the master the granted modes (of granted and converting locks) are compatible pairwise. What a
+// I1.  A record exists while it has locks, is mastered here, is looked up, or has a directory
+// entry.
+// I2.  On the master each lock is in the queue of its state; elsewhere all are in the `granted`
+// list.
+// I3.  On the master the granted modes (of granted and converting locks) are compatible pairwise.
+// What a
 //      holder believes is never more than what the master believes of it.
-// I4.  While the lockspace runs nothing waits that could be granted: the head of the conversion queue
-//      conflicts, or there is none and the head of the wait queue conflicts. (While journals are to be
-//      replayed: among the requests of recovery.)
-// I5.  While the lockspace runs, for every waiter each granted lock in its way has been told of a want
+// I4.  While the lockspace runs nothing waits that could be granted: the head of the conversion
+// queue
+//      conflicts, or there is none and the head of the wait queue conflicts. (While journals are to
+//      be replayed: among the requests of recovery.)
+// I5.  While the lockspace runs, for every waiter each granted lock in its way has been told of a
+// want
 //      that covers the waiter's, in its present mode. No notice is lost; none is said twice.
 // I6.  While the lockspace runs, a record with locks knows its master or has asked (`lookingUp`).
-// I7.  A demotion (unlock, conversion to a mode that the old one covers) is executed only when every
-//      claim of a fresh name made before it has been acknowledged by the directory, and not during a
-//      recovery: nobody can learn a fresh name from what the demotion uncovers before the directory can
-//      tell him its master.
+// I7.  A demotion (unlock, conversion to a mode that the old one covers) is executed only when
+// every
+//      claim of a fresh name made before it has been acknowledged by the directory, and not during
+//      a recovery: nobody can learn a fresh name from what the demotion uncovers before the
+//      directory can tell him its master.
 // I8.  Messages of an older epoch change nothing; of a newer epoch they wait for the view.
-// I9.  Nothing is granted between a view and the end of its recovery. A recovery that is overtaken by a
+// I9.  Nothing is granted between a view and the end of its recovery. A recovery that is overtaken
+// by a
 //      newer view enables nothing.
-// I10. A value block is valid only if it is what the last writer wrote: if the writer died in PW or EX,
+// I10. A value block is valid only if it is what the last writer wrote: if the writer died in PW or
+// EX,
 //      or nobody is left who would know, it is invalid until somebody writes.
 // I11. Nothing iterates over a hash order: same events, same effects.
 //
 // ## Directory races
 //
-// Only the master's own lookup, claim or removal changes the entry that names it, and messages between
-// two nodes keep their order. So an entry can be stale in one way only: the master has forgotten the
-// resource and its removal is on the way. Who was sent there hears "not me" and asks again; the removal
-// arrives in the end. A claim that meets a stale entry is parked until the old master has said whether
-// it still is the master.
+// Only the master's own lookup, claim or removal changes the entry that names it, and messages
+// between two nodes keep their order. So an entry can be stale in one way only: the master has
+// forgotten the resource and its removal is on the way. Who was sent there hears "not me" and asks
+// again; the removal arrives in the end. A claim that meets a stale entry is parked until the old
+// master has said whether it still is the master.
 //
 // ## Change of view (Recovery.swift has the steps)
 //
-// Every view, whether somebody joined, left or died, is handled alike: stop; forget the departed and the
-// directory; rebuild the directory; find masters for what has none; every holder reports its locks to
-// masters elsewhere; value blocks; grants; go on.
+// Every view, whether somebody joined, left or died, is handled alike: stop; forget the departed
+// and the directory; rebuild the directory; find masters for what has none; every holder reports
+// its locks to masters elsewhere; value blocks; grants; go on.
 //
-// Sources: Roy Davis, VAXcluster Principles; OpenVMS System Services ($ENQ, $DEQ); Linux fs/dlm for the
-// tables and the order of recovery; "Lockify", FAST 2026, for fresh names.
+// Sources: Roy Davis, VAXcluster Principles; OpenVMS System Services ($ENQ, $DEQ); Linux fs/dlm for
+// the tables and the order of recovery; "Lockify", FAST 2026, for fresh names.
 
 package import Vocabulary
 
@@ -118,8 +128,8 @@ package struct Lockspace: ~Copyable, Sendable {
     var claims = ClaimLedger()
     var parkedClaims: [ParkedClaim] = []
 
-    /// A lockspace that waits for its first view. `node` is not `none`; `incarnation` is the one that
-    /// views name this node with.
+    /// A lockspace that waits for its first view. `node` is not `none`; `incarnation` is the one
+    /// that views name this node with.
     package init(node: NodeID, incarnation: UInt64) {
         precondition(node != .none, "LockCore: the null node has no lockspace")
         self.node = node

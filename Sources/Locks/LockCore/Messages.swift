@@ -1,6 +1,7 @@
-// Where a peer's message goes. A message of an older epoch is dropped, of a newer one held until its view
-// arrives; locking traffic of the present epoch is held until this node has finished its recovery too
-// (I8, I9). What no correct peer would send is counted and ignored, never obeyed and never a trap.
+// Where a peer's message goes. A message of an older epoch is dropped, of a newer one held until
+// its view arrives; locking traffic of the present epoch is held until this node has finished its
+// recovery too (I8, I9). What no correct peer would send is counted and ignored, never obeyed and
+// never a trap.
 
 package import Vocabulary
 
@@ -91,8 +92,8 @@ extension Lockspace {
 }
 
 extension LockMessage {
-    /// Whether a node takes it in the middle of a recovery: recovery's own messages, and the directory's,
-    /// which recovery uses and which are rebuilt before anybody can ask.
+    /// Whether a node takes it in the middle of a recovery: recovery's own messages, and the
+    /// directory's, which recovery uses and which are rebuilt before anybody can ask.
     var belongsToRecovery: Bool {
         switch self {
         case .lookup, .lookupReply, .claim, .claimReply, .confirm, .confirmReply, .remove,

@@ -1,5 +1,5 @@
-// The receiving side of a recovery, and its end: directory entries and reported locks come in; values are
-// judged; locking goes on.
+// The receiving side of a recovery, and its end: directory entries and reported locks come in;
+// values are judged; locking goes on.
 
 import Vocabulary
 
@@ -19,8 +19,8 @@ extension Lockspace {
         }
     }
 
-    /// A holder's report: confirms or changes the copy, or makes one. Outside a recovery it comes from a
-    /// node that lost a claim.
+    /// A holder's report: confirms or changes the copy, or makes one. Outside a recovery it comes
+    /// from a node that lost a claim.
     mutating func takeReport(
         _ name: ResourceName,
         _ report: RebuiltLock,
@@ -29,8 +29,8 @@ extension Lockspace {
     ) {
         let resource = find(name)
         guard resource != 0 && resources[resource].mastery == .local else {
-            // A holder whose only granted lock was just given up may report what waits behind it to a
-            // master that has forgotten the resource already.
+            // A holder whose only granted lock was just given up may report what waits behind it to
+            // a master that has forgotten the resource already.
             if report.state == .waiting || (status == .running && report.state != .unlocking) {
                 send(.notMaster(name, lock: report.lock), to: peer, &effects)
             } else if report.state != .unlocking {
@@ -76,8 +76,8 @@ extension Lockspace {
         if status == .running { serveQueues(resource, ignoringOrder: true, &effects) }
     }
 
-    /// Takes a reported value if it is newer. Whoever has the highest number decides whether it was vouched
-    /// for.
+    /// Takes a reported value if it is newer. Whoever has the highest number decides whether it was
+    /// vouched for.
     private mutating func takeValue(_ resource: UInt32, _ report: RebuiltLock) {
         guard let value = report.value else { return }
         let known = resources[resource].value == 0 ? 0 : values[resources[resource].value].sequence
@@ -138,8 +138,8 @@ extension Lockspace {
         invalidateValue(resource)
     }
 
-    /// A converting lock whose old mode conflicts with somebody's granted mode had been granted its new
-    /// mode: the answer was lost with the old epoch (I3).
+    /// A converting lock whose old mode conflicts with somebody's granted mode had been granted its
+    /// new mode: the answer was lost with the old epoch (I3).
     private mutating func grantProvenConversions(
         _ resource: UInt32,
         _ effects: inout [LockEffect]
@@ -159,8 +159,8 @@ extension Lockspace {
         }
     }
 
-    /// Refuses what was queued during the recovery but would rather be refused than wait, and ends what
-    /// was cancelled meanwhile.
+    /// Refuses what was queued during the recovery but would rather be refused than wait, and ends
+    /// what was cancelled meanwhile.
     mutating func refuseImpatient(_ resource: UInt32, _ effects: inout [LockEffect]) {
         var hasChanged = false
         for queue in [Queue.converting, .waiting] {

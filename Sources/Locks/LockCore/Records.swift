@@ -1,5 +1,5 @@
-// What a lockspace stores: resources, locks, value blocks. Plain data; the meaning is in the essay at
-// the head of Lockspace.swift.
+// What a lockspace stores: resources, locks, value blocks. Plain data; the meaning is in the essay
+// at the head of Lockspace.swift.
 
 import Vocabulary
 
@@ -33,8 +33,8 @@ struct ResourceMarks: OptionSet, Sendable {
     static let vouched = ResourceMarks(rawValue: 1 << 4)
 }
 
-/// One name. On its master: all locks of all nodes in three queues. Elsewhere: this node's own locks,
-/// all in the `granted` list whatever their state. On its directory node: who the master is.
+/// One name. On its master: all locks of all nodes in three queues. Elsewhere: this node's own
+/// locks, all in the `granted` list whatever their state. On its directory node: who the master is.
 struct ResourceRecord: SlabRecord, Sendable {
     var number: UInt64 = 0
     var generation: UInt64 = 0
@@ -115,7 +115,8 @@ struct LockRecord: SlabRecord, Sendable {
     /// What is asked; equal to `granted` when nothing is.
     var requested = LockMode.null
     var state = LockState.free
-    /// Bit per mode: the wants its holder was told that it stands in the way of, in its present mode.
+    /// Bit per mode: the wants its holder was told that it stands in the way of, in its present
+    /// mode.
     var told: UInt8 = 0
     var marks: LockMarks = []
 

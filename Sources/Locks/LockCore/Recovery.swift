@@ -1,32 +1,38 @@
-// What happens when the view changes. All members do the same steps; after each phase they wait for each
-// other, and the coordinator says when to go on.
+// What happens when the view changes. All members do the same steps; after each phase they wait for
+// each other, and the coordinator says when to go on.
 //
-//   stop        nothing is granted; calls of the client are taken and wait. Locks of the departed are
-//               purged: a value block whose PW or EX holder died is invalid. The directory is forgotten.
-//               Copies of the survivors' locks stay, marked unconfirmed. What this node had asked of
-//               other masters is settled: demotions are complete (nothing can refuse them), cancelled
-//               waits are over, all else will be reported.
+//   stop        nothing is granted; calls of the client are taken and wait. Locks of the departed
+//   are
+//               purged: a value block whose PW or EX holder died is invalid. The directory is
+//               forgotten. Copies of the survivors' locks stay, marked unconfirmed. What this node
+//               had asked of other masters is settled: demotions are complete (nothing can refuse
+//               them), cancelled waits are over, all else will be reported.
 //   directory   every master names its resources to the new directory nodes.
-//   masters     holders of resources without a master ask the directory; the first becomes the master.
-//   locks       holders report every lock that another node masters. The master confirms its copy in
+//   masters     holders of resources without a master ask the directory; the first becomes the
+//   master.
+//   locks       holders report every lock that another node masters. The master confirms its copy
+//   in
 //               place, so that queues keep their order, or adds one.
-//   finish      unconfirmed copies go. Values: a new master takes the highest number reported, and it is
-//               valid if somebody holds more than CR. Then grants, conversions first and without order;
-//               blocking notices are said again; requests for names without a master are sent.
+//   finish      unconfirmed copies go. Values: a new master takes the highest number reported, and
+//   it is
+//               valid if somebody holds more than CR. Then grants, conversions first and without
+//               order; blocking notices are said again; requests for names without a master are
+//               sent.
 //
-// Barriers: in the phases `directory` and `locks` a node sends its messages and then a marker to every
-// member. Channels keep order, so who has everybody's marker has everything. It tells the coordinator
-// (`reached`); when all have, the coordinator says `proceed`. In `masters` the answers to its own questions
-// are all a node waits for. A member of the next phase can therefore rely on all others having finished
-// the last one.
+// Barriers: in the phases `directory` and `locks` a node sends its messages and then a marker to
+// every member. Channels keep order, so who has everybody's marker has everything. It tells the
+// coordinator (`reached`); when all have, the coordinator says `proceed`. In `masters` the answers
+// to its own questions are all a node waits for. A member of the next phase can therefore rely on
+// all others having finished the last one.
 //
-// A view that comes in the middle begins again from "stop" (I9). What must outlive an unfinished recovery:
-// the copies not yet confirmed (their holder may be the next to die), the mark of new masters (their value
-// is still in doubt) and the mark on masters just learned (they may never have heard of it: forget them).
+// A view that comes in the middle begins again from "stop" (I9). What must outlive an unfinished
+// recovery: the copies not yet confirmed (their holder may be the next to die), the mark of new
+// masters (their value is still in doubt) and the mark on masters just learned (they may never have
+// heard of it: forget them).
 //
-// Sideways conversions (PR to CW) are the one case where a holder's old mode can conflict with another's
-// granted mode: the old master had granted both, and the answer was lost. The conflict proves it, so the
-// new master grants the conversion first of all.
+// Sideways conversions (PR to CW) are the one case where a holder's old mode can conflict with
+// another's granted mode: the old master had granted both, and the answer was lost. The conflict
+// proves it, so the new master grants the conversion first of all.
 
 package import Vocabulary
 
@@ -83,8 +89,8 @@ extension Lockspace {
         receiveHeld(&effects)
     }
 
-    /// Journals of the view's dead nodes are replayed: ordinary requests are granted again. Remembered if
-    /// it comes before the view.
+    /// Journals of the view's dead nodes are replayed: ordinary requests are granted again.
+    /// Remembered if it comes before the view.
     package mutating func journalsReplayed(_ replayed: Epoch, effects: inout [LockEffect]) {
         if replayed > replayedEpoch { replayedEpoch = replayed }
         guard replayed == epoch && isReplayPending else { return }
@@ -116,8 +122,9 @@ extension Lockspace {
         }
     }
 
-    /// Brings a lock that another node masters into a state that can be reported: the master's answers of
-    /// the old epoch will not arrive, so nothing may depend on them. The lock may be gone afterwards.
+    /// Brings a lock that another node masters into a state that can be reported: the master's
+    /// answers of the old epoch will not arrive, so nothing may depend on them. The lock may be
+    /// gone afterwards.
     private mutating func settleOwnLock(
         _ lock: UInt32,
         departed: [NodeID],
@@ -127,8 +134,9 @@ extension Lockspace {
         let resource = record.resource
         switch record.state {
         case .unlocking:
-            // What it wrote, now or by a demotion settled before, has to reach the master if that lives:
-            // then the lock stays until the report has certainly arrived, at the end of a recovery.
+            // What it wrote, now or by a demotion settled before, has to reach the master if that
+            // lives: then the lock stays until the report has certainly arrived, at the end of a
+            // recovery.
             if resources[resource].value != 0 && resources[resource].mastery == .remote
                 && !departed.contains(resources[resource].master)
             {
@@ -232,8 +240,8 @@ extension Lockspace {
     }
 
     private mutating func findMasters(_ effects: inout [LockEffect]) {
-        // A node that just came has nothing to rebuild, and does not know who left with the same view: it
-        // must not become the judge of a value (I10). Its requests wait for the end.
+        // A node that just came has nothing to rebuild, and does not know who left with the same
+        // view: it must not become the judge of a value (I10). Its requests wait for the end.
         if counters.recoveries == 0 { return }
         for resource in 1..<resources.bound
         where resources[resource].mastery == .unknown && !resources[resource].isEmpty {

@@ -1,11 +1,13 @@
-// The four operations of this node's client. With a local master they are decided at once and the answer
-// stands in the effects when the call returns; with a remote one the effects carry the message.
+// The four operations of this node's client. With a local master they are decided at once and the
+// answer stands in the effects when the call returns; with a remote one the effects carry the
+// message.
 
 package import Vocabulary
 
 extension Lockspace {
-    /// Asks for a new lock in `mode`. The completion carries `cookie`; so do blocking notices. Returns the
-    /// lock's name, to cancel, convert or unlock it by; `none` after the lockspace was left.
+    /// Asks for a new lock in `mode`. The completion carries `cookie`; so do blocking notices.
+    /// Returns the lock's name, to cancel, convert or unlock it by; `none` after the lockspace was
+    /// left.
     @discardableResult
     package mutating func request(
         _ name: ResourceName,
@@ -39,8 +41,8 @@ extension Lockspace {
         return id
     }
 
-    /// Changes the mode of a granted lock. With `LockFlags.valueBlock` and from PW or EX downwards `value`
-    /// is written. One operation at a time: the lock is granted and nothing is asked of it.
+    /// Changes the mode of a granted lock. With `LockFlags.valueBlock` and from PW or EX downwards
+    /// `value` is written. One operation at a time: the lock is granted and nothing is asked of it.
     package mutating func convert(
         _ lock: LockID,
         to mode: LockMode,
@@ -73,8 +75,9 @@ extension Lockspace {
         }
     }
 
-    /// Withdraws a request or a conversion towards more that still waits: it completes as `cancelled`, or
-    /// as if nothing had been said when the grant was faster. Does nothing for a stale name.
+    /// Withdraws a request or a conversion towards more that still waits: it completes as
+    /// `cancelled`, or as if nothing had been said when the grant was faster. Does nothing for a
+    /// stale name.
     package mutating func cancel(_ lock: LockID, effects: inout [LockEffect]) {
         let index = localIndex(lock)
         if index == 0 || status == .left { return }
@@ -88,8 +91,8 @@ extension Lockspace {
         } else if !record.marks.contains(.sent)
             && (status == .running || isWaiting || record.requested.covers(record.granted))
         {
-            // A sideways conversion may have been granted in the last epoch, so that the old mode is
-            // not to be fallen back on: the master decides.
+            // A sideways conversion may have been granted in the last epoch, so that the old mode
+            // is not to be fallen back on: the master decides.
             withdraw(index, &effects)
             releaseIfUnused(resource, &effects)
         } else {

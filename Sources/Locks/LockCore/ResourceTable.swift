@@ -1,4 +1,5 @@
-// Name to record: a chained hash over `ResourceName.stableHash`. The chain runs through the records.
+// Name to record: a chained hash over `ResourceName.stableHash`. The chain runs through the
+// records.
 
 import Vocabulary
 

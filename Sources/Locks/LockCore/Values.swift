@@ -1,9 +1,9 @@
 // Value blocks: which way they travel, and the order of writes.
 //
-// A node that holds PW or EX is the only one that can write, so it can number its write itself: one more
-// than the number its grant brought. The master takes a write only if its number is higher than its own;
-// saying it twice, as recovery does, changes nothing. An invalidation counts as a write, so that the
-// highest number always tells the truth.
+// A node that holds PW or EX is the only one that can write, so it can number its write itself: one
+// more than the number its grant brought. The master takes a write only if its number is higher
+// than its own; saying it twice, as recovery does, changes nothing. An invalidation counts as a
+// write, so that the highest number always tells the truth.
 
 import Vocabulary
 

@@ -4,9 +4,9 @@
 //   | reply  | header, WRITE's | data, on a page boundary            |
 //   | area   | arguments       |
 //
-// A request is received at 4016, so that the 80 bytes before a WRITE's data end at the page boundary and
-// the data can go to the device as it is, without a copy. A READ's reply has its header in the 16 bytes
-// before the boundary: header and data leave in one write(2).
+// A request is received at 4016, so that the 80 bytes before a WRITE's data end at the page
+// boundary and the data can go to the device as it is, without a copy. A READ's reply has its
+// header in the 16 bytes before the boundary: header and data leave in one write(2).
 
 import LinuxSystem
 
@@ -16,7 +16,8 @@ final class TransferBuffer: @unchecked Sendable {
 
     /// Where the data is.
     static let dataOffset = 4096
-    /// Where a request is received: its header (40 bytes) and WRITE's arguments (40) end at `dataOffset`.
+    /// Where a request is received: its header (40 bytes) and WRITE's arguments (40) end at
+    /// `dataOffset`.
     static let receiveOffset = dataOffset - 80
     /// Where a reply with data starts: its header has 16 bytes.
     static let replyOffset = dataOffset - 16
@@ -43,7 +44,8 @@ final class TransferBuffer: @unchecked Sendable {
     }
 }
 
-/// Buffers that nobody uses, last in first out: their pages are mapped and likely in the processor's cache.
+/// Buffers that nobody uses, last in first out: their pages are mapped and likely in the
+/// processor's cache.
 final class BufferPool: @unchecked Sendable {
     // Sendable: `free` is used under `latch` only.
     private let latch = Latch()

@@ -1,9 +1,9 @@
-// Which directories the kernel may hold locked for a request that has no reply yet. Dropping a name of
-// such a directory (inval_entry) would wait for that reply.
+// Which directories the kernel may hold locked for a request that has no reply yet. Dropping a name
+// of such a directory (inval_entry) would wait for that reply.
 //
-// The kernel holds the parent's i_rwsem during LOOKUP, CREATE, MKNOD, MKDIR, SYMLINK, LINK, UNLINK, RMDIR,
-// RENAME (both parents), READDIR, and SETATTR of the directory itself; not during OPENDIR, GETATTR, OPEN
-// (KERNEL, table of directory locks).
+// The kernel holds the parent's i_rwsem during LOOKUP, CREATE, MKNOD, MKDIR, SYMLINK, LINK, UNLINK,
+// RMDIR, RENAME (both parents), READDIR, and SETATTR of the directory itself; not during OPENDIR,
+// GETATTR, OPEN (KERNEL, table of directory locks).
 
 import CFuse3
 import FileSystem

@@ -1,10 +1,12 @@
-// Requests inside the engine: what can be answered at once is; what may wait becomes a task that ends with
-// the one reply of its request.
+// Requests inside the engine: what can be answered at once is; what may wait becomes a task that
+// ends with the one reply of its request.
 //
 // Invariants
-// R1. Exactly one reply per request (none for FORGET and INTERRUPT): operations return an `Answer`, and
+// R1. Exactly one reply per request (none for FORGET and INTERRUPT): operations return an `Answer`,
+// and
 //     only `finish` sends one, once.
-// R2. Requests are registered in the order in which they left /dev/fuse (`Receiver`), and tasks start in
+// R2. Requests are registered in the order in which they left /dev/fuse (`Receiver`), and tasks
+// start in
 //     the order of their registration: a READ starts after every WRITE that arrived before it.
 // R3. A request holds its bytes, its buffer and its entry in `requests` until its reply is decided.
 // R4. No thread waits here: an operation that must wait suspends its task.
@@ -190,8 +192,8 @@ final class Dispatcher: @unchecked Sendable {
     func register(_ request: Request) {
         requests[request.message.unique] = request
         activity.begin(request.message)
-        // No capture list: see `Engine.spawn`. A reply's reference must be counted in the same step in which
-        // the file system decided it.
+        // No capture list: see `Engine.spawn`. A reply's reference must be counted in the same step
+        // in which the file system decided it.
         engine.spawn {
             do throws(FileError) {
                 self.finish(request, try await self.execute(request))
@@ -252,7 +254,8 @@ final class Dispatcher: @unchecked Sendable {
         if !session.send(start, count: count) { takeBack(request.undo) }
     }
 
-    /// The kernel did not take a reply: what it would have held is dropped. From outside the engine.
+    /// The kernel did not take a reply: what it would have held is dropped. From outside the
+    /// engine.
     func takeBack(_ undo: Undo) {
         let bound = EngineBound(undo)
         guard undo.node != nil || undo.file != nil || undo.directory != nil else { return }

@@ -1,21 +1,25 @@
 // Taking back what the kernel caches (KERNEL F2-F4, D1-D3).
 //
-// Inodes: a notify thread writes the notification; while the kernel knows no such inode although it was
-// answered with one, a first reply is on its way and the notification is repeated.
+// Inodes: a notify thread writes the notification; while the kernel knows no such inode although it
+// was answered with one, a first reply is on its way and the notification is repeated.
 //
-// Names: dropping a name takes the directory's lock in the kernel, exclusively, and that lock may be held
-// for a request which the file system will answer only after this very invalidation. So:
+// Names: dropping a name takes the directory's lock in the kernel, exclusively, and that lock may
+// be held for a request which the file system will answer only after this very invalidation. So:
 //
 //        few names, and no request holds the directory ──▶ one notification per name  ─┐
-//        a request for the directory arrives, or 5 ms pass ──▶ give up on the names:   ├─▶ drop the listing
-//        all other cases ─────────────────────────────────▶ increment the epoch       ─┘   and be done
+//        a request for the directory arrives, or 5 ms pass ──▶ give up on the names:   ├─▶ drop the
+//        listing
+//        all other cases ─────────────────────────────────▶ increment the epoch       ─┘   and be
+//        done
 //
-// Incrementing the epoch never waits; it makes the kernel ask again for every name of the mount. A helper
-// thread that is stuck with a name goes on when the directory is let go; what it drops then is harmless.
+// Incrementing the epoch never waits; it makes the kernel ask again for every name of the mount. A
+// helper thread that is stuck with a name goes on when the directory is let go; what it drops then
+// is harmless.
 //
 // Invariants
 // C1. An invalidation ends inside the engine, once.
-// C2. `invalidateEntries` never ends later than its deadline plus one epoch and one inode notification.
+// C2. `invalidateEntries` never ends later than its deadline plus one epoch and one inode
+// notification.
 // C3. Kernels without epochs were never allowed to keep a name; only the listing is dropped there.
 
 import Execution
@@ -37,9 +41,9 @@ package final class FuseKernelCache: KernelCache, @unchecked Sendable {
     private let references: ReferenceTable
     private let activity: DirectoryActivity
     private let threads: NotifyThreads
-    /// Whether the file system has decided to answer with an inode more often than it was told to forget
-    /// it. The file system sets this when answers can be decided some steps before they are returned: the
-    /// references counted here begin with the return (F4). Called inside the engine.
+    /// Whether the file system has decided to answer with an inode more often than it was told to
+    /// forget it. The file system sets this when answers can be decided some steps before they are
+    /// returned: the references counted here begin with the return (F4). Called inside the engine.
     package var isReferenced: ((NodeHandle) -> Bool)?
     /// Invalidations of names that are under way.
     private var attempts: [EntryAttempt] = []
@@ -92,8 +96,8 @@ package final class FuseKernelCache: KernelCache, @unchecked Sendable {
         }
     }
 
-    /// False if the kernel has no such inode, as far as the references counted here can tell. On a notify
-    /// thread.
+    /// False if the kernel has no such inode, as far as the references counted here can tell. On a
+    /// notify thread.
     private func tryDropping(_ node: NodeHandle, _ message: [UInt8], _ round: Int) -> Bool {
         if round > 1 { pause(round, node) }
         var attempt = 0
@@ -114,8 +118,8 @@ package final class FuseKernelCache: KernelCache, @unchecked Sendable {
         }
     }
 
-    /// There is no event for "the kernel has installed a reply": it is a matter of microseconds. A forget
-    /// or the end of the connection ends the wait early.
+    /// There is no event for "the kernel has installed a reply": it is a matter of microseconds. A
+    /// forget or the end of the connection ends the wait early.
     private func pause(_ attempt: Int, _ node: NodeHandle) {
         if attempt < 16 {
             sched_yield()

@@ -8,8 +8,8 @@ package struct FuseOptions: Sendable {
     package var mountPoint: String
     /// What `mount` shows as the source: the device.
     package var source: String
-    /// Options for mount(2) as mount(8) spells them: "ro", "nodev", "noatime". Without "dev" and "suid" the
-    /// mount is nodev and nosuid.
+    /// Options for mount(2) as mount(8) spells them: "ro", "nodev", "noatime". Without "dev" and
+    /// "suid" the mount is nodev and nosuid.
     package var mountOptions: [String] = []
     /// Let other users in; the kernel checks permissions in any case (default_permissions).
     package var allowsOthers = false

@@ -1,23 +1,28 @@
-// The door to the kernel: mounts, receives requests from /dev/fuse, and hands them to a file system.
+// The door to the kernel: mounts, receives requests from /dev/fuse, and hands them to a file
+// system.
 //
-// libfuse makes the mount (it knows fusermount3 and the mount options); the messages are read and written
-// here. libfuse 3.14 does not send the INIT flags that coherent caching needs, hides fields and requests
-// that we must see (KERNEL, section on libfuse), and its loop parks a thread per request.
+// libfuse makes the mount (it knows fusermount3 and the mount options); the messages are read and
+// written here. libfuse 3.14 does not send the INIT flags that coherent caching needs, hides fields
+// and requests that we must see (KERNEL, section on libfuse), and its loop parks a thread per
+// request.
 //
 //   process ── system call ── kernel ── /dev/fuse ── Receiver ──▶ Dispatcher ──▶ FileOperations
 //                                           ▲                         │
-//                                           ├──── Session.send ◀──────┘ replies (outside the engine)
-//                                           └──── NotifyThreads ◀── FuseKernelCache ◀── the file system
+//                                           ├──── Session.send ◀──────┘ replies (outside the
+//                                           engine) └──── NotifyThreads ◀── FuseKernelCache ◀── the
+//                                           file system
 //
 // Which code runs where:
-//   inside the engine    Dispatcher, DirectoryActivity, FuseKernelCache's functions, the file system
-//   receiving threads    Receiver; they enter the engine, never wait in it, and carry at most a bounded
+//   inside the engine    Dispatcher, DirectoryActivity, FuseKernelCache's functions, the file
+//   system
+//   receiving threads    Receiver; they enter the engine, never wait in it, and carry at most a
+//   bounded
 //                        number of others' jobs (CombiningExecutor X5)
 //   notify threads       everything that may block in the kernel
 //
-// A mount ends when the kernel closes the connection (umount, abort): reading /dev/fuse says ENODEV, the
-// receiving threads end, and `run` returns. The kernel sends no farewell (DESTROY goes to block-device
-// mounts only), so the file system is shut down by whoever called `run`.
+// A mount ends when the kernel closes the connection (umount, abort): reading /dev/fuse says
+// ENODEV, the receiving threads end, and `run` returns. The kernel sends no farewell (DESTROY goes
+// to block-device mounts only), so the file system is shut down by whoever called `run`.
 //
 // Docs/KERNEL.md has the rules (S, F, M, D) that the comments of this module cite.
 
@@ -30,8 +35,8 @@ import LinuxSystem
 
 /// One mount. `mount` → `run` (until unmounted) → gone.
 package final class FuseServer: @unchecked Sendable {
-    // Sendable: `library`, `threads`, `mountPoint` are used by `mount`, then by `run`; `isServing` under
-    // `latch`; the parts guard themselves.
+    // Sendable: `library`, `threads`, `mountPoint` are used by `mount`, then by `run`; `isServing`
+    // under `latch`; the parts guard themselves.
 
     package let options: FuseOptions
     /// What the file system uses to take back what the kernel caches. Called inside the engine.
@@ -50,8 +55,8 @@ package final class FuseServer: @unchecked Sendable {
     private let latch = Latch()
     private var isServing = false
 
-    /// A server without a file system yet: the file system is made with `kernelCache` and then given to
-    /// `serve`.
+    /// A server without a file system yet: the file system is made with `kernelCache` and then
+    /// given to `serve`.
     package init(options: FuseOptions, engine: Engine) {
         precondition(
             options.maximumTransfer >= 4096 && options.maximumTransfer <= 1 << 20
@@ -109,8 +114,9 @@ package final class FuseServer: @unchecked Sendable {
     /// Whether requests are being served: INIT has been answered and the connection is open.
     package var isAnswering: Bool { latch.withLock { isServing } && !session.hasEnded }
 
-    /// Of /dev/fuse, or -1. Whoever duplicates it may write what `FuseNotification` makes, also after this
-    /// process has died; the connection then stays open until the duplicate is closed too.
+    /// Of /dev/fuse, or -1. Whoever duplicates it may write what `FuseNotification` makes, also
+    /// after this process has died; the connection then stays open until the duplicate is closed
+    /// too.
     package var fileDescriptor: Int32 { session.descriptor }
 
     /// How many requests have arrived, by kind.
@@ -162,8 +168,8 @@ package final class FuseServer: @unchecked Sendable {
         case abort
     }
 
-    /// Asks the kernel to end the mount; `run` returns when it has. From a thread outside the engine that
-    /// serves no request.
+    /// Asks the kernel to end the mount; `run` returns when it has. From a thread outside the
+    /// engine that serves no request.
     package func unmount(_ mode: UnmountMode) throws(FuseServerError) {
         guard let library else { throw .system(SystemError("umount", code: EINVAL)) }
         try library.unmount(mode)

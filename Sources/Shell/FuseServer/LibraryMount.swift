@@ -143,8 +143,8 @@ final class LibraryMount: @unchecked Sendable {
         return status & 0x7f == 0 ? (status >> 8) & 0xff : 127
     }
 
-    /// Closes the descriptor and leaves no dead mount behind. After the connection has ended, or to undo a
-    /// mount that was not taken into service. Does nothing the second time.
+    /// Closes the descriptor and leaves no dead mount behind. After the connection has ended, or to
+    /// undo a mount that was not taken into service. Does nothing the second time.
     func detach() {
         let made = latch.withLock { () -> OpaquePointer? in
             defer { session = nil }

@@ -31,9 +31,10 @@ enum Feature {
     /// FUSE_DIRECT_IO_ALLOW_MMAP, newer than the header.
     static let directIOAllowMap: UInt64 = 1 << 36
 
-    /// All we take. Left out on purpose: AUTO_INVAL_DATA drops the page cache after every write of our
-    /// own; WRITEBACK_CACHE makes the kernel trust its own size and times; READDIRPLUS is not safe against
-    /// epochs; POSIX_LOCKS and FLOCK_LOCKS would need operations that the file system does not have.
+    /// All we take. Left out on purpose: AUTO_INVAL_DATA drops the page cache after every write of
+    /// our own; WRITEBACK_CACHE makes the kernel trust its own size and times; READDIRPLUS is not
+    /// safe against epochs; POSIX_LOCKS and FLOCK_LOCKS would need operations that the file system
+    /// does not have.
     static let wanted =
         asynchronousRead | atomicTruncate | bigWrites | asynchronousDirectIO | parallelDirectories
         | maximumPages | cacheSymlinks | explicitInvalidation | handlesPrivileges | extendedInit

@@ -1,11 +1,11 @@
-// Messages that ask the kernel to drop what it caches. They are written to /dev/fuse, or to a duplicate of
-// its descriptor: a guardian process that outlives the daemon writes the same bytes.
+// Messages that ask the kernel to drop what it caches. They are written to /dev/fuse, or to a
+// duplicate of its descriptor: a guardian process that outlives the daemon writes the same bytes.
 
 import CFuse3
 package import FileSystem
 
-/// The bytes of notifications. Each is one write(2): header {length, code, unique = 0} and a structure.
-/// The call fails with ENOENT when the kernel knows no such inode.
+/// The bytes of notifications. Each is one write(2): header {length, code, unique = 0} and a
+/// structure. The call fails with ENOENT when the kernel knows no such inode.
 package enum FuseNotification {
     private enum Code: Int32 {
         case invalidateInode = 2
@@ -17,9 +17,9 @@ package enum FuseNotification {
     /// The first minor protocol version with epochs.
     package static let epochMinor: UInt32 = 44
 
-    /// Drops cached attributes and access lists and, unless `offset` is negative, the pages of the range
-    /// (rounded out to pages; to the end of the file if `length` is not positive). Dirty pages of the range
-    /// are written back first, and pages that are being read are waited for.
+    /// Drops cached attributes and access lists and, unless `offset` is negative, the pages of the
+    /// range (rounded out to pages; to the end of the file if `length` is not positive). Dirty
+    /// pages of the range are written back first, and pages that are being read are waited for.
     package static func invalidateInode(
         _ node: NodeHandle,
         offset: Int64,

@@ -1,5 +1,5 @@
-// Threads that may block in the kernel: a notification waits for pages being read or written and for the
-// lock of a directory, that is for requests which other threads answer (KERNEL S3).
+// Threads that may block in the kernel: a notification waits for pages being read or written and
+// for the lock of a directory, that is for requests which other threads answer (KERNEL S3).
 
 import DequeModule
 import LinuxSystem

@@ -49,8 +49,8 @@ package enum Opcode: UInt32, CaseIterable, Sendable {
     case extendedStatus = 52
 }
 
-/// How many requests arrived, by opcode. A value taken at one moment; subtract two to see what an action
-/// cost.
+/// How many requests arrived, by opcode. A value taken at one moment; subtract two to see what an
+/// action cost.
 package struct RequestCounts: Hashable, Sendable {
     /// Indexed by opcode; opcodes above 63 are counted at 63.
     package var byOpcode: [UInt64]

@@ -37,7 +37,8 @@ extension Dispatcher {
         case .ioctl:
             .failure(ENOTTY)
         default:
-            // The kernel falls back (seek, copy), or fails the call (allocate), and does not ask again.
+            // The kernel falls back (seek, copy), or fails the call (allocate), and does not ask
+            // again.
             .failure(ENOSYS)
         }
     }

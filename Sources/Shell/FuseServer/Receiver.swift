@@ -1,17 +1,21 @@
 // The threads that receive requests.
 //
-// Each waits for /dev/fuse with an epoll instance of its own (EPOLLEXCLUSIVE: a request wakes one of them,
-// mostly on the processor of the process that asks). Receiving and registering are one step under the
-// arrival latch, so that requests are registered in the order in which the kernel queued them (KERNEL D2):
+// Each waits for /dev/fuse with an epoll instance of its own (EPOLLEXCLUSIVE: a request wakes one
+// of them, mostly on the processor of the process that asks). Receiving and registering are one
+// step under the arrival latch, so that requests are registered in the order in which the kernel
+// queued them (KERNEL D2):
 //
-//   epoll_wait ── arrival.lock ── read ──┬── engine idle: enter; answer at once or register; arrival.unlock;
+//   epoll_wait ── arrival.lock ── read ──┬── engine idle: enter; answer at once or register;
+//   arrival.unlock;
 //                                        │   drain what that started; send the answer
-//                                        └── engine taken: queue it for whoever is inside; arrival.unlock
+//                                        └── engine taken: queue it for whoever is inside;
+//                                        arrival.unlock
 //
 // Invariants
 // A1. Between the read and the registration (or the append to `queue`) nobody else reads.
 // A2. Whoever enters the engine with a message first registers what is in `queue`.
-// A3. Neither latch is held while a request is worked on or a reply is sent. Order: arrival, then queue;
+// A3. Neither latch is held while a request is worked on or a reply is sent. Order: arrival, then
+// queue;
 //     entering the engine under `arrival` never waits.
 
 import CFuse3
@@ -114,7 +118,8 @@ final class Receiver: @unchecked Sendable {
         }
     }
 
-    /// Makes a message outlive the thread's buffer: small ones are copied, large ones keep the buffer.
+    /// Makes a message outlive the thread's buffer: small ones are copied, large ones keep the
+    /// buffer.
     private func keep(_ message: Message, of thread: ReceivingThread) -> Request {
         if message.count <= 8192 { return Request(copying: message) }
         defer { thread.buffer = pool.take() }

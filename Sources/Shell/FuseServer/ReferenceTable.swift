@@ -1,6 +1,6 @@
-// How many references the kernel counts on each inode: entries that it was answered with, minus what it
-// forgot. An invalidation that finds no inode in the kernel is repeated while there is a reference: a
-// first reply is then on its way (KERNEL F4).
+// How many references the kernel counts on each inode: entries that it was answered with, minus
+// what it forgot. An invalidation that finds no inode in the kernel is repeated while there is a
+// reference: a first reply is then on its way (KERNEL F4).
 
 package import FileSystem
 import LinuxSystem
@@ -31,7 +31,8 @@ package final class ReferenceTable: @unchecked Sendable {
         }
     }
 
-    /// Waits until something is forgotten, but not longer than until `deadline` of the monotonic clock.
+    /// Waits until something is forgotten, but not longer than until `deadline` of the monotonic
+    /// clock.
     func waitForChange(until deadline: Tick) {
         latch.withLock {
             watchers += 1

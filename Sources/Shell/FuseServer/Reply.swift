@@ -29,10 +29,12 @@ enum FileKind {
 enum Encoding {
     static let headerSize = MemoryLayout<fuse_out_header>.size
 
-    /// "For ever", in seconds: what the covering lock permits is taken back by an invalidation, not by time.
+    /// "For ever", in seconds: what the covering lock permits is taken back by an invalidation, not
+    /// by time.
     private static let forever: UInt64 = 1 << 32
 
-    /// Writes a reply's header. `error` is a positive error number or 0, `count` the bytes that follow.
+    /// Writes a reply's header. `error` is a positive error number or 0, `count` the bytes that
+    /// follow.
     static func header(
         at area: UnsafeMutableRawPointer,
         unique: UInt64,

@@ -69,8 +69,8 @@ struct Undo {
     var directory: (node: NodeHandle, handle: OpenHandle)?
 }
 
-/// A request that outlives the thread that received it. Used by one thread at a time: the receiver until
-/// it is registered, then the engine, then the effect that sends its reply.
+/// A request that outlives the thread that received it. Used by one thread at a time: the receiver
+/// until it is registered, then the engine, then the effect that sends its reply.
 final class Request: @unchecked Sendable {
     private enum Memory {
         case copied(UnsafeMutableRawPointer)
@@ -99,7 +99,8 @@ final class Request: @unchecked Sendable {
         memory = .copied(replyArea)
     }
 
-    /// Takes over the buffer in which a message was received; it returns to `pool` with the request's end.
+    /// Takes over the buffer in which a message was received; it returns to `pool` with the
+    /// request's end.
     init(taking buffer: TransferBuffer, from pool: BufferPool, count: Int) {
         replyArea = buffer.base
         message = Message(start: buffer.base + TransferBuffer.receiveOffset, count: count)

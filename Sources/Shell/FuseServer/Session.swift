@@ -6,11 +6,11 @@ import LinuxSystem
 
 /// One connection with the kernel. From any thread.
 final class Session: @unchecked Sendable {
-    // Sendable: `descriptor` and `agreement` are set before the first thread starts; `isOver` is used
-    // under `endLatch`.
+    // Sendable: `descriptor` and `agreement` are set before the first thread starts; `isOver` is
+    // used under `endLatch`.
 
-    /// A duplicate of our own of /dev/fuse's, -1 before the mount. Open as long as this object lives: a
-    /// late reply must not reach a file that was given the same number.
+    /// A duplicate of our own of /dev/fuse's, -1 before the mount. Open as long as this object
+    /// lives: a late reply must not reach a file that was given the same number.
     private(set) var descriptor: Int32 = -1
     private(set) var agreement = FuseAgreement()
     let log: LineLog
@@ -36,8 +36,8 @@ final class Session: @unchecked Sendable {
     /// The kernel has closed the connection.
     func end() { endLatch.withLock { isOver = true } }
 
-    /// Writes a reply that lies in one piece. Returns false if the kernel did not take it: its request is
-    /// gone because the process was killed or the connection aborted.
+    /// Writes a reply that lies in one piece. Returns false if the kernel did not take it: its
+    /// request is gone because the process was killed or the connection aborted.
     func send(_ start: UnsafeRawPointer, count: Int) -> Bool {
         while true {
             let written = Glibc.write(descriptor, start, count)

@@ -85,8 +85,9 @@ package final class AnsweredInodes: @unchecked Sendable {
         )
     }
 
-    /// Enters an inode before the first reply that names it. The result names the entry; nil when the
-    /// list is full, and then that inode must not be given to the kernel with any time to cache it.
+    /// Enters an inode before the first reply that names it. The result names the entry; nil when
+    /// the list is full, and then that inode must not be given to the kernel with any time to cache
+    /// it.
     package func add(_ inode: UInt64) -> UInt32? {
         precondition(inode != 0, "inode 0 is no inode")
         let index: UInt32? = latch.withLock {
@@ -110,14 +111,15 @@ package final class AnsweredInodes: @unchecked Sendable {
         }
     }
 
-    /// Says which FUSE connection it is. `device` is `st_dev` of the mount, whose minor number is the
-    /// connection's.
+    /// Says which FUSE connection it is. `device` is `st_dev` of the mount, whose minor number is
+    /// the connection's.
     package func setConnection(device: UInt64) {
         let minor = device & 0xFF | device >> 12 & 0xFFFF_FF00
         word(16).store(minor + 1, ordering: .releasing)
     }
 
-    /// Says that the daemon ends in order: the file system is unmounted, nothing needs to be taken back.
+    /// Says that the daemon ends in order: the file system is unmounted, nothing needs to be taken
+    /// back.
     package func sayFarewell() { word(8).store(1, ordering: .releasing) }
 
     // MARK: What the guardian reads

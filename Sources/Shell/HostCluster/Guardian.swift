@@ -1,35 +1,43 @@
-// When a mount daemon is killed, the kernel goes on serving what it has cached for that mount: pages,
-// attributes, names, memory mappings. Nobody would tell it that another node has changed the file. So each
-// daemon has a guardian: a process that holds a duplicate of the FUSE descriptor and the list of the inodes
-// that the kernel has been told of. When the daemon ends without a farewell, it takes all of them back, ends
-// the connection, and ends itself. Its lock on `guardian-N` in the run directory makes the survivors wait
-// for that (HostCluster H3): only then is anything granted that the dead node had.
+// When a mount daemon is killed, the kernel goes on serving what it has cached for that mount:
+// pages, attributes, names, memory mappings. Nobody would tell it that another node has changed the
+// file. So each daemon has a guardian: a process that holds a duplicate of the FUSE descriptor and
+// the list of the inodes that the kernel has been told of. When the daemon ends without a farewell,
+// it takes all of them back, ends the connection, and ends itself. Its lock on `guardian-N` in the
+// run directory makes the survivors wait for that (HostCluster H3): only then is anything granted
+// that the dead node had.
 //
 // The order, and why nothing in it can block for ever
 //
-// Invalidating an inode waits for pages that are locked, and they are while a READ or WRITE that the dead
-// daemon had taken is unanswered; dirty mapped pages are even written to the daemon first. So:
+// Invalidating an inode waits for pages that are locked, and they are while a READ or WRITE that
+// the dead daemon had taken is unanswered; dirty mapped pages are even written to the daemon first.
+// So:
 //
-// G1. First the connection is aborted (/sys/fs/fuse/connections/N/abort; its owner and root may): every
-//     request that is under way or still to come fails with ENOTCONN at once, so no page stays locked and
-//     no answer is awaited. Tested on Linux 6.18: after the abort cached pages are still served, and
-//     notifications are still taken. Dirty mapped pages are dropped with an error, as in any crash.
-// G2. Then all names (INC_EPOCH, where the kernel has it) and all inodes (INVAL_INODE over the whole
-//     range: attributes, ACLs, pages) are invalidated. What anybody reads from then on needs the daemon
-//     and fails.
-// G3. Without permission to abort, the guardian takes the daemon's place meanwhile: a thread has the
-//     requests that the dead one had taken sent again (RESEND, Linux 6.9) and answers these and all new
-//     ones with ENOTCONN, so again no page stays locked; then G2. The connection ends with the last
-//     descriptor, which is the guardian's. On kernels without RESEND only what cannot block is
-//     invalidated before that: attributes and names, then pages, so that at worst the guardian stays,
-//     visibly, and the survivors wait rather than read something old.
-// G4. The guardian's lock is released by its end alone. If it is killed, the administrator has taken over
+// G1. First the connection is aborted (/sys/fs/fuse/connections/N/abort; its owner and root may):
+// every
+//     request that is under way or still to come fails with ENOTCONN at once, so no page stays
+//     locked and no answer is awaited. Tested on Linux 6.18: after the abort cached pages are still
+//     served, and notifications are still taken. Dirty mapped pages are dropped with an error, as
+//     in any crash.
+// G2. Then all names (INC_EPOCH, where the kernel has it) and all inodes (INVAL_INODE over the
+// whole
+//     range: attributes, ACLs, pages) are invalidated. What anybody reads from then on needs the
+//     daemon and fails.
+// G3. Without permission to abort, the guardian takes the daemon's place meanwhile: a thread has
+// the
+//     requests that the dead one had taken sent again (RESEND, Linux 6.9) and answers these and all
+//     new ones with ENOTCONN, so again no page stays locked; then G2. The connection ends with the
+//     last descriptor, which is the guardian's. On kernels without RESEND only what cannot block is
+//     invalidated before that: attributes and names, then pages, so that at worst the guardian
+//     stays, visibly, and the survivors wait rather than read something old.
+// G4. The guardian's lock is released by its end alone. If it is killed, the administrator has
+// taken over
 //     its duty.
-// G5. The first thing it does is wait for the end of the daemon (pidfd), which is after the daemon's last
+// G5. The first thing it does is wait for the end of the daemon (pidfd), which is after the
+// daemon's last
 //     write; a daemon that ends in order says farewell before, when its file system is unmounted.
 //
-// SIGTERM, SIGINT and SIGHUP are ignored: those who stop a service signal all its processes, and the
-// guardian has to outlive the daemon.
+// SIGTERM, SIGINT and SIGHUP are ignored: those who stop a service signal all its processes, and
+// the guardian has to outlive the daemon.
 
 import CLinux
 import DiskFormat
@@ -52,10 +60,10 @@ package final class Guardian: Sendable {
         self.handle = handle
     }
 
-    /// Starts the guardian of the node in `slot`: this same program with `Guardian.argument`, which must then
-    /// call `runGuardian`. `fuseDescriptor` is the open /dev/fuse of the mount; it stays the caller's. Standard
-    /// error is not inherited unless asked for: who waits for the end of a command's output would
-    /// wait for the unmount.
+    /// Starts the guardian of the node in `slot`: this same program with `Guardian.argument`, which
+    /// must then call `runGuardian`. `fuseDescriptor` is the open /dev/fuse of the mount; it stays
+    /// the caller's. Standard error is not inherited unless asked for: who waits for the end of a
+    /// command's output would wait for the unmount.
     /// - Throws: `SystemError`; EAGAIN when the slot already has a guardian.
     package static func start(
         slot: SlotIndex,
@@ -87,7 +95,8 @@ package final class Guardian: Sendable {
         return false
     }
 
-    /// Runs a program with these descriptors as 3, 4, ... and no signal blocked, in its own session.
+    /// Runs a program with these descriptors as 3, 4, ... and no signal blocked, in its own
+    /// session.
     private static func spawn(
         _ program: String,
         inheriting: [Int32],
@@ -110,7 +119,8 @@ package final class Guardian: Sendable {
         for (index, copy) in copies.enumerated() {
             posix_spawn_file_actions_adddup2(&actions, copy, Int32(3 + index))
         }
-        // Libraries do not mark all they open: a connection that the guardian held would outlive the daemon.
+        // Libraries do not mark all they open: a connection that the guardian held would outlive
+        // the daemon.
         lockstep_spawn_close_from(&actions, Int32(3 + copies.count))
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
@@ -131,8 +141,8 @@ package final class Guardian: Sendable {
     }
 }
 
-/// The life of a guardian, in a process that `Guardian.start` made. Returns its exit status: 0 when the
-/// daemon said farewell or everything was taken back, 1 when something could not be.
+/// The life of a guardian, in a process that `Guardian.start` made. Returns its exit status: 0 when
+/// the daemon said farewell or everything was taken back, 1 when something could not be.
 package func runGuardian(log: LineLog) -> Int32 {
     for number in [SIGTERM, SIGINT, SIGHUP, SIGPIPE] { signal(number, SIG_IGN) }
     lockstep_name_thread("lockstep-guard")
@@ -186,7 +196,8 @@ private struct TakingBack {
         guard let connection = list.connection else { return false }
         let folder = "/sys/fs/fuse/connections"
         let path = "\(folder)/\(connection)/abort"
-        // Where no system manager has mounted it (containers). If that fails, so does the next step.
+        // Where no system manager has mounted it (containers). If that fails, so does the next
+        // step.
         let isMine =
             access(path, F_OK) != 0 && geteuid() == 0
             && mount("fusectl", folder, "fusectl", 0, nil) == 0
@@ -199,15 +210,16 @@ private struct TakingBack {
 
     /// G3.
     private func startAnswering() {
-        _ = notify(code: 7, payload: [])  // FUSE_NOTIFY_RESEND, Linux 6.9; older: nothing to be done
+        // FUSE_NOTIFY_RESEND, Linux 6.9; older: nothing to be done
+        _ = notify(code: 7, payload: [])
         let device = device
         do {
             try runThread(name: "answer") { answerEverything(device) }.detach()
         } catch { log.warning("guardian: \(error)") }
     }
 
-    /// Invalidates an inode: attributes only (`from` -1), or all its pages too (0). That the kernel has
-    /// forgotten it meanwhile is as good.
+    /// Invalidates an inode: attributes only (`from` -1), or all its pages too (0). That the kernel
+    /// has forgotten it meanwhile is as good.
     @discardableResult
     private func invalidate(_ inode: UInt64, from offset: Int64) -> Bool {
         let words = [inode, UInt64(bitPattern: offset), 0]

@@ -1,34 +1,39 @@
-// The cluster of one host: the nodes are processes of one machine that have the same volume mounted. It
-// needs no configuration and no daemon: a run directory, locks that the kernel drops when a process
-// ends, and SIGKILL.
+// The cluster of one host: the nodes are processes of one machine that have the same volume
+// mounted. It needs no configuration and no daemon: a run directory, locks that the kernel drops
+// when a process ends, and SIGKILL.
 //
 // A life
-//   join    under the lock: bury who is certainly gone, take a free slot file, let the caller prepare
+//   join    under the lock: bury who is certainly gone, take a free slot file, let the caller
+//   prepare
 //           (listen, take the guard on disk), publish a view with the new node
 //   watch   one thread per node follows the view (inotify), the processes of the others (pidfd) and
 //           their heartbeats, and carries out what `MembershipMachine` decides
 //   leave   under the lock: publish a view without the node; then give the slot file up
 //
-// Why this is a cluster without quorum and without split brain: all nodes share one kernel. The lock of a
-// slot file and the end of a process are facts, not opinions, and there is one view file that is changed
-// under one lock.
+// Why this is a cluster without quorum and without split brain: all nodes share one kernel. The
+// lock of a slot file and the end of a process are facts, not opinions, and there is one view file
+// that is changed under one lock.
 //
 // Invariants (M: of the record, W: of the watch; see Membership)
-// H1. A slot's file is locked from before its node is in a view until after it is out of it, by nobody but
+// H1. A slot's file is locked from before its node is in a view until after it is out of it, by
+// nobody but
 //     that node's process. So a member whose slot is not locked is gone.
-// H2. The handle (pidfd) on a member's process is opened first and only then the slot is seen to be locked
+// H2. The handle (pidfd) on a member's process is opened first and only then the slot is seen to be
+// locked
 //     and to name the same life: process numbers are used again, and the wrong process must not be
 //     killed.
-// H3. Fenced means: the pidfd is readable (or the slot's lock is free), so the last thread is gone and no
-//     system call can be writing; *and* the guardian's lock is free, so the kernel serves nothing from
-//     the dead node's caches any more. A signal that was sent proves nothing, and one that was refused
-//     (EPERM) even less: then locks wait, and it is said every two seconds.
-// H4. Kills are sent under the lock by a node that still is in the view. Of two nodes that suspect each
+// H3. Fenced means: the pidfd is readable (or the slot's lock is free), so the last thread is gone
+// and no
+//     system call can be writing; *and* the guardian's lock is free, so the kernel serves nothing
+//     from the dead node's caches any more. A signal that was sent proves nothing, and one that was
+//     refused (EPERM) even less: then locks wait, and it is said every two seconds.
+// H4. Kills are sent under the lock by a node that still is in the view. Of two nodes that suspect
+// each
 //     other, one dies.
 // H5. All nodes of a run directory live in one PID namespace and belong to one user.
 //
-// Sources: the VMScluster's connection manager for the vocabulary; pidfd_open(2), fcntl_locking(2) (locks
-// of open file descriptions), inotify(7).
+// Sources: the VMScluster's connection manager for the vocabulary; pidfd_open(2), fcntl_locking(2)
+// (locks of open file descriptions), inotify(7).
 
 import CLinux
 package import DiskFormat
@@ -63,7 +68,8 @@ package struct SlotClaim: Sendable {
     package let socketPath: String
     /// Nobody else is in: this node takes the guard on disk, and replays every journal.
     package let isFirst: Bool
-    /// Random identity of the volume's folder in the run directory: who shares it is in the same cluster.
+    /// Random identity of the volume's folder in the run directory: who shares it is in the same
+    /// cluster.
     package let clusterHigh: UInt64
     package let clusterLow: UInt64
 
@@ -87,7 +93,8 @@ package struct SlotClaim: Sendable {
 package struct HostClusterClient: Sendable {
     /// A new view, in the order of epochs; several changes may come as one.
     package var onView: @Sendable (ClusterView) -> Void
-    /// This node was put out of the view, or can no longer follow it: it must stop writing at once and end.
+    /// This node was put out of the view, or can no longer follow it: it must stop writing at once
+    /// and end.
     package var onExpelled: @Sendable (String) -> Void
     /// A line for the log.
     package var onReport: @Sendable (String) -> Void
@@ -131,14 +138,16 @@ package final class HostCluster: Sendable {
     /// The node's number.
     package var node: NodeID { member.node }
 
-    /// Joins the cluster of this host for `volume`, which has `slotCount` slots. Blocks, at most as long
-    /// as `prepare` takes and `options.joinPatience`. The process that calls is the node: a daemon forks
-    /// before, not after.
+    /// Joins the cluster of this host for `volume`, which has `slotCount` slots. Blocks, at most as
+    /// long as `prepare` takes and `options.joinPatience`. The process that calls is the node: a
+    /// daemon forks before, not after.
     ///
-    /// `prepare` runs under the lock of the volume, after a slot was taken and before anybody hears of the
-    /// new node: it starts to listen at `socketPath` and, if `isFirst`, takes the guard on disk. What it
-    /// throws ends the attempt and leaves nothing behind. The first `onView` may come before this returns.
-    /// - Throws: `JoinRefusal`, `HostClusterError`, `SystemError`, `ViewRecordError`, or from `prepare`.
+    /// `prepare` runs under the lock of the volume, after a slot was taken and before anybody hears
+    /// of the new node: it starts to listen at `socketPath` and, if `isFirst`, takes the guard on
+    /// disk. What it throws ends the attempt and leaves nothing behind. The first `onView` may come
+    /// before this returns.
+    /// - Throws: `JoinRefusal`, `HostClusterError`, `SystemError`, `ViewRecordError`, or from
+    /// `prepare`.
     package static func join(
         _ volume: VolumeID,
         slotCount: UInt32,
@@ -164,7 +173,8 @@ package final class HostCluster: Sendable {
             )
             return HostCluster(directory: directory, claim: claim, slot: slot, watcher: watcher)
         } catch {
-            // Without a watch a node must not live. Nothing was written yet: the slot stays as it was.
+            // Without a watch a node must not live. Nothing was written yet: the slot stays as it
+            // was.
             try directory.withLock {
                 guard var record = try directory.readView(), record.leave(claim.member) else {
                     return
@@ -176,27 +186,28 @@ package final class HostCluster: Sendable {
         }
     }
 
-    /// Says that the daemon makes progress. Called by the engine's timer, several times within the patience of
-    /// the others, from joining on, also during a long replay. Costs one atomic addition.
+    /// Says that the daemon makes progress. Called by the engine's timer, several times within the
+    /// patience of the others, from joining on, also during a long replay. Costs one atomic
+    /// addition.
     package func progress() { slot.progress() }
 
-    /// The slots that the view `epoch` listed are replayed; others may live there from now on. Returns at
-    /// once; the record follows.
+    /// The slots that the view `epoch` listed are replayed; others may live there from now on.
+    /// Returns at once; the record follows.
     package func markReplayed(_ epoch: Epoch) { watcher.post(.replayed(epoch)) }
 
-    /// Has a member fenced: it is killed, and the others get a view without it. Returns at once. Nothing
-    /// happens if that node is not in the view, or is this one.
+    /// Has a member fenced: it is killed, and the others get a view without it. Returns at once.
+    /// Nothing happens if that node is not in the view, or is this one.
     package func fenceNow(_ node: NodeID, because why: Suspicion = .asked) {
         watcher.post(.suspected(node, why))
     }
 
-    /// Leaves: the journal is clean and nothing is going to be written any more. Publishes a view without
-    /// this node and gives the slot up. `lastOut` runs before, under the lock, if nobody else is in: it
-    /// leaves the guard on disk free. The transport stays open until this returns: a connection that
-    /// closes earlier is taken for a death. Blocks; not from a callback. Once.
+    /// Leaves: the journal is clean and nothing is going to be written any more. Publishes a view
+    /// without this node and gives the slot up. `lastOut` runs before, under the lock, if nobody
+    /// else is in: it leaves the guard on disk free. The transport stays open until this returns: a
+    /// connection that closes earlier is taken for a death. Blocks; not from a callback. Once.
     ///
-    /// If anything is thrown, the node is gone all the same, but as if it had died: others replay its
-    /// journal.
+    /// If anything is thrown, the node is gone all the same, but as if it had died: others replay
+    /// its journal.
     package func leave(lastOut: () throws -> Void = {}) throws {
         defer {
             watcher.stop()

@@ -5,8 +5,8 @@ import LinuxSystem
 import Membership
 package import Vocabulary
 
-/// What can be seen of a volume's cluster from outside: for `lockstep`, and for tools that must not touch
-/// a mounted volume. Looking takes no lock and changes nothing.
+/// What can be seen of a volume's cluster from outside: for `lockstep`, and for tools that must not
+/// touch a mounted volume. Looking takes no lock and changes nothing.
 package struct HostClusterStatus: Hashable, Sendable {
     /// One slot that somebody lives in, or whose guardian is still at work.
     package struct Slot: Hashable, Sendable {
@@ -29,10 +29,12 @@ package struct HostClusterStatus: Hashable, Sendable {
     /// Ascending.
     package var slots: [Slot]
 
-    /// Whether any process has the volume mounted, or the kernel may still serve what one had cached.
+    /// Whether any process has the volume mounted, or the kernel may still serve what one had
+    /// cached.
     package var isInUse: Bool { slots.contains { $0.isAlive || $0.isGuarded } }
 
-    /// The volumes that have ever been mounted with this run directory (nil for the default), ascending.
+    /// The volumes that have ever been mounted with this run directory (nil for the default),
+    /// ascending.
     package static func volumes(in root: String?) throws -> [VolumeID] {
         let path = root ?? RunDirectory.defaultRoot()
         guard let folder = opendir(path) else {
@@ -86,8 +88,8 @@ package struct HostClusterStatus: Hashable, Sendable {
 }
 
 extension HostClusterStatus {
-    /// The slot whose process says that it is mounted at `mountPoint`; nil if there is none in this run
-    /// directory (nil for the default).
+    /// The slot whose process says that it is mounted at `mountPoint`; nil if there is none in this
+    /// run directory (nil for the default).
     package static func find(
         mountPoint: String,
         in root: String?
@@ -101,8 +103,9 @@ extension HostClusterStatus {
         return nil
     }
 
-    /// Waits until nobody lives in a slot and its guardian has ended: FUSE's own unmounting returns before
-    /// the daemon has flushed and left. False if that takes longer than `patience` nanoseconds.
+    /// Waits until nobody lives in a slot and its guardian has ended: FUSE's own unmounting returns
+    /// before the daemon has flushed and left. False if that takes longer than `patience`
+    /// nanoseconds.
     package static func waitForEnd(
         of slot: SlotIndex,
         volume: VolumeID,
@@ -125,8 +128,8 @@ extension HostClusterStatus {
     }
 }
 
-/// The right to work on a volume that nobody of this host has mounted (mkfs, fsck): as long as it is held,
-/// mounting is refused. Ends with `release`, or with the process.
+/// The right to work on a volume that nobody of this host has mounted (mkfs, fsck): as long as it
+/// is held, mounting is refused. Ends with `release`, or with the process.
 package final class OfflineClaim: Sendable {
     private let descriptor: Int32
 

@@ -43,8 +43,8 @@ struct Joining {
     }
 
     private func waitForChange(_ watch: FolderWatch) throws {
-        // A process that ends closes its files a moment before their locks are free: do not rely on the
-        // event alone.
+        // A process that ends closes its files a moment before their locks are free: do not rely on
+        // the event alone.
         let until = monotonicNow() + 100_000_000
         while monotonicNow() < until {
             let names = try watch.wait(milliseconds: 50)

@@ -1,6 +1,7 @@
 // The folder in which the nodes of one host meet, and its one lock.
 //
-//   RUN/UUID/id            random identity of this folder, 32 hexadecimal digits, for the guard on disk
+//   RUN/UUID/id            random identity of this folder, 32 hexadecimal digits, for the guard on
+//   disk
 //   RUN/UUID/view.lock     held around every change of the view and around every kill
 //   RUN/UUID/view          the shared record (Membership), replaced by rename
 //   RUN/UUID/slot-N        who lives in slot N (SlotFile.swift)
@@ -8,8 +9,8 @@
 //   RUN/UUID/guardian-N    locked while the guardian of slot N runs
 //   RUN/UUID/offline       locked while a tool works on the unmounted volume
 //
-// If somebody removes the folder under running nodes, the next mount makes another with another identity,
-// and the guard on disk keeps the two apart.
+// If somebody removes the folder under running nodes, the next mount makes another with another
+// identity, and the guard on disk keeps the two apart.
 //
 // All of it belongs to one user and is closed to others (mode 0700).
 
@@ -47,7 +48,8 @@ package struct RunDirectory: Sendable {
     }
 
     /// The folder of `volume` below `root` (nil for the default); nothing is made.
-    /// - Throws: `HostClusterError` when `root` is not an absolute path: a daemon leaves its working directory.
+    /// - Throws: `HostClusterError` when `root` is not an absolute path: a daemon leaves its
+    /// working directory.
     package init(root: String?, volume: VolumeID) throws {
         self.root = root ?? Self.defaultRoot()
         guard self.root.hasPrefix("/") else {
@@ -140,9 +142,11 @@ package struct RunDirectory: Sendable {
 
     /// Runs `body` under the lock of the volume.
     ///
-    /// A process that stands still inside (stopped, or its disk hangs) would stop everybody for ever, so
-    /// the lock file names its holder, and who has waited for `patience` nanoseconds kills it.
-    /// - Throws: what `body` throws, or `HostClusterError` when the holder can be neither waited for nor
+    /// A process that stands still inside (stopped, or its disk hangs) would stop everybody for
+    /// ever, so the lock file names its holder, and who has waited for `patience` nanoseconds kills
+    /// it.
+    /// - Throws: what `body` throws, or `HostClusterError` when the holder can be neither waited
+    /// for nor
     ///   killed within `patience` and 10 seconds.
     package func withLock<Result>(
         patience: UInt64 = 60_000_000_000,
@@ -183,7 +187,8 @@ package struct RunDirectory: Sendable {
                         + "which neither goes on nor ends"
                 )
             }
-            // When a process ends, its closing is told a moment before its lock is free: look again soon.
+            // When a process ends, its closing is told a moment before its lock is free: look again
+            // soon.
             _ = try closings.wait(milliseconds: 20)
         }
     }

@@ -1,5 +1,6 @@
-// A slot file says who lives in a slot. The lock on it (of the open file description: it lasts until the
-// process's last thread is past closing its files) says that somebody does; the content says who:
+// A slot file says who lives in a slot. The lock on it (of the open file description: it lasts
+// until the process's last thread is past closing its files) says that somebody does; the content
+// says who:
 //
 //      0  magic        u64  "LKSTSLOT"
 //      8  version      u32  1
@@ -10,8 +11,8 @@
 //    256  mount point       up to 1,023 bytes and a zero
 //   1280  device            up to 1,023 bytes and a zero
 //
-// Little-endian, 4,096 bytes. Only who holds the lock writes. The file is never removed, so that a lock
-// on it always means this slot.
+// Little-endian, 4,096 bytes. Only who holds the lock writes. The file is never removed, so that a
+// lock on it always means this slot.
 
 import CLinux
 import Glibc
@@ -169,7 +170,8 @@ enum SlotProbe {
         return answer == 1
     }
 
-    /// The content of the file, and whether somebody holds its lock. Nil if the file does not exist.
+    /// The content of the file, and whether somebody holds its lock. Nil if the file does not
+    /// exist.
     static func read(
         _ path: String
     ) throws(SystemError) -> (content: SlotContent?, isLocked: Bool)? {

@@ -18,8 +18,8 @@ func randomWord() throws(SystemError) -> UInt64 {
     return word
 }
 
-/// The PID namespace of this process: a number two processes share if their process numbers mean the
-/// same.
+/// The PID namespace of this process: a number two processes share if their process numbers mean
+/// the same.
 func ownPidNamespace() throws(SystemError) -> UInt64 {
     var status = Glibc.stat()
     guard stat("/proc/self/ns/pid", &status) == 0 else { throw .last("stat", "/proc/self/ns/pid") }
@@ -87,7 +87,8 @@ final class ProcessHandle: Sendable {
     /// Sends SIGKILL. Returns 0 or an errno; ESRCH when it has ended already.
     func kill() -> Int32 { lockstep_pidfd_send_signal(descriptor, SIGKILL) == 0 ? 0 : errno }
 
-    /// Whether its last thread is gone: no system call of it, and so no write to a disk, is under way.
+    /// Whether its last thread is gone: no system call of it, and so no write to a disk, is under
+    /// way.
     var hasEnded: Bool {
         var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
         return poll(&entry, 1, 0) == 1 && entry.revents & Int16(POLLIN) != 0
@@ -111,8 +112,8 @@ final class FolderWatch: Sendable {
 
     deinit { close(descriptor) }
 
-    /// Waits for an event, at most so long, and takes all that have come. Returns the names of the files
-    /// they concern ("" when a single file is watched; also when events were lost).
+    /// Waits for an event, at most so long, and takes all that have come. Returns the names of the
+    /// files they concern ("" when a single file is watched; also when events were lost).
     func wait(milliseconds: Int32) throws(SystemError) -> [String] {
         var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
         if poll(&entry, 1, milliseconds) < 0 && errno != EINTR { throw .last("poll") }

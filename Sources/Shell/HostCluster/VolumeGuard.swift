@@ -1,28 +1,35 @@
-// The guard on disk against being mounted by somebody who does not know of us: another host that sees the
-// same device, a container, another run directory of this host. The run directory cannot see them; the
-// volume can.
+// The guard on disk against being mounted by somebody who does not know of us: another host that
+// sees the same device, a container, another run directory of this host. The run directory cannot
+// see them; the volume can.
 //
-// One block names the cluster that has the volume: its mode and a random identity (of the run directory).
-// One block per slot carries a heartbeat, which its node moves every second. The first node of a cluster
-// takes the guard, the last one to leave frees it; those between check that it is theirs.
+// One block names the cluster that has the volume: its mode and a random identity (of the run
+// directory). One block per slot carries a heartbeat, which its node moves every second. The first
+// node of a cluster takes the guard, the last one to leave frees it; those between check that it is
+// theirs.
 //
 //   guard is free                         take it
-//   guard is ours (same identity)         take it: the run directory has shown that all of us are dead
+//   guard is ours (same identity)         take it: the run directory has shown that all of us are
+//   dead
 //   guard is foreign, a heartbeat moves   refuse, whatever the options say: somebody is writing
-//   guard is foreign, all stand still     refuse unless told to take over: a stopped virtual machine, a
-//                                         cut cable or a host that hangs looks exactly like this, and
-//                                         goes on writing when it comes back
-//   ... and it was this machine before    take it, and say so: what ran before the last boot of this
+//   guard is foreign, all stand still     refuse unless told to take over: a stopped virtual
+//   machine, a
+//                                         cut cable or a host that hangs looks exactly like this,
+//                                         and goes on writing when it comes back
+//   ... and it was this machine before    take it, and say so: what ran before the last boot of
+//   this
 //       its last boot                     very machine (host name and machine id) is certainly gone
 //
 // Invariants
 // V1. Nothing but guard and heartbeat blocks is written before the guard is ours.
 // V2. A foreign guard is never taken after a time-out alone.
-// V3. What was written is read again after a pause longer than a write takes: of two who take a free guard
+// V3. What was written is read again after a pause longer than a write takes: of two who take a
+// free guard
 //     at the same time, the first reads the other's name and gives way.
-// V4. Every beat reads the guard again. If it is not ours any more, somebody has taken over by force: this
+// V4. Every beat reads the guard again. If it is not ours any more, somebody has taken over by
+// force: this
 //     node must stop (`onLost`).
-// V5. The heartbeat of a slot is written by the node that lives there alone, with a number that only
+// V5. The heartbeat of a slot is written by the node that lives there alone, with a number that
+// only
 //     grows.
 
 package import BlockIO
@@ -124,12 +131,12 @@ package final class VolumeGuard: @unchecked Sendable {
     private var thread: RunningThread?
     private var beat: UInt64
 
-    /// Enters: the first node of a cluster takes the guard (up to `timing.watch` if it is foreign), others
-    /// check that it is theirs. For `prepare` of `HostCluster.join`. From then on a thread moves the
-    /// heartbeat until `end`.
+    /// Enters: the first node of a cluster takes the guard (up to `timing.watch` if it is foreign),
+    /// others check that it is theirs. For `prepare` of `HostCluster.join`. From then on a thread
+    /// moves the heartbeat until `end`.
     ///
-    /// `onLost` is called, from that thread, when the guard was taken by force: this node must stop writing
-    /// at once. `onReport` gets lines for the log.
+    /// `onLost` is called, from that thread, when the guard was taken by force: this node must stop
+    /// writing at once. `onReport` gets lines for the log.
     /// - Throws: `GuardRefusal`, `DeviceError`, `FormatError`, `SystemError`.
     package init(
         entering device: any BlockingBlockDevice,
@@ -172,10 +179,11 @@ package final class VolumeGuard: @unchecked Sendable {
         thread = try runThread(name: "guard") { [self] in keepBeating(onReport) }
     }
 
-    /// Refuses unless nobody can have the volume mounted: for tools that work on an unmounted volume, with
-    /// `force` for what `-o takeover` means to a mount. Nothing is written. Who has the run directory of
-    /// this cluster is judged by that (`OfflineClaim`), not here.
-    /// - Throws: `GuardRefusal`, `DeviceError`, `FormatError`, and what reading the identity throws.
+    /// Refuses unless nobody can have the volume mounted: for tools that work on an unmounted
+    /// volume, with `force` for what `-o takeover` means to a mount. Nothing is written. Who has
+    /// the run directory of this cluster is judged by that (`OfflineClaim`), not here.
+    /// - Throws: `GuardRefusal`, `DeviceError`, `FormatError`, and what reading the identity
+    /// throws.
     package static func ensureNobody(
         on device: any BlockingBlockDevice,
         _ superblock: Superblock,
@@ -240,8 +248,8 @@ package final class VolumeGuard: @unchecked Sendable {
         guard found == record else { throw GuardRefusal.takenMeanwhile(by: found.owner) }
     }
 
-    /// Stops the heartbeat and says on disk that nobody lives in the slot. Before the node leaves its
-    /// cluster. Blocks. Idempotent.
+    /// Stops the heartbeat and says on disk that nobody lives in the slot. Before the node leaves
+    /// its cluster. Blocks. Idempotent.
     package func end() throws {
         let running = latch.withLock { () -> RunningThread? in
             isEnding = true
@@ -355,8 +363,8 @@ private struct GuardArea {
         return try withExtendedLifetime(buffer) { try body(buffer.bytes) }
     }
 
-    /// Reads and decodes. Somebody may be writing the block at that moment: what does not verify is read
-    /// again a few times.
+    /// Reads and decodes. Somebody may be writing the block at that moment: what does not verify is
+    /// read again a few times.
     private func read<Value>(
         _ address: BlockAddress,
         _ decode: (UnsafeRawBufferPointer) throws -> Value

@@ -5,8 +5,8 @@ import LinuxSystem
 import Membership
 import Vocabulary
 
-/// The thread of a node that watches the others: it brings events to `MembershipMachine` and carries out
-/// its effects. All state but the list of commands belongs to that thread.
+/// The thread of a node that watches the others: it brings events to `MembershipMachine` and
+/// carries out its effects. All state but the list of commands belongs to that thread.
 final class Watcher: @unchecked Sendable {
     // Sendable: see above; what other threads touch is guarded by `latch`.
 

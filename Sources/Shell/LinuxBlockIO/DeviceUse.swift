@@ -1,10 +1,12 @@
 import CLinux
 import Glibc
 
-/// Who has a device or image file, as far as the kernel can tell: a mount, swap space, or a loop device. For tools
-/// that must not touch what is in use; Lockstep's own mounts of an image are told by `HostCluster`.
+/// Who has a device or image file, as far as the kernel can tell: a mount, swap space, or a loop
+/// device. For tools that must not touch what is in use; Lockstep's own mounts of an image are told
+/// by `HostCluster`.
 ///
-/// - Returns: what to tell the user, as in "is mounted on /mnt; unmount it first"; nil if nothing is known.
+/// - Returns: what to tell the user, as in "is mounted on /mnt; unmount it first"; nil if nothing
+/// is known.
 package func deviceUse(_ path: String) -> String? {
     guard let real = realPath(path) else { return nil }
     for line in lines(of: "/proc/self/mounts") {

@@ -1,18 +1,20 @@
 // A block device or an image file of this host, by pread and pwrite on a few threads.
 //
-// The engine must never block, so `read`, `write` and `flush` put a request into a queue, one of the
-// pool's threads does it with an ordinary system call, and resumes the caller. (io_uring was measured
-// and gave nothing here.) The `...Now` functions do the same on the calling thread.
+// The engine must never block, so `read`, `write` and `flush` put a request into a queue, one of
+// the pool's threads does it with an ordinary system call, and resumes the caller. (io_uring was
+// measured and gave nothing here.) The `...Now` functions do the same on the calling thread.
 //
-// O_DIRECT always: another host, or another mount of this host, must never be served from this host's
-// page cache, and a block that was acknowledged must be on its way to the device, not in memory. File
-// systems that refuse O_DIRECT (tmpfs) are refused, unless `Options.allowsBuffered` says that every
-// mount of this image goes through the same page cache and that a test is all this is about.
+// O_DIRECT always: another host, or another mount of this host, must never be served from this
+// host's page cache, and a block that was acknowledged must be on its way to the device, not in
+// memory. File systems that refuse O_DIRECT (tmpfs) are refused, unless `Options.allowsBuffered`
+// says that every mount of this image goes through the same page cache and that a test is all this
+// is about.
 //
 // States: open -> draining (`drain`: new work is refused, work in flight ends) -> closed (`close`).
 //
 // Invariants
-// F1. `inFlight` counts every request accepted and not yet answered, queued or running, blocking ones
+// F1. `inFlight` counts every request accepted and not yet answered, queued or running, blocking
+// ones
 //     too; a file descriptor is closed only when it is zero and no new request can come.
 // F2. A continuation is resumed exactly once, and never while the latch is held: it may run the
 //     engine on the pool's thread.
@@ -40,8 +42,8 @@ package final class FileBlockDevice: BlockingBlockDevice, @unchecked Sendable {
         package var readOnly = false
         /// Accepts a file system without O_DIRECT (tmpfs) and uses its page cache.
         package var allowsBuffered = false
-        /// Opens a block device exclusively (O_EXCL): refused with EBUSY while the kernel itself has a
-        /// file system or a volume manager on it. No effect on image files.
+        /// Opens a block device exclusively (O_EXCL): refused with EBUSY while the kernel itself
+        /// has a file system or a volume manager on it. No effect on image files.
         package var exclusive = false
         /// Threads that do I/O: 1 ... 64.
         package var threadCount = 6
@@ -195,8 +197,8 @@ package final class FileBlockDevice: BlockingBlockDevice, @unchecked Sendable {
 
     // MARK: Ending
 
-    /// Refuses new work with `DeviceError.closed` and waits until what was accepted has ended. Blocks;
-    /// not from inside an engine, whose thread may be one of the pool's. Idempotent.
+    /// Refuses new work with `DeviceError.closed` and waits until what was accepted has ended.
+    /// Blocks; not from inside an engine, whose thread may be one of the pool's. Idempotent.
     package func drain() {
         latch.lock()
         isRefusing = true

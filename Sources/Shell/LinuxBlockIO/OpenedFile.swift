@@ -64,7 +64,8 @@ struct OpenedFile {
         }
     }
 
-    /// The smallest unit that direct I/O accepts, by trying: what `statx` would say, on every kernel.
+    /// The smallest unit that direct I/O accepts, by trying: what `statx` would say, on every
+    /// kernel.
     private static func directAlignment(
         _ descriptor: Int32,
         path: String,
@@ -98,7 +99,8 @@ struct OpenedFile {
     }
 }
 
-/// The system's word for the size of an open file or device in bytes; nil with `errno` set on failure.
+/// The system's word for the size of an open file or device in bytes; nil with `errno` set on
+/// failure.
 func sizeOfFile(_ descriptor: Int32, isBlockSpecial: Bool) -> UInt64? {
     if isBlockSpecial {
         var size: UInt64 = 0

@@ -1,33 +1,43 @@
 // The executor of a mount: jobs run on whichever thread brings them.
 //
-// An actor on a thread of its own costs two hand-overs per call (11.8 µs measured); here a thread with an
-// event (a FUSE request, a message, a block that was read, a timer) enters the engine itself, runs its own
-// job and a few that others left, and goes back to its work (0.1 µs to enter, 1.3 µs with a task). Whoever
-// finds the engine taken leaves the job in the queue for the thread that is inside.
+// An actor on a thread of its own costs two hand-overs per call (11.8 µs measured); here a thread
+// with an event (a FUSE request, a message, a block that was read, a timer) enters the engine
+// itself, runs its own job and a few that others left, and goes back to its work (0.1 µs to enter,
+// 1.3 µs with a task). Whoever finds the engine taken leaves the job in the queue for the thread
+// that is inside.
 //
-//   enterIfIdle   the entry point: enter, run the body, drain, leave. Only it and the engine's own thread
+//   enterIfIdle   the entry point: enter, run the body, drain, leave. Only it and the engine's own
+//   thread
 //                 drain.
-//   enqueue       called by the Swift runtime whenever a task becomes ready, for instance by `resume()`.
+//   enqueue       called by the Swift runtime whenever a task becomes ready, for instance by
+//   `resume()`.
 //                 It appends and never runs anything: the resuming code may hold a latch.
-//   afterLeaving  effects: replies to the kernel, bytes to a peer. They run without the latch and outside
+//   afterLeaving  effects: replies to the kernel, bytes to a peer. They run without the latch and
+//   outside
 //                 the engine, so that a slow system call keeps nobody out of it.
 //
 // The life of a visit:
 //
 //   enterIfIdle ── body ── up to `batch` jobs ── leave ── effects ──┬── nothing left: return
 //                              ▲                                    ├── budget left: enter again
-//                              └────────────────────────────────────┘   else call the engine thread, return
+//                              └────────────────────────────────────┘   else call the engine
+//                              thread, return
 //
 // Invariants (all state under `latch`)
 // X1. `owner` is the one thread inside, or nil. Jobs and bodies run only on `owner`.
-// X2. When `owner` is nil and `jobs` is not empty, somebody is on the way: the engine thread has been called,
+// X2. When `owner` is nil and `jobs` is not empty, somebody is on the way: the engine thread has
+// been called,
 //     or a drainer between two batches looks again before it returns.
-// X3. At most one thread runs effects (`isRunningEffects`), in the order in which they were appended.
-// X4. When `effects` is not empty, `owner` will look on leaving, or somebody is running effects and looks
+// X3. At most one thread runs effects (`isRunningEffects`), in the order in which they were
+// appended.
+// X4. When `effects` is not empty, `owner` will look on leaving, or somebody is running effects and
+// looks
 //     again, or the effects thread has been called.
-// X5. A visiting thread runs at most `visitBudget` jobs and `effectBudget` effects of others: no FUSE,
+// X5. A visiting thread runs at most `visitBudget` jobs and `effectBudget` effects of others: no
+// FUSE,
 //     network or notify thread is captured. The engine's own two threads have no bound.
-// X6. The latch is never held while a job, a body or an effect runs. The latch is a leaf: no other latch is
+// X6. The latch is never held while a job, a body or an effect runs. The latch is a leaf: no other
+// latch is
 //     taken while holding it.
 //
 // Sources: flat combining (Hendler et al., SPAA 2010); the measurements are ours, on two cores.
@@ -37,8 +47,8 @@ import DequeModule
 import Execution
 import Glibc
 
-/// Runs the jobs of one engine, one at a time, on the threads that bring them. It lives, with its two
-/// threads, until `stop`.
+/// Runs the jobs of one engine, one at a time, on the threads that bring them. It lives, with its
+/// two threads, until `stop`.
 package final class CombiningExecutor: EngineExecutor, @unchecked Sendable {
     // Sendable: see X1-X6.
 
@@ -78,8 +88,8 @@ package final class CombiningExecutor: EngineExecutor, @unchecked Sendable {
         state.deallocate()
     }
 
-    /// Runs what is queued and ends the executor's threads. Once, from a thread outside the engine, when
-    /// nothing will be enqueued any more.
+    /// Runs what is queued and ends the executor's threads. Once, from a thread outside the engine,
+    /// when nothing will be enqueued any more.
     package func stop() {
         latch.withLock {
             precondition(!state.pointee.isStopping, "an executor is stopped once")
@@ -189,8 +199,8 @@ package final class CombiningExecutor: EngineExecutor, @unchecked Sendable {
         }
     }
 
-    /// Runs effects until there are none, or `budget` is used up. The caller has set `isRunningEffects`;
-    /// it is clear on return (X3).
+    /// Runs effects until there are none, or `budget` is used up. The caller has set
+    /// `isRunningEffects`; it is clear on return (X3).
     private func runEffects(budget: Int) {
         var left = budget
         while true {

@@ -1,9 +1,10 @@
 // Mutual exclusion among threads, and waiting for another thread.
 //
-// A latch is a plain pthread mutex on the heap. `Synchronization.Mutex` is a priority-inheritance futex
-// on Linux and hands every contended acquisition over through the kernel: with more threads than cores it
-// was measured 270 times slower (0.10 M against 27.7 M acquisitions per second, eight threads, two cores).
-// Latches are held for a few instructions; nobody waits for a lock, a disk or a peer while holding one.
+// A latch is a plain pthread mutex on the heap. `Synchronization.Mutex` is a priority-inheritance
+// futex on Linux and hands every contended acquisition over through the kernel: with more threads
+// than cores it was measured 270 times slower (0.10 M against 27.7 M acquisitions per second, eight
+// threads, two cores). Latches are held for a few instructions; nobody waits for a lock, a disk or
+// a peer while holding one.
 
 import CLinux
 import Glibc
@@ -68,14 +69,15 @@ package final class WaitCondition: @unchecked Sendable {
         condition.deallocate()
     }
 
-    /// Gives the latch back, waits for a signal, takes the latch again. May return without a signal.
+    /// Gives the latch back, waits for a signal, takes the latch again. May return without a
+    /// signal.
     package func wait(_ latch: Latch) {
         let failure = pthread_cond_wait(condition, latch.mutex)
         precondition(failure == 0, "pthread_cond_wait: \(errnoText(failure))")
     }
 
-    /// As `wait`, but not longer than until `deadline` of the monotonic clock. Returns false when that
-    /// has passed.
+    /// As `wait`, but not longer than until `deadline` of the monotonic clock. Returns false when
+    /// that has passed.
     package func wait(_ latch: Latch, until deadline: Tick) -> Bool {
         var time = timespec(
             tv_sec: Int(deadline.rawValue / 1_000_000_000),

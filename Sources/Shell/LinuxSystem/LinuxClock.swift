@@ -1,5 +1,5 @@
-// Time of the operating system: the monotonic clock for ages, the real-time clock for files, and one
-// thread that waits for the next alarm.
+// Time of the operating system: the monotonic clock for ages, the real-time clock for files, and
+// one thread that waits for the next alarm.
 
 import CLinux
 package import Execution

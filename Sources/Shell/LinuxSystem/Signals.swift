@@ -1,10 +1,10 @@
-// Signals as events: they are blocked everywhere and one thread waits for them, so that their handling is
-// ordinary code and not a signal handler.
+// Signals as events: they are blocked everywhere and one thread waits for them, so that their
+// handling is ordinary code and not a signal handler.
 
 import Glibc
 
-/// Blocks `signals` in the calling thread, and so in every thread it starts from now on. Call it in `main`
-/// before the first other thread.
+/// Blocks `signals` in the calling thread, and so in every thread it starts from now on. Call it in
+/// `main` before the first other thread.
 package func blockSignals(_ signals: [Int32]) {
     var set = sigset_t()
     sigemptyset(&set)
@@ -12,8 +12,8 @@ package func blockSignals(_ signals: [Int32]) {
     pthread_sigmask(SIG_BLOCK, &set, nil)
 }
 
-/// Starts a thread that waits for `signals`, which must be blocked in every thread (`blockSignals`), and
-/// calls `body` with the number of each. It ends when `body` returns false.
+/// Starts a thread that waits for `signals`, which must be blocked in every thread
+/// (`blockSignals`), and calls `body` with the number of each. It ends when `body` returns false.
 /// - Throws: EAGAIN when the system has no room for another thread.
 package func handleSignals(
     _ signals: [Int32],
@@ -33,5 +33,6 @@ package func handleSignals(
     thread.detach()
 }
 
-/// A write to a connection that its peer closed shall fail with EPIPE instead of ending the process.
+/// A write to a connection that its peer closed shall fail with EPIPE instead of ending the
+/// process.
 package func ignoreBrokenPipes() { signal(SIGPIPE, SIG_IGN) }

@@ -1,5 +1,5 @@
-// Threads of our own. Blocking calls belong on these and never on the cooperative pool, which has only as
-// many threads as the machine has cores.
+// Threads of our own. Blocking calls belong on these and never on the cooperative pool, which has
+// only as many threads as the machine has cores.
 
 import CLinux
 import Glibc
@@ -33,8 +33,9 @@ private final class ThreadStart {
     }
 }
 
-/// Starts a thread that runs `body` and ends with it. The thread must be joined or detached. All signals
-/// are blocked in it, so that they reach only the thread that waits for them (`handleSignals`).
+/// Starts a thread that runs `body` and ends with it. The thread must be joined or detached. All
+/// signals are blocked in it, so that they reach only the thread that waits for them
+/// (`handleSignals`).
 /// - Parameters:
 ///   - name: shown by ps and debuggers; the kernel keeps 15 bytes.
 ///   - stackSize: bytes; at least 16 KiB.

@@ -1,27 +1,34 @@
 // Messages between the nodes of one host, over Unix sockets.
 //
-// Every node listens at a path in the run directory before it is in a view. When a view comes, the lower
-// of two nodes connects to the higher; both say hello, check who is at the other end, and then frames
-// flow. One event-loop thread does all of it, and calls the receiver: the lock manager's engine is entered
-// right there, so a grant that arrives is acted on without another thread being woken.
+// Every node listens at a path in the run directory before it is in a view. When a view comes, the
+// lower of two nodes connects to the higher; both say hello, check who is at the other end, and
+// then frames flow. One event-loop thread does all of it, and calls the receiver: the lock
+// manager's engine is entered right there, so a grant that arrives is acted on without another
+// thread being woken.
 //
-// A connection that is lost is the peer's death. On one host, a Unix socket between two living processes
-// does not break by itself: nothing is lost, reordered or timed out. If it closes, the peer has ended, or
-// it dropped us for a malformed frame, or it ran out of memory or descriptors. To reconnect, both sides
-// would have to keep and number what is unacknowledged, for a case in which one of them is broken: instead
-// `onPeerLost` has it fenced (`HostCluster.fenceNow`, which asks the newest view first: a peer that has
-// just left in peace is not in it; of two that suspect each other, one survives).
+// A connection that is lost is the peer's death. On one host, a Unix socket between two living
+// processes does not break by itself: nothing is lost, reordered or timed out. If it closes, the
+// peer has ended, or it dropped us for a malformed frame, or it ran out of memory or descriptors.
+// To reconnect, both sides would have to keep and number what is unacknowledged, for a case in
+// which one of them is broken: instead `onPeerLost` has it fenced (`HostCluster.fenceNow`, which
+// asks the newest view first: a peer that has just left in peace is not in it; of two that suspect
+// each other, one survives).
 //
-// States of a line: connecting or awaited -> greeted (hello sent, none received) -> established -> gone.
+// States of a line: connecting or awaited -> greeted (hello sent, none received) -> established ->
+// gone.
 //
 // Invariants
-// T1. From one life of a peer, messages arrive in the order in which it sent them, each once, none lost
+// T1. From one life of a peer, messages arrive in the order in which it sent them, each once, none
+// lost
 //     before the connection is.
-// T2. A line belongs to one life (incarnation) of a node. What comes from a life that no adopted view has
+// T2. A line belongs to one life (incarnation) of a node. What comes from a life that no adopted
+// view has
 //     is delivered all the same: its view may be on its way to us, and the receiver sorts by epoch.
-// T3. No frame is longer than `maximumFrame`, and none is acted on before a hello of the right volume and
+// T3. No frame is longer than `maximumFrame`, and none is acted on before a hello of the right
+// volume and
 //     protocol came from a process of our own user (or root).
-// T4. `onPeerLost` is called once for a life, only while the adopted view has it, and after the last of
+// T4. `onPeerLost` is called once for a life, only while the adopted view has it, and after the
+// last of
 //     its messages.
 // T5. All lines are touched on the event loop only; `send` only appends to the outbox. However many
 //     messages are sent meanwhile, the loop is woken once and each socket flushed once.
@@ -96,8 +103,8 @@ package final class UnixTransport: Sendable {
     private let outbox = Outbox()
     private let listener: any Channel
 
-    /// Starts to listen at `path` (at most 107 bytes; nothing may be there). `pathOf` says where the node
-    /// of a view listens.
+    /// Starts to listen at `path` (at most 107 bytes; nothing may be there). `pathOf` says where
+    /// the node of a view listens.
     /// - Throws: `TransportError`.
     package init(
         identity: TransportIdentity,
@@ -128,16 +135,17 @@ package final class UnixTransport: Sendable {
         }
     }
 
-    /// Takes the members of a view: connects to those that are new (the lower of two calls), drops those
-    /// that are gone. Views must come in their order. From any thread; sends that follow on the same
-    /// thread reach the new members.
+    /// Takes the members of a view: connects to those that are new (the lower of two calls), drops
+    /// those that are gone. Views must come in their order. From any thread; sends that follow on
+    /// the same thread reach the new members.
     package func adopt(_ view: ClusterView) {
         let board = board
         board.loop.execute { board.adopt(view.members) }
     }
 
-    /// Sends a message to the member that is `node` in the adopted view; keeps it until the connection
-    /// stands. To a node that is in no view, and to this one, nothing is sent. From any thread.
+    /// Sends a message to the member that is `node` in the adopted view; keeps it until the
+    /// connection stands. To a node that is in no view, and to this one, nothing is sent. From any
+    /// thread.
     package func send(_ bytes: [UInt8], to node: NodeID) {
         precondition(
             (1...Self.maximumFrame).contains(bytes.count),
@@ -151,8 +159,8 @@ package final class UnixTransport: Sendable {
     /// What has been carried.
     package var counters: TransportCounters { board.tally.snapshot }
 
-    /// Closes everything and ends the thread. Blocks; not from a callback. What was sent just before may
-    /// be lost. Once.
+    /// Closes everything and ends the thread. Blocks; not from a callback. What was sent just
+    /// before may be lost. Once.
     package func close() {
         let board = board
         do {

@@ -1,4 +1,5 @@
-// Pass 4, extended attributes: one stream of records, at the end of the inode's block or in a chain of blocks.
+// Pass 4, extended attributes: one stream of records, at the end of the inode's block or in a chain
+// of blocks.
 
 import BlockIO
 import DiskFormat

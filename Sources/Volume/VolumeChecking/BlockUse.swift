@@ -1,5 +1,5 @@
-// Four bits for each block of the volume: what its group says it is, and what was found there. Both maps
-// are made group by group when a group is first touched, so that an empty volume costs little.
+// Four bits for each block of the volume: what its group says it is, and what was found there. Both
+// maps are made group by group when a group is first touched, so that an empty volume costs little.
 
 import DiskFormat
 import Vocabulary

@@ -3,7 +3,8 @@
 import DiskFormat
 import Vocabulary
 
-/// One entry, out of the block it was read from: what it leads to is read before the next one is looked at.
+/// One entry, out of the block it was read from: what it leads to is read before the next one is
+/// looked at.
 private struct Entry {
     var record: DirectoryEntryRecord
     var name: [UInt8]

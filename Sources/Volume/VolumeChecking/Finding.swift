@@ -1,8 +1,8 @@
 package import DiskFormat
 package import Vocabulary
 
-/// One thing that is wrong: what, where, and the numbers that disagree. All of it is what a repair would
-/// need, nothing is only text.
+/// One thing that is wrong: what, where, and the numbers that disagree. All of it is what a repair
+/// would need, nothing is only text.
 package struct Finding: Hashable, Sendable {
     package var kind: FindingKind
     /// The inode it is about.

@@ -1,5 +1,5 @@
-/// Everything that can be wrong with a volume, by the name it has in reports, tests and `Docs/CHECKS.md`.
-/// The order is the order of the passes.
+/// Everything that can be wrong with a volume, by the name it has in reports, tests and
+/// `Docs/CHECKS.md`. The order is the order of the passes.
 package enum FindingKind: String, CaseIterable, Hashable, Sendable {
     // Pass 1: the superblock and its copies.
     case superblockDamaged = "superblock-damaged"

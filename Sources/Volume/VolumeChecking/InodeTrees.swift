@@ -1,7 +1,8 @@
 // Pass 4, inside one inode: the tree of extents or the tree of a directory. The rules are those of
 // `Docs/FORMAT.md`, "Trees":
 //
-//   - the root's first key is 0; the first key of another node is the key of the pointer that leads to it
+//   - the root's first key is 0; the first key of another node is the key of the pointer that leads
+//   to it
 //   - keys of one node ascend; the last one's range ends where the node's does
 //   - a node of height h has children of height h - 1; no node below the root is empty
 //   - what stands in a leaf lies within the leaf's range, in ascending order, over all leaves

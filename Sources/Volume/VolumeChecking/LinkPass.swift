@@ -57,8 +57,8 @@ extension VolumeChecker {
         }
     }
 
-    /// Looks into every block that is marked as metadata and was not reached. A lost directory is walked, so that
-    /// what lies below it is not called lost as well: the topmost first.
+    /// Looks into every block that is marked as metadata and was not reached. A lost directory is
+    /// walked, so that what lies below it is not called lost as well: the topmost first.
     private func findUnreachable() async throws(CheckError) {
         let candidates = try await collectCandidates()
         let addresses = Set(candidates.map(\.number.address))

@@ -1,5 +1,6 @@
-// A device that can be written without changing anything: writes stay in memory, reads see them. A check
-// that must not write replays the journals onto it and then judges what a replay would have made.
+// A device that can be written without changing anything: writes stay in memory, reads see them. A
+// check that must not write replays the journals onto it and then judges what a replay would have
+// made.
 
 package import BlockIO
 

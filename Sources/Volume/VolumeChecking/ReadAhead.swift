@@ -1,5 +1,5 @@
-// Metadata stands close together, and a check reads it block by block: reading 64 KiB at a time and keeping the last
-// few MiB saves most of the waiting. Only while nobody writes (VolumeChecker C1).
+// Metadata stands close together, and a check reads it block by block: reading 64 KiB at a time and
+// keeping the last few MiB saves most of the waiting. Only while nobody writes (VolumeChecker C1).
 
 import BlockIO
 import DiskFormat
@@ -36,8 +36,8 @@ final class ReadAhead {
         buffer.bytes.put(chunk.window(within, buffer.bytes.count), 0)
     }
 
-    /// The bytes of a chunk, fewer at the end of the device; nil if it cannot be read as a whole. Valid until the next
-    /// call.
+    /// The bytes of a chunk, fewer at the end of the device; nil if it cannot be read as a whole.
+    /// Valid until the next call.
     private func chunk(_ number: UInt64) async -> UnsafeRawBufferPointer? {
         let start = number * UInt64(chunkLength)
         let length = Int(min(UInt64(chunkLength), end - start))

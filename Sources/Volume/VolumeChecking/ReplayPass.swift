@@ -1,6 +1,6 @@
-// Between passes 2 and 3: journals that are not clean. And what is left to do when they have been replayed
-// for good and nothing is wrong: the guard is freed, so that the next mount need not ask whether whoever had
-// the volume may come back.
+// Between passes 2 and 3: journals that are not clean. And what is left to do when they have been
+// replayed for good and nothing is wrong: the guard is freed, so that the next mount need not ask
+// whether whoever had the volume may come back.
 
 import BlockIO
 import DiskFormat

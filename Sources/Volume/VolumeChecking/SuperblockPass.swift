@@ -8,8 +8,8 @@ import Vocabulary
 struct SuperblockReader {
     let device: any BlockDevice
 
-    /// Bytes at the front of the device where a copy is looked for: the first copy of every volume with
-    /// journals of usual size lies in there.
+    /// Bytes at the front of the device where a copy is looked for: the first copy of every volume
+    /// with journals of usual size lies in there.
     private static let searchLength: UInt64 = 1 << 30
     private static let searchStep = 1 << 20
 

@@ -1,5 +1,5 @@
-// Pass 4: every inode that can be reached. Directories are walked from a list, not by recursion, however deep
-// they lie; the trees inside one inode are at most `InodeRecord.maximumHeight` high.
+// Pass 4: every inode that can be reached. Directories are walked from a list, not by recursion,
+// however deep they lie; the trees inside one inode are at most `InodeRecord.maximumHeight` high.
 
 import BlockIO
 import DiskFormat
@@ -48,7 +48,8 @@ extension VolumeChecker {
         try await walkPending()
     }
 
-    /// The root and the orphan directories are found by the superblock and the slots, not by an entry.
+    /// The root and the orphan directories are found by the superblock and the slots, not by an
+    /// entry.
     private func admitAnchor(_ number: InodeNumber) async throws(CheckError) {
         guard try await admit(number, isAnchor: true) == .seen else {
             add(
@@ -84,7 +85,8 @@ extension VolumeChecker {
         }
     }
 
-    /// Takes an inode into `seen`, and checks all of it but the entries of a directory, which is put on the list.
+    /// Takes an inode into `seen`, and checks all of it but the entries of a directory, which is
+    /// put on the list.
     func admit(_ number: InodeNumber, isAnchor: Bool = false) async throws(CheckError)
         -> Admission
     {
@@ -192,7 +194,8 @@ extension VolumeChecker {
         checkSize(visit)
     }
 
-    /// What comes last for every inode: its attributes, and whether its blocks are as many as it says.
+    /// What comes last for every inode: its attributes, and whether its blocks are as many as it
+    /// says.
     private func finish(_ visit: InodeVisit, _ buffer: AlignedBuffer) async throws(CheckError) {
         try await checkAttributes(of: visit, buffer.readOnly)
         if visit.isComplete, visit.blocks != visit.record.blockCount {
@@ -268,8 +271,8 @@ extension VolumeChecker {
 
     private func walkDirectory(_ number: InodeNumber) async throws(CheckError) {
         let buffer = makeBuffer()
-        // It was sound when it was admitted, and nobody writes (C1); a device that gives other bytes the
-        // second time is caught all the same.
+        // It was sound when it was admitted, and nobody writes (C1); a device that gives other
+        // bytes the second time is caught all the same.
         if let error = try await read(
             number.address,
             into: buffer,

@@ -1,4 +1,5 @@
-// Checks a volume that nobody has mounted: finds everything that no writer of this format would have left.
+// Checks a volume that nobody has mounted: finds everything that no writer of this format would
+// have left.
 //
 // Six passes, each of which may rely on what the ones before it guarantee when they find nothing:
 //
@@ -6,28 +7,33 @@
 //   2 slots         every slot descriptor, the guard, all heartbeats and journal headers are sound;
 //                   journals overlap nothing
 //   3 groups        every group's block is sound and its counts agree with its bits
-//   4 tree          every inode that can be reached from the root and from the orphan directories is sound,
-//                   with its trees, directories and extended attributes; no block is used twice, and every
-//                   block used is marked as what it is
-//   5 links         no inode lies about that nothing leads to; link counts and orphan lists are right
+//   4 tree          every inode that can be reached from the root and from the orphan directories
+//   is sound,
+//                   with its trees, directories and extended attributes; no block is used twice,
+//                   and every block used is marked as what it is
+//   5 links         no inode lies about that nothing leads to; link counts and orphan lists are
+//   right
 //   6 blocks        no block is marked in use that nothing uses; each group's inode count, highest
 //                   generation and highest version are right
 //
-// Between passes 2 and 3 the journals that are not clean are replayed, by the same code as after a crash:
-// on the device, or, for a check that must not write, on an `OverlayDevice` above it. What the later passes
-// judge is what the next mount would see.
+// Between passes 2 and 3 the journals that are not clean are replayed, by the same code as after a
+// crash: on the device, or, for a check that must not write, on an `OverlayDevice` above it. What
+// the later passes judge is what the next mount would see.
 //
 // Invariants
 // C1. Nothing is written, but by a replay that was asked for.
-// C2. Whatever bytes the volume holds: no trap, and an end. A block is descended into only when it is claimed
-//     for the first time, so the work is bounded by the number of blocks; numbers read from the volume are
-//     checked before they are used in arithmetic.
-// C3. One damage, one finding, as far as that is possible: what cannot be judged because something above it
+// C2. Whatever bytes the volume holds: no trap, and an end. A block is descended into only when it
+// is claimed
+//     for the first time, so the work is bounded by the number of blocks; numbers read from the
+//     volume are checked before they are used in arithmetic.
+// C3. One damage, one finding, as far as that is possible: what cannot be judged because something
+// above it
 //     is damaged is left out (`InodeVisit.isComplete`, `BlockUse.isKnown`).
 // C4. Memory: four bits a block, about a hundred bytes for each inode, and one leaf of a directory.
 //
-// Findings are values (`Finding`) that hold what a repair would need; a repair is not part of this version.
-// Sources of the shape: e2fsck's passes; fsck.ocfs2, where every check has a name and a paragraph.
+// Findings are values (`Finding`) that hold what a repair would need; a repair is not part of this
+// version. Sources of the shape: e2fsck's passes; fsck.ocfs2, where every check has a name and a
+// paragraph.
 
 package import BlockIO
 package import DiskFormat
@@ -45,7 +51,8 @@ package struct CheckOptions: Sendable {
 
 /// What a check does about journals that are not clean.
 package enum JournalTreatment: Sendable {
-    /// Replays them in memory: nothing is written, and the volume is judged as if they had been replayed.
+    /// Replays them in memory: nothing is written, and the volume is judged as if they had been
+    /// replayed.
     case overlay
     /// Replays them on the device, and frees the volume's guard if nothing is wrong then.
     case replay
@@ -173,7 +180,8 @@ package final class VolumeChecker {
         }
     }
 
-    /// Reads a block that should be `kind`, belonging to `owner`; returns what is wrong with its header.
+    /// Reads a block that should be `kind`, belonging to `owner`; returns what is wrong with its
+    /// header.
     func read(
         _ address: BlockAddress,
         into buffer: AlignedBuffer,
@@ -219,15 +227,16 @@ package final class VolumeChecker {
 
     // MARK: who uses what
 
-    /// The group of a block and its place there; nil outside the groups and for a group's own block.
+    /// The group of a block and its place there; nil outside the groups and for a group's own
+    /// block.
     func place(of address: BlockAddress) -> (group: UInt32, index: UInt32)? {
         guard let group = superblock.group(of: address) else { return nil }
         let index = UInt32(address - superblock.groupStart(group))
         return index == 0 ? nil : (group, index)
     }
 
-    /// Notes that one metadata block belongs to `inode`. Returns false, and has noted the finding, if the
-    /// block belongs to somebody already; nothing may be read from it then (C2).
+    /// Notes that one metadata block belongs to `inode`. Returns false, and has noted the finding,
+    /// if the block belongs to somebody already; nothing may be read from it then (C2).
     func claimMetadata(_ address: BlockAddress, for inode: InodeNumber?) -> Bool {
         guard let (group, index) = place(of: address) else { return false }
         guard use.use(group: group, index: index) == .nothing else {

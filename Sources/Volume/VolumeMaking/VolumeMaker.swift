@@ -4,13 +4,16 @@
 //
 //   1. wipe    the first 128 KiB and the last 128 KiB, so that neither an older superblock nor the
 //              signature of another file system survives; flush
-//   2. body    slot table, guard, heartbeats, journals, groups, directories, superblock copies; flush
+//   2. body    slot table, guard, heartbeats, journals, groups, directories, superblock copies;
+//   flush
 //   3. seal    the primary superblock; flush
 //
 // M1. Until step 3 there is no primary superblock: what is on the device is not a volume.
-// M2. All blocks that mkfs writes have version 1, and every group's `highestVersion` is 1, so that the
+// M2. All blocks that mkfs writes have version 1, and every group's `highestVersion` is 1, so that
+// the
 //     first change of any of them and the first block made anywhere are newer.
-// M3. A volume's UUID must be new to the device: blocks and logs of an older volume are told from those
+// M3. A volume's UUID must be new to the device: blocks and logs of an older volume are told from
+// those
 //     of this one by nothing else.
 
 package import BlockIO
@@ -152,7 +155,8 @@ private final class BlockWriter {
                 version: Self.firstVersion
             )
             try await write(at: slot.journalStart)
-            // Where the first descriptor will stand. Older remains further on are of another volume (M3).
+            // Where the first descriptor will stand. Older remains further on are of another volume
+            // (M3).
             buffer.bytes.clear(0, buffer.bytes.count)
             try await write(at: slot.journalStart + 1)
         }

@@ -1,13 +1,16 @@
-// Where everything of a new volume will stand. Pure computation: the same options give the same plan,
-// on every host, so that a plan can be shown, tested and compared without a device.
+// Where everything of a new volume will stand. Pure computation: the same options give the same
+// plan, on every host, so that a plan can be shown, tested and compared without a device.
 //
-// P1. The volume ends at or before the device's end; what is cut off is less than one block, or less
+// P1. The volume ends at or before the device's end; what is cut off is less than one block, or
+// less
 //     than the shortest group (`Superblock.minimumGroupLength`).
 // P2. Journals stand between the heartbeat blocks and the first group, one behind the other.
-// P3. At least about four groups for every journal, so that nodes that allocate do so under locks of
+// P3. At least about four groups for every journal, so that nodes that allocate do so under locks
+// of
 //     their own; no group is shorter than 1,024 blocks for it; none is longer than its one block of
 //     state bits can describe.
-// P4. The root directory is the first inode of group 0. The orphan directories are spread evenly over
+// P4. The root directory is the first inode of group 0. The orphan directories are spread evenly
+// over
 //     the groups.
 
 package import DiskFormat
@@ -223,8 +226,8 @@ package struct VolumePlan: Hashable, Sendable {
         if let asked = options.journalSize {
             size = asked
         } else {
-            // 8 MiB below 1 GiB, then a 128th of the volume, at most 64 MiB; but no more than a quarter
-            // of the volume for all journals together, as long as that is possible.
+            // 8 MiB below 1 GiB, then a 128th of the volume, at most 64 MiB; but no more than a
+            // quarter of the volume for all journals together, as long as that is possible.
             let usual = min(max(options.deviceSize / 128, 8 * mebibyte), 64 * mebibyte)
             let share = options.deviceSize / 4 / UInt64(options.journalCount)
             size = max(min(usual, share), least)
