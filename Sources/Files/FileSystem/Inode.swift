@@ -86,7 +86,7 @@ package final class Inode {
     /// Last pages of cached writes that wait for the lock: locked by the kernel, so no invalidation
     /// may wait for them (F3).
     var parkedWrites: [(ticket: UInt64, page: UInt64)] = []
-    /// Page-cache fills that wait for the lock (F3).
+    /// Page-cache fills, and write-backs that came without EX, that wait for the lock (F3).
     var parkedReads: [(ticket: UInt64, range: Range<UInt64>)] = []
     /// Fills answered while an invalidation ran (F3).
     var filledDuringInvalidation: [Range<UInt64>] = []

@@ -24,8 +24,14 @@ extension MountedVolume {
         let end = offset.addingReportingOverflow(UInt64(buffer.count)).partialValue
         // A page that a shared mapping here may make dirty without a word is filled under EX only
         // (rule M1).
-        let mode: HolderMode = isFill && inode.readWriteOpens > 0 ? .exclusive : .shared
-        let stored = try await holdForFill(inode, mode, offset..<end, isFill, interruption)
+        var mode: HolderMode = isFill && inode.readWriteOpens > 0 ? .exclusive : .shared
+        var stored = try await holdForFill(inode, mode, offset..<end, isFill, interruption)
+        if isFill, mode == .shared, inode.readWriteOpens > 0 {
+            // Somebody opened it for writing while this waited.
+            release(inode, mode)
+            mode = .exclusive
+            stored = try await holdForFill(inode, mode, offset..<end, isFill, interruption)
+        }
         defer { release(inode, mode) }
         guard stored.record.isRegular else {
             throw stored.record.isDirectory ? .isDirectory : .invalid

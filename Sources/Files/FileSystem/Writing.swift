@@ -90,7 +90,9 @@ extension MountedVolume {
         _ interruption: Interruption?
     ) async throws(FileError) -> StoredInode {
         if let stored = holdIfCached(inode, .exclusive) { return stored }
-        if flags.isWriteback, inode.glock.held != .exclusive { counters.strayWritebacks += 1 }
+        if flags.isWriteback, inode.glock.held != .exclusive {
+            return try await holdForStrayWriteback(inode, range)
+        }
         let lastPage = (range.upperBound - 1) / 4096 * 4096
         let isWhole = range.lowerBound <= lastPage && range.upperBound == lastPage + 4096
         guard !flags.isWriteback, !flags.isDirect, !isWhole else {
@@ -102,6 +104,20 @@ extension MountedVolume {
         inode.whenParked?()
         defer { inode.parkedWrites.removeAll { $0.ticket == ticket } }
         return try await hold(inode, .exclusive, interruption, isUrgent: true)
+    }
+
+    /// Holds for the write-back of a page that became up to date without any lock, by a write(2) that has not been carried out
+    /// yet, and was then stored into. Its pages are locked by the kernel and not stale: no invalidation may wait for them.
+    private func holdForStrayWriteback(
+        _ inode: Inode, _ range: Range<UInt64>
+    ) async throws(FileError) -> StoredInode {
+        counters.strayWritebacks += 1
+        let ticket = nextParkTicket
+        nextParkTicket += 1
+        inode.parkedReads.append((ticket, range))
+        inode.whenParked?()
+        defer { inode.parkedReads.removeAll { $0.ticket == ticket } }
+        return try await hold(inode, .exclusive, nil, isUrgent: true)
     }
 
     /// Set-user-id and, of executables, set-group-id go when somebody writes.
