@@ -7,22 +7,6 @@ import NodeService
 import SimulatedMachine
 package import Vocabulary
 
-/// How many appends run, and how many have begun or ended.
-struct AppendCount {
-    var running = 0
-    var version = 0
-
-    mutating func begin() {
-        running += 1
-        version += 1
-    }
-
-    mutating func end() {
-        running -= 1
-        version += 1
-    }
-}
-
 /// One mount on one simulated node. Engine-bound.
 package final class SimulatedNode {
     package let slot: SlotIndex
@@ -34,8 +18,6 @@ package final class SimulatedNode {
     package private(set) var isDead = false
     /// Lines the node would have logged.
     package private(set) var reports: [String] = []
-    /// Appends of this node's processes.
-    var appends = AppendCount()
     /// What the comparison asked last.
     var lastLook = "nothing"
     /// Why the node withdrew, if it did although nobody had killed it.
