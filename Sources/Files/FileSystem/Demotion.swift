@@ -90,7 +90,7 @@ extension MountedVolume {
         guard let kernel, inode.kernelMayCache || !inode.answered.isEmpty else { return }
         if to == .protectedRead && inode.readWriteOpens == 0 { return }
         if inode.answered.isEmpty {
-            await invalidatePages(inode, kernel)
+            await invalidatePages(inode, kernel, to: to)
             locks.note(inode.glock, .invalidated(names: nil))
         } else {
             let answered = inode.answered
@@ -107,23 +107,35 @@ extension MountedVolume {
     }
 
     /// Drops all pages and attributes of a file from the kernel (see the head of this file).
-    private func invalidatePages(_ inode: Inode, _ kernel: any KernelCache) async {
+    private func invalidatePages(
+        _ inode: Inode,
+        _ kernel: any KernelCache,
+        to mode: LockMode
+    ) async {
         inode.isInvalidating = true
         inode.invalidations += 1
         if inode.writableOpens > 0 { inode.wasInvalidatedWhileWritable = true }
-        locks.admitUrgent(inode.glock, true)
         var ranges: [Range<UInt64>] = [0..<UInt64.max]
+        inode.filledDuringInvalidation = []
         while !ranges.isEmpty {
+            locks.admitUrgent(inode.glock, true)
+            while !ranges.isEmpty {
+                let isComplete = await invalidationPass(
+                    inode,
+                    kernel,
+                    without(inode.parkedPages(pageSize: 4096), ranges)
+                )
+                if isComplete { ranges = [] }
+                ranges += inode.filledDuringInvalidation
+                inode.filledDuringInvalidation = []
+                if !ranges.isEmpty { counters.repeatedInvalidations += 1 }
+            }
+            locks.admitUrgent(inode.glock, false)
+            // Who was let in just before the door closed may fill pages yet.
+            await locks.drain(inode.glock, to: mode)
+            ranges = inode.filledDuringInvalidation
             inode.filledDuringInvalidation = []
-            let isComplete = await invalidationPass(
-                inode,
-                kernel,
-                without(inode.parkedPages(pageSize: 4096), ranges)
-            )
-            if isComplete { ranges = inode.filledDuringInvalidation }
-            if !ranges.isEmpty { counters.repeatedInvalidations += 1 }
         }
-        locks.admitUrgent(inode.glock, false)
         inode.isInvalidating = false
     }
 
