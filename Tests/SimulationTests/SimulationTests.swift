@@ -4,10 +4,17 @@ import Vocabulary
 
 @Suite struct SimulationTests {
     static func run(
-        _ seed: UInt64, nodes: Int, steps: Int = 60, faults: SimulationFaults = []
+        _ seed: UInt64,
+        nodes: Int,
+        steps: Int = 60,
+        faults: SimulationFaults = [],
+        isConcurrent: Bool = false,
+        locks: SimulatedLocks = .distributed
     ) throws -> SimulationReport {
-        try Simulation.run(
-            SimulationPlan(seed: seed, steps: steps, nodes: nodes, faults: faults))
+        var plan = SimulationPlan(seed: seed, steps: steps, nodes: nodes, faults: faults)
+        plan.isConcurrent = isConcurrent
+        plan.locks = locks
+        return try Simulation.run(plan)
     }
 
     @Test func sameSeedSameRun() throws {
@@ -44,5 +51,20 @@ import Vocabulary
     @Test(arguments: 1...20 as ClosedRange<UInt64>)
     func powerFailures(_ seed: UInt64) throws {
         _ = try Self.run(seed, nodes: 2, steps: 120, faults: [.crash, .remount])
+    }
+
+    /// Several processes per node at once, on few files.
+    @Test(arguments: 1...20 as ClosedRange<UInt64>)
+    func concurrentProcesses(_ seed: UInt64) throws {
+        let report = try Self.run(seed, nodes: 3, steps: 300, isConcurrent: true)
+        #expect(report.operations > 250)
+        #expect(report.demotions > 50)
+    }
+
+    /// The same with a lock manager that is right by inspection.
+    @Test(arguments: 1...5 as ClosedRange<UInt64>)
+    func centralLocks(_ seed: UInt64) throws {
+        let report = try Self.run(seed, nodes: 3, faults: .remount, locks: .central)
+        #expect(report.messages == 0)
     }
 }

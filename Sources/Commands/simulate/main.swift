@@ -10,7 +10,8 @@ struct Simulate: ParsableCommand {
         discussion: """
             Prints "seed N: ok" and some figures, or what went wrong and the line that replays it.
             Exit code 0 when all seeds passed, 1 when one failed, 64 for wrong arguments.
-            """)
+            """
+    )
 
     @Option(help: "The seed; everything that happens follows from it.")
     var seed: UInt64
@@ -66,7 +67,11 @@ struct Simulate: ParsableCommand {
         var hasFailed = false
         for seed in seed..<seed + count {
             var plan = SimulationPlan(
-                seed: seed, steps: steps, nodes: nodes, faults: try chosenFaults())
+                seed: seed,
+                steps: steps,
+                nodes: nodes,
+                faults: try chosenFaults()
+            )
             plan.isConcurrent = concurrent
             plan.locks = try chosenLocks()
             do {

@@ -42,7 +42,10 @@ package final class CentralLocks {
     package init() {}
 
     func request(
-        _ name: ResourceName, _ mode: LockMode, _ flags: LockFlags, cookie: UInt64,
+        _ name: ResourceName,
+        _ mode: LockMode,
+        _ flags: LockFlags,
+        cookie: UInt64,
         _ door: CentralLockDoor
     ) -> LockID {
         let lock = Lock(id: LockID(nextID), name: name, door: door, cookie: cookie)
@@ -115,7 +118,10 @@ package final class CentralLocks {
     }
 
     private func queue(
-        _ lock: Lock, _ flags: LockFlags, _ resource: Resource, isConversion: Bool
+        _ lock: Lock,
+        _ flags: LockFlags,
+        _ resource: Resource,
+        isConversion: Bool
     ) {
         let place =
             isConversion
@@ -172,8 +178,13 @@ package final class CentralLocks {
 
     private func answer(_ lock: Lock, _ status: LockStatus) {
         let completion = LockCompletion(
-            lock: lock.id, cookie: lock.cookie, status: status, mode: lock.granted ?? .null,
-            value: nil, isValueValid: false)
+            lock: lock.id,
+            cookie: lock.cookie,
+            status: status,
+            mode: lock.granted ?? .null,
+            value: nil,
+            isValueValid: false
+        )
         lock.door.deliver { $0.completed(completion) }
     }
 }
@@ -196,14 +207,20 @@ package final class CentralLockDoor: LockService {
     }
 
     package func request(
-        _ name: ResourceName, _ mode: LockMode, _ flags: LockFlags, cookie: UInt64
+        _ name: ResourceName,
+        _ mode: LockMode,
+        _ flags: LockFlags,
+        cookie: UInt64
     ) -> LockID {
         if isDead { return .none }
         return manager.request(name, mode, flags, cookie: cookie, self)
     }
 
     package func convert(
-        _ lock: LockID, to mode: LockMode, _ flags: LockFlags, value: ValueBlock?
+        _ lock: LockID,
+        to mode: LockMode,
+        _ flags: LockFlags,
+        value: ValueBlock?
     ) {
         if !isDead { manager.convert(lock, to: mode, flags) }
     }
@@ -227,11 +244,13 @@ package final class CentralLockDoor: LockService {
     private func next() {
         let delay = dice.oneIn(3) ? 0 : UInt64(dice.below(80_000))
         engine.clock.schedule(
-            at: engine.clock.now.advanced(nanoseconds: delay), in: engine,
+            at: engine.clock.now.advanced(nanoseconds: delay),
+            in: engine,
             EngineBound { [self] in
                 let event = events.removeFirst()
                 if !isDead, let client { event(client) }
                 if events.isEmpty { isDelivering = false } else { next() }
-            })
+            }
+        )
     }
 }

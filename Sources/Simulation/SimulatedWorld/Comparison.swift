@@ -13,7 +13,9 @@ struct Comparison {
     ///
     /// - Parameter isLasting: only what lasts whatever happens to other names of it, and to names in it.
     mutating func check(
-        _ path: PathNames, _ object: Int, isLasting: Bool = false
+        _ path: PathNames,
+        _ object: Int,
+        isLasting: Bool = false
     ) async throws {
         let expected = tree.objects[object]
         let shown = try await ask("stat", path) { kernel throws(FileError) in
@@ -70,11 +72,13 @@ struct Comparison {
         try demand(names == expected.entries.map(\.name), path) {
             let missing = expected.entries.filter { !names.contains($0.name) }.map(\.name)
             let extra = names.filter { expected.index(of: $0) == nil }
-            return "listing lacks \(text(missing)), has besides \(text(extra)), \(names.count) for \(expected.entries.count)"
+            return
+                "listing lacks \(text(missing)), has besides \(text(extra)), \(names.count) for \(expected.entries.count)"
         }
         for (entry, shown) in zip(
-            expected.entries, listed.filter { $0.name != [46] && $0.name != [46, 46] })
-        {
+            expected.entries,
+            listed.filter { $0.name != [46] && $0.name != [46, 46] }
+        ) {
             try demand(shown.typeBits == tree.objects[entry.object].kind.typeBits, path) {
                 "\(text([entry.name])) is listed as another kind"
             }
@@ -82,7 +86,9 @@ struct Comparison {
     }
 
     private mutating func checkContent(
-        _ path: PathNames, _ object: Int, _ expected: ModelObject
+        _ path: PathNames,
+        _ object: Int,
+        _ expected: ModelObject
     ) async throws {
         var ranges: [(UInt64, Int)] = []
         if expected.size <= 100_000 {
@@ -117,7 +123,8 @@ struct Comparison {
     }
 
     private func ask<Result>(
-        _ what: String, _ path: PathNames,
+        _ what: String,
+        _ path: PathNames,
         _ body: (KernelModel) async throws(FileError) -> Result
     ) async throws -> Result {
         node.lastLook = "\(what) \(text(path))"
@@ -129,9 +136,13 @@ struct Comparison {
     }
 
     private func demand(
-        _ isTrue: Bool, _ path: PathNames, _ complaint: () -> String
+        _ isTrue: Bool,
+        _ path: PathNames,
+        _ complaint: () -> String
     ) throws(SimulationFailure) {
-        if !isTrue { throw SimulationFailure("\(node.kernel.name) shows of \(text(path)) \(complaint())") }
+        if !isTrue {
+            throw SimulationFailure("\(node.kernel.name) shows of \(text(path)) \(complaint())")
+        }
     }
 }
 

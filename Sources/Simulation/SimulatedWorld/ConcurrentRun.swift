@@ -109,7 +109,10 @@ final class ConcurrentRun {
         for (index, node) in cluster.living.enumerated() {
             for number in 0..<perNode {
                 let process = SimulatedProcess(
-                    node: node, number: index * perNode + number, dice: simulation.dice.fork())
+                    node: node,
+                    number: index * perNode + number,
+                    dice: simulation.dice.fork()
+                )
                 engine.spawn {
                     await self.live(process, each)
                     left -= 1
@@ -142,14 +145,17 @@ final class ConcurrentRun {
             let result = await Simulation.result { () async throws(FileError) in
                 try await process.node.kernel.close(file.file)
             }
-            if case .failure(let error) = result { failure = failure ?? "\(process): close: \(error)" }
+            if case .failure(let error) = result {
+                failure = failure ?? "\(process): close: \(error)"
+            }
         }
     }
 
     private func act(_ process: inout SimulatedProcess) async throws {
         if process.dice.oneIn(8) {
             await engine.sleep(
-                until: engine.clock.now.advanced(nanoseconds: UInt64(process.dice.below(3_000_000))))
+                until: engine.clock.now.advanced(nanoseconds: UInt64(process.dice.below(3_000_000)))
+            )
         }
         if process.dice.oneIn(30) { process.node.kernel.shrink() }
         switch process.dice.below(16) {
@@ -176,12 +182,16 @@ final class ConcurrentRun {
     private func record(_ value: UInt64, _ count: Int) -> [UInt8] {
         if value == 0 { return [UInt8](repeating: 0, count: count) }
         var bytes = patternBytes(value, count: count)
-        for index in 0..<8 { bytes[index] = UInt8(truncatingIfNeeded: value >> (8 * UInt64(index))) }
+        for index in 0..<8 {
+            bytes[index] = UInt8(truncatingIfNeeded: value >> (8 * UInt64(index)))
+        }
         return bytes
     }
 
     private func writeRegister(_ process: inout SimulatedProcess) async throws {
-        let (file, slot) = (process.dice.below(Self.fileCount), process.dice.below(Self.slots.count))
+        let (file, slot) = (
+            process.dice.below(Self.fileCount), process.dice.below(Self.slots.count)
+        )
         let (offset, count) = Self.slots[slot]
         let opened = try await process.open(path("r\(file)"), file, writes: true)
         let value = nextValue
@@ -204,7 +214,9 @@ final class ConcurrentRun {
     }
 
     private func readRegister(_ process: inout SimulatedProcess) async throws {
-        let (file, slot) = (process.dice.below(Self.fileCount), process.dice.below(Self.slots.count))
+        let (file, slot) = (
+            process.dice.below(Self.fileCount), process.dice.below(Self.slots.count)
+        )
         let (offset, count) = Self.slots[slot]
         let opened = try await process.open(path("r\(file)"), file, writes: false)
         let begin = step
@@ -214,10 +226,14 @@ final class ConcurrentRun {
         }
         let value = (0..<8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64(bytes[$1]) }
         guard bytes == record(value, count) else {
-            throw SimulationFailure("r\(file) slot \(slot): a torn record, which begins as \(value)")
+            throw SimulationFailure(
+                "r\(file) slot \(slot): a torn record, which begins as \(value)"
+            )
         }
         guard registers[file][slot].mayReturn(value, readFrom: begin) else {
-            throw SimulationFailure("r\(file) slot \(slot): \(value), which was overwritten before the read began")
+            throw SimulationFailure(
+                "r\(file) slot \(slot): \(value), which was overwritten before the read began"
+            )
         }
         try await process.done(opened)
     }
@@ -248,7 +264,8 @@ final class ConcurrentRun {
     private func append(_ process: inout SimulatedProcess) async throws {
         process.appendCount += 1
         let line = "\(process.number) \(process.appendCount)"
-        let text = line + String(repeating: ".", count: Self.recordSize - 1 - line.utf8.count) + "\n"
+        let text =
+            line + String(repeating: ".", count: Self.recordSize - 1 - line.utf8.count) + "\n"
         let file = try await process.node.kernel.open(path("log"), .appending)
         try await process.node.write(file, 0, Array(text.utf8))
         appended.append((process.number, process.appendCount, step))
@@ -313,7 +330,11 @@ final class ConcurrentRun {
         name.begin()
         let result = await Simulation.result { () async throws(FileError) in
             let file = try await process.node.kernel.open(
-                place, .writing, creates: 0o600, isExclusive: true)
+                place,
+                .writing,
+                creates: 0o600,
+                isExclusive: true
+            )
             try await process.node.kernel.close(file)
         }
         switch result {
@@ -385,7 +406,9 @@ private struct SimulatedProcess: CustomStringConvertible {
 
     /// A file that is open already, or a new open file.
     mutating func open(
-        _ path: PathNames, _ index: Int, writes: Bool
+        _ path: PathNames,
+        _ index: Int,
+        writes: Bool
     ) async throws(FileError) -> Opened {
         let suitable = files.filter {
             $0.index == index && (writes ? $0.file.intent.writes : $0.file.intent.reads)
@@ -393,8 +416,10 @@ private struct SimulatedProcess: CustomStringConvertible {
         if let kept = suitable.first, dice.oneIn(2) { return kept }
         let intent: OpenIntent = dice.oneIn(3) ? .both : writes ? .writing : .reading
         let opened = Opened(
-            file: try await node.kernel.open(path, intent), index: index,
-            isKept: files.count < 4 && dice.oneIn(3))
+            file: try await node.kernel.open(path, intent),
+            index: index,
+            isKept: files.count < 4 && dice.oneIn(3)
+        )
         if opened.isKept { files.append(opened) }
         return opened
     }

@@ -32,7 +32,8 @@ extension Simulation {
         guard let object = try? tree.find(path) else { return }
         promises.removeAll { $0.object == object }
         promises.append(
-            Promise(path: path, object: object, changes: tree.objects[object].changes))
+            Promise(path: path, object: object, changes: tree.objects[object].changes)
+        )
     }
 
     private func powerFailure() async throws {
@@ -130,7 +131,10 @@ extension Simulation {
         let living = cluster.living
         let node = living[dice.below(living.count)]
         log("\(node.kernel.name): what is left?")
-        var lost = Survivors(tree: tree, isLost: tree.objects.map { $0.isDoubtful || isAtRisk($0.toucher) })
+        var lost = Survivors(
+            tree: tree,
+            isLost: tree.objects.map { $0.isDoubtful || isAtRisk($0.toucher) }
+        )
         for promise in promises where tree.objects[promise.object].changes == promise.changes {
             if let object = try? tree.find(promise.path), object == promise.object,
                 tree.isFixed(promise.path)
@@ -170,7 +174,9 @@ struct Survivors {
     }
 
     private func check(
-        _ path: PathNames, _ object: Int, _ comparison: inout Comparison
+        _ path: PathNames,
+        _ object: Int,
+        _ comparison: inout Comparison
     ) async throws {
         if !isLost[object] {
             do {
@@ -231,7 +237,9 @@ func adopt(_ kernel: KernelModel) async throws -> TreeModel {
 }
 
 private func adoptObject(
-    _ kernel: KernelModel, _ path: PathNames, _ tree: inout TreeModel
+    _ kernel: KernelModel,
+    _ path: PathNames,
+    _ tree: inout TreeModel
 ) async throws -> Int {
     let status = try await kernel.status(path)
     let kinds: [ModelKind] = [.file, .directory, .symbolicLink, .pipe]
@@ -264,7 +272,10 @@ private func adoptObject(
 }
 
 private func readAttributes(
-    _ kernel: KernelModel, _ path: PathNames, _ object: Int, _ tree: inout TreeModel
+    _ kernel: KernelModel,
+    _ path: PathNames,
+    _ object: Int,
+    _ tree: inout TreeModel
 ) async throws {
     let names = try await kernel.extendedAttributeNames(path)
     for name in names.split(separator: 0).map(Array.init) {

@@ -75,7 +75,9 @@ extension Simulation {
                     _ = try await node.kernel.status(file)
                     return try await node.kernel.store(file, at: offset, bytes)
                 }
-                if done != length { throw SimulationFailure("\(what): stored \(done), not \(length)") }
+                if done != length {
+                    throw SimulationFailure("\(what): stored \(done), not \(length)")
+                }
             } else {
                 log("\(what) write")
                 tree.write(object, at: file.intent.appends ? size : offset, bytes)
@@ -88,11 +90,15 @@ extension Simulation {
             let shown = try await within("\(what) read") {
                 try await node.kernel.read(file, at: offset, count: count)
             }
-            if shown != wanted { throw SimulationFailure("\(what): \(difference(shown, wanted, offset))") }
+            if shown != wanted {
+                throw SimulationFailure("\(what): \(difference(shown, wanted, offset))")
+            }
         } else if file.intent.writes, dice.oneIn(2) {
             log("\(what) ftruncate")
             tree.resize(object, to: offset)
-            try await within("\(what) ftruncate") { try await node.kernel.truncate(file, to: offset) }
+            try await within("\(what) ftruncate") {
+                try await node.kernel.truncate(file, to: offset)
+            }
         }
         try healthy(node)
         try await checkStatus(handle)
@@ -119,13 +125,17 @@ extension Simulation {
             for node in cluster.living where dice.oneIn(3) { node.kernel.shrink() }
         }
         if dice.oneIn(10) {
-            await engine.sleep(until: engine.clock.now.advanced(milliseconds: UInt64(dice.below(120))))
+            await engine.sleep(
+                until: engine.clock.now.advanced(milliseconds: UInt64(dice.below(120)))
+            )
         }
         if dice.oneIn(20), let node = cluster.living.first {
             try await within("sync") { try await node.kernel.synchronizeAll() }
             tree.settle(Int(node.slot.rawValue))
         }
-        if plan.faults.contains(.remount), dice.oneIn(40) { try await remount(dice.below(plan.nodes)) }
+        if plan.faults.contains(.remount), dice.oneIn(40) {
+            try await remount(dice.below(plan.nodes))
+        }
     }
 
     private func remount(_ index: Int) async throws {

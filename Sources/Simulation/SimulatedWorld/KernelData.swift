@@ -9,7 +9,9 @@ extension KernelModel {
 
     /// pread(2).
     package func read(
-        _ file: KernelFile, at offset: UInt64, count: Int
+        _ file: KernelFile,
+        at offset: UInt64,
+        count: Int
     ) async throws(FileError) -> [UInt8] {
         if file.isDirect { return try await readDirect(file, at: offset, count) }
         let inode = file.inode
@@ -33,23 +35,32 @@ extension KernelModel {
             guard position < inode.size else { break }
             let within = Int(position % unit)
             let length = min(
-                KernelPage.size - within, count - result.count, Int(min(inode.size - position, unit)))
+                KernelPage.size - within,
+                count - result.count,
+                Int(min(inode.size - position, unit))
+            )
             result += page.bytes[within..<within + length]
         }
         return result
     }
 
     private func readDirect(
-        _ file: KernelFile, at offset: UInt64, _ count: Int
+        _ file: KernelFile,
+        at offset: UInt64,
+        _ count: Int
     ) async throws(FileError) -> [UInt8] {
         await writeBackDirtyPages(file.inode)
         let buffer = StableBytes(count: count)
         let (node, handle) = (file.inode.handle, file.handle)
         let done = try await ask { () async throws(FileError) in
             try await self.volume.read(
-                node, handle, at: offset,
+                node,
+                handle,
+                at: offset,
                 into: UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[..<count]),
-                isFill: false, nil)
+                isFill: false,
+                nil
+            )
         }
         return buffer.array(done)
     }
@@ -58,7 +69,9 @@ extension KernelModel {
 
     /// pwrite(2), and write(2) of a file opened to append: then `offset` means nothing. Returns the bytes written.
     package func write(
-        _ file: KernelFile, at offset: UInt64, _ bytes: [UInt8]
+        _ file: KernelFile,
+        at offset: UInt64,
+        _ bytes: [UInt8]
     ) async throws(FileError) -> Int {
         let inode = file.inode
         await inode.latch.enterExclusive()
@@ -81,7 +94,9 @@ extension KernelModel {
     }
 
     private func writeDirect(
-        _ file: KernelFile, at offset: UInt64, _ bytes: [UInt8]
+        _ file: KernelFile,
+        at offset: UInt64,
+        _ bytes: [UInt8]
     ) async throws(FileError) -> Int {
         let inode = file.inode
         await dropPages(inode, offset, UInt64(bytes.count))
@@ -94,7 +109,9 @@ extension KernelModel {
     /// One WRITE of write(2) through the page cache: up to 16 pages, ending with the first that is not up to date and only
     /// written in part, which stays locked meanwhile.
     private func writeBatch(
-        _ file: KernelFile, at offset: UInt64, _ bytes: ArraySlice<UInt8>
+        _ file: KernelFile,
+        at offset: UInt64,
+        _ bytes: ArraySlice<UInt8>
     ) async throws(FileError) -> Int {
         let inode = file.inode
         let unit = UInt64(KernelPage.size)
@@ -108,7 +125,9 @@ extension KernelModel {
             let page = await grab(inode, position / unit)
             let from = bytes.startIndex + count
             page.bytes.replaceSubrange(
-                within..<within + length, with: bytes[from..<from + length])
+                within..<within + length,
+                with: bytes[from..<from + length]
+            )
             if length == KernelPage.size { page.isUptodate = true }
             if page.isUptodate { page.lock.leave() } else { locked = page }
             touched.append(page)
@@ -141,16 +160,31 @@ extension KernelModel {
     }
 
     private func send(
-        _ file: KernelFile, at offset: UInt64, _ bytes: [UInt8], isDirect: Bool
+        _ file: KernelFile,
+        at offset: UInt64,
+        _ bytes: [UInt8],
+        isDirect: Bool
     ) async throws(FileError) -> Int {
         let content = StableBytes(bytes)
-        trace?("\(name) WRITE \(file.inode.identity) \(offset)+\(bytes.count)\(isDirect ? " direct" : "")")
+        trace?(
+            "\(name) WRITE \(file.inode.identity) \(offset)+\(bytes.count)\(isDirect ? " direct" : "")"
+        )
         let (node, handle) = (file.inode.handle, file.handle)
         let flags = WriteFlags(
-            appends: file.intent.appends, isWriteback: false, isDirect: isDirect,
-            dropsPrivileges: true)
+            appends: file.intent.appends,
+            isWriteback: false,
+            isDirect: isDirect,
+            dropsPrivileges: true
+        )
         return try await ask { () async throws(FileError) in
-            try await self.volume.write(node, handle, at: offset, from: content.readOnly, flags, nil)
+            try await self.volume.write(
+                node,
+                handle,
+                at: offset,
+                from: content.readOnly,
+                flags,
+                nil
+            )
         }
     }
 
@@ -159,7 +193,9 @@ extension KernelModel {
     /// Stores bytes through a shared mapping of a file that is open for reading and writing. Stops at the end of the file (where
     /// the kernel would send SIGBUS). Returns how many.
     package func store(
-        _ file: KernelFile, at offset: UInt64, _ bytes: [UInt8]
+        _ file: KernelFile,
+        at offset: UInt64,
+        _ bytes: [UInt8]
     ) async throws(FileError) -> Int {
         precondition(file.intent.reads && file.intent.writes, "a shared mapping needs both")
         let unit = UInt64(KernelPage.size)
@@ -171,10 +207,14 @@ extension KernelModel {
             guard position < file.inode.size else { break }
             let within = Int(position % unit)
             let length = min(
-                KernelPage.size - within, bytes.count - done,
-                Int(min(file.inode.size - position, unit)))
+                KernelPage.size - within,
+                bytes.count - done,
+                Int(min(file.inode.size - position, unit))
+            )
             page.bytes.replaceSubrange(
-                within..<within + length, with: bytes[done..<done + length])
+                within..<within + length,
+                with: bytes[done..<done + length]
+            )
             page.isDirty = true
             done += length
         }

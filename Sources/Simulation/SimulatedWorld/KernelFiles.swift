@@ -56,7 +56,8 @@ extension KernelModel {
 
     /// chmod(2), chown(2), utimensat(2), truncate(2).
     package func setAttributes(
-        _ path: PathNames, _ change: AttributeChange
+        _ path: PathNames,
+        _ change: AttributeChange
     ) async throws(FileError) {
         try await retrying { distrusts throws(FileError) in
             let inode = try await walk(path, distrusts: distrusts)
@@ -75,7 +76,9 @@ extension KernelModel {
     }
 
     private func setAttributes(
-        _ inode: KernelInode, _ handle: OpenHandle?, _ change: AttributeChange
+        _ inode: KernelInode,
+        _ handle: OpenHandle?,
+        _ change: AttributeChange
     ) async throws(FileError) {
         await inode.latch.enterExclusive()
         defer { inode.latch.leaveExclusive() }
@@ -99,7 +102,13 @@ extension KernelModel {
             let handle = directory.handle
             let sampled = epoch
             let reply = try await askForEntry { () async throws(FileError) in
-                try await self.volume.make(object, in: handle, named: bytes.readOnly, Self.caller, nil)
+                try await self.volume.make(
+                    object,
+                    in: handle,
+                    named: bytes.readOnly,
+                    Self.caller,
+                    nil
+                )
             }
             await installNew(directory, name, reply, sampled)
         }
@@ -126,12 +135,17 @@ extension KernelModel {
     }
 
     private func installNew(
-        _ directory: KernelInode, _ name: [UInt8], _ reply: EntryReply, _ sampled: UInt64
+        _ directory: KernelInode,
+        _ name: [UInt8],
+        _ reply: EntryReply,
+        _ sampled: UInt64
     ) async {
         let inode = await install(reply, since: nil, keepsAttributes: false)
         setName(
-            directory, name,
-            KernelName(target: inode, isTrusted: reply.isEntryCacheable, epoch: sampled))
+            directory,
+            name,
+            KernelName(target: inode, isTrusted: reply.isEntryCacheable, epoch: sampled)
+        )
         directoryChanged(directory)
     }
 
@@ -176,7 +190,9 @@ extension KernelModel {
 
     /// renameat2(2).
     package func rename(
-        _ path: PathNames, to newPath: PathNames, _ kind: RenameKind
+        _ path: PathNames,
+        to newPath: PathNames,
+        _ kind: RenameKind
     ) async throws(FileError) {
         try await retrying { distrusts throws(FileError) in
             let (from, name) = try await walkToParent(path, distrusts: distrusts)
@@ -205,15 +221,24 @@ extension KernelModel {
 
     private func renameLatched(
         _ source: (directory: KernelInode, name: [UInt8]),
-        _ place: (directory: KernelInode, name: [UInt8]), _ kind: RenameKind,
+        _ place: (directory: KernelInode, name: [UInt8]),
+        _ kind: RenameKind,
         _ distrusts: Bool
     ) async throws(FileError) {
         let moved = try await child(
-            source.directory, source.name, distrusts: distrusts, isLatched: true)
+            source.directory,
+            source.name,
+            distrusts: distrusts,
+            isLatched: true
+        )
         guard let moved else { throw .notFound }
         defer { unpin(moved) }
         let target = try await child(
-            place.directory, place.name, distrusts: distrusts, isLatched: true)
+            place.directory,
+            place.name,
+            distrusts: distrusts,
+            isLatched: true
+        )
         defer { if let target { unpin(target) } }
         if target != nil, kind == .noReplace { throw .exists }
         if target == nil, kind == .exchange { throw .notFound }
@@ -257,7 +282,9 @@ extension KernelModel {
 
     /// open(2). With `creates`, makes a regular file of this mode if there is none.
     package func open(
-        _ path: PathNames, _ intent: OpenIntent, creates: UInt32? = nil,
+        _ path: PathNames,
+        _ intent: OpenIntent,
+        creates: UInt32? = nil,
         isExclusive: Bool = false
     ) async throws(FileError) -> KernelFile {
         if let mode = creates {
@@ -277,7 +304,8 @@ extension KernelModel {
     }
 
     private func openKnown(
-        _ inode: KernelInode, _ intent: OpenIntent
+        _ inode: KernelInode,
+        _ intent: OpenIntent
     ) async throws(FileError) -> KernelFile {
         if inode.isDirectory {
             throw .isDirectory
@@ -297,7 +325,10 @@ extension KernelModel {
     }
 
     private func create(
-        _ directory: KernelInode, _ name: [UInt8], _ mode: UInt32, _ intent: OpenIntent,
+        _ directory: KernelInode,
+        _ name: [UInt8],
+        _ mode: UInt32,
+        _ intent: OpenIntent,
         _ isExclusive: Bool
     ) async throws(FileError) -> KernelFile {
         let bytes = StableBytes(name)
@@ -306,16 +337,26 @@ extension KernelModel {
         let (entry, reply) = try await ask(
             { () async throws(FileError) in
                 try await self.volume.create(
-                    in: handle, named: bytes.readOnly, mode: mode, isExclusive: isExclusive,
-                    intent, Self.caller, nil)
-            }, arrived: { [self] in depart($0.0) })
+                    in: handle,
+                    named: bytes.readOnly,
+                    mode: mode,
+                    isExclusive: isExclusive,
+                    intent,
+                    Self.caller,
+                    nil
+                )
+            },
+            arrived: { [self] in depart($0.0) }
+        )
         await installNew(directory, name, entry, sampled)
         guard let inode = inode(entry.node) else { preconditionFailure("K3: just installed") }
         return opened(inode, reply, intent)
     }
 
     private func opened(
-        _ inode: KernelInode, _ reply: OpenReply, _ intent: OpenIntent
+        _ inode: KernelInode,
+        _ reply: OpenReply,
+        _ intent: OpenIntent
     ) -> KernelFile {
         let file = KernelFile(inode: inode, reply: reply, intent: intent)
         inode.pins += 1
@@ -344,7 +385,8 @@ extension KernelModel {
 
     /// fsync(2), fdatasync(2).
     package func synchronize(
-        _ file: KernelFile, dataOnly: Bool
+        _ file: KernelFile,
+        dataOnly: Bool
     ) async throws(FileError) {
         await file.inode.latch.enterExclusive()
         defer { file.inode.latch.leaveExclusive() }
@@ -368,7 +410,8 @@ extension KernelModel {
 
     /// getxattr(2).
     package func extendedAttribute(
-        _ path: PathNames, _ name: [UInt8]
+        _ path: PathNames,
+        _ name: [UInt8]
     ) async throws(FileError) -> [UInt8] {
         try await onInode(path) { node throws(FileError) in
             let bytes = StableBytes(name)
@@ -378,18 +421,27 @@ extension KernelModel {
 
     /// setxattr(2).
     package func setExtendedAttribute(
-        _ path: PathNames, _ name: [UInt8], _ value: [UInt8]
+        _ path: PathNames,
+        _ name: [UInt8],
+        _ value: [UInt8]
     ) async throws(FileError) {
         try await onInode(path, changes: true) { node throws(FileError) in
             let (bytes, content) = (StableBytes(name), StableBytes(value))
             try await self.volume.setExtendedAttribute(
-                node, bytes.readOnly, content.readOnly, .createOrReplace, Self.caller, nil)
+                node,
+                bytes.readOnly,
+                content.readOnly,
+                .createOrReplace,
+                Self.caller,
+                nil
+            )
         }
     }
 
     /// removexattr(2).
     package func removeExtendedAttribute(
-        _ path: PathNames, _ name: [UInt8]
+        _ path: PathNames,
+        _ name: [UInt8]
     ) async throws(FileError) {
         try await onInode(path, changes: true) { node throws(FileError) in
             let bytes = StableBytes(name)
@@ -407,7 +459,8 @@ extension KernelModel {
     }
 
     private func onInode<Result>(
-        _ path: PathNames, changes: Bool = false,
+        _ path: PathNames,
+        changes: Bool = false,
         _ body: @escaping (NodeHandle) async throws(FileError) -> Result
     ) async throws(FileError) -> Result {
         try await retrying { distrusts throws(FileError) in

@@ -124,16 +124,30 @@ package final class KernelModel: KernelCache {
     package var cachedNames = 0
 
     package init(
-        engine: Engine, volume: any FileOperations, name: String, dice: SeededGenerator
+        engine: Engine,
+        volume: any FileOperations,
+        name: String,
+        dice: SeededGenerator
     ) {
         self.engine = engine
         self.volume = volume
         self.name = name
         self.dice = dice
         let unknown = FileAttributes(
-            inode: InodeNumber(address: .none, generation: 0), mode: 0o040755, linkCount: 2, user: 0,
-            group: 0, device: 0, size: 0, blocks: 0, blockSize: 4096, accessed: .zero,
-            modified: .zero, changed: .zero, born: .zero)
+            inode: InodeNumber(address: .none, generation: 0),
+            mode: 0o040755,
+            linkCount: 2,
+            user: 0,
+            group: 0,
+            device: 0,
+            size: 0,
+            blocks: 0,
+            blockSize: 4096,
+            accessed: .zero,
+            modified: .zero,
+            changed: .zero,
+            born: .zero
+        )
         root = KernelInode(handle: .root, attributes: unknown)
         root.lookups = 1
         root.pins = 1
@@ -187,7 +201,8 @@ package final class KernelModel: KernelCache {
 
     func transit() async {
         await engine.sleep(
-            until: engine.clock.now.advanced(nanoseconds: UInt64(dice.below(40_000))))
+            until: engine.clock.now.advanced(nanoseconds: UInt64(dice.below(40_000)))
+        )
     }
 
     /// Queues a request: they start in the order in which they were made.
@@ -205,10 +220,12 @@ package final class KernelModel: KernelCache {
         }
         let delay = dice.oneIn(2) ? 0 : UInt64(dice.below(30_000))
         engine.clock.schedule(
-            at: engine.clock.now.advanced(nanoseconds: delay), in: engine,
+            at: engine.clock.now.advanced(nanoseconds: delay),
+            in: engine,
             EngineBound { [self] in
                 engine.spawn { await self.startRequest() }
-            })
+            }
+        )
     }
 
     private func startRequest() async {
@@ -233,7 +250,9 @@ package final class KernelModel: KernelCache {
 
     /// A reply with a reference is there: the inode, known from now on.
     func install(
-        _ reply: EntryReply, since: UInt64?, keepsAttributes: Bool
+        _ reply: EntryReply,
+        since: UInt64?,
+        keepsAttributes: Bool
     ) async -> KernelInode {
         let key = reply.node.rawValue
         if let count = inTransit[key] { inTransit[key] = count > 1 ? count - 1 : nil }
@@ -241,7 +260,8 @@ package final class KernelModel: KernelCache {
         if let known = inodes[key] {
             precondition(
                 known === root || known.identity == reply.attributes.inode,
-                "K3: \(name) knows \(known.identity) by \(key), now it is \(reply.attributes.inode)")
+                "K3: \(name) knows \(known.identity) by \(key), now it is \(reply.attributes.inode)"
+            )
             inode = known
         } else {
             inode = KernelInode(handle: reply.node, attributes: reply.attributes)
@@ -251,8 +271,11 @@ package final class KernelModel: KernelCache {
         inode.lookups += 1
         inode.pins += 1
         await change(
-            inode, reply.attributes,
-            isValid: keepsAttributes && reply.isAttributesCacheable, since: since)
+            inode,
+            reply.attributes,
+            isValid: keepsAttributes && reply.isAttributesCacheable,
+            since: since
+        )
         inode.pins -= 1
         return inode
     }
@@ -277,7 +300,10 @@ package final class KernelModel: KernelCache {
 
     /// Attributes from a reply that was asked for at `since` (nil: unprotected).
     func change(
-        _ inode: KernelInode, _ attributes: FileAttributes, isValid: Bool, since: UInt64?
+        _ inode: KernelInode,
+        _ attributes: FileAttributes,
+        isValid: Bool,
+        since: UInt64?
     ) async {
         if let since, inode.attributeVersion > since { return }
         inode.attributeVersion = nextVersion()
@@ -298,7 +324,8 @@ package final class KernelModel: KernelCache {
 
     /// GETATTR, unless everything is known.
     func refresh(
-        _ inode: KernelInode, withAccessTime: Bool
+        _ inode: KernelInode,
+        withAccessTime: Bool
     ) async throws(FileError) -> FileAttributes {
         if inode.isAttributesValid, inode.isAccessTimeValid || !withAccessTime {
             var known = inode.attributes

@@ -51,7 +51,8 @@ extension KernelModel {
 
     /// Walks to the directory of a path's last name. It comes back pinned.
     func walkToParent(
-        _ path: PathNames, distrusts: Bool = false
+        _ path: PathNames,
+        distrusts: Bool = false
     ) async throws(FileError) -> (directory: KernelInode, name: [UInt8]) {
         guard let name = path.last else { throw .busy }
         return (try await walk(Array(path.dropLast()), distrusts: distrusts), name)
@@ -64,7 +65,10 @@ extension KernelModel {
 
     /// A name in a directory, from the cache or by LOOKUP; comes back pinned. Nil: absent.
     func child(
-        _ directory: KernelInode, _ name: [UInt8], distrusts: Bool, isLatched: Bool = false
+        _ directory: KernelInode,
+        _ name: [UInt8],
+        distrusts: Bool,
+        isLatched: Bool = false
     ) async throws(FileError) -> KernelInode? {
         guard directory.isDirectory else { throw .notDirectory }
         var distrusts = distrusts
@@ -90,7 +94,9 @@ extension KernelModel {
 
     /// A LOOKUP that only confirms a known name; holds nothing (K2). Nil: the name was dropped.
     private func revalidate(
-        _ directory: KernelInode, _ name: [UInt8], _ known: KernelName
+        _ directory: KernelInode,
+        _ name: [UInt8],
+        _ known: KernelName
     ) async throws(FileError) -> KernelInode? {
         guard let target = known.target else { return nil }
         target.pins += 1
@@ -119,7 +125,8 @@ extension KernelModel {
 
     /// A LOOKUP of an uncached name under the directory's latch; one per name at a time. Nil: try again.
     private func lookUpShared(
-        _ directory: KernelInode, _ name: [UInt8]
+        _ directory: KernelInode,
+        _ name: [UInt8]
     ) async throws(FileError) -> (inode: KernelInode?, Void)? {
         await directory.latch.enterShared()
         defer { directory.latch.leaveShared() }
@@ -138,29 +145,38 @@ extension KernelModel {
     }
 
     private func lookUp(
-        _ directory: KernelInode, _ name: [UInt8]
+        _ directory: KernelInode,
+        _ name: [UInt8]
     ) async throws(FileError) -> KernelInode? {
         let sampled = epoch
         let since = attributeMark()
         switch try await sendLookup(directory, name) {
         case .absent(let isCacheable):
             setName(
-                directory, name,
-                KernelName(target: nil, isTrusted: isCacheable, epoch: sampled))
+                directory,
+                name,
+                KernelName(target: nil, isTrusted: isCacheable, epoch: sampled)
+            )
             return nil
         case .found(let entry):
             let inode = await install(entry, since: since, keepsAttributes: true)
             setName(
-                directory, name,
+                directory,
+                name,
                 KernelName(
-                    target: inode, isTrusted: entry.isEntryCacheable, epoch: sampled))
+                    target: inode,
+                    isTrusted: entry.isEntryCacheable,
+                    epoch: sampled
+                )
+            )
             inode.pins += 1
             return inode
         }
     }
 
     private func sendLookup(
-        _ directory: KernelInode, _ name: [UInt8]
+        _ directory: KernelInode,
+        _ name: [UInt8]
     ) async throws(FileError) -> LookupReply {
         let bytes = StableBytes(name)
         let handle = directory.handle
@@ -171,7 +187,8 @@ extension KernelModel {
             },
             arrived: { [self] reply in
                 if case .found(let entry) = reply { depart(entry) }
-            })
+            }
+        )
     }
 
     // MARK: Listing
@@ -206,7 +223,8 @@ extension KernelModel {
     }
 
     private func listOpened(
-        _ directory: KernelInode, _ opened: OpenReply
+        _ directory: KernelInode,
+        _ opened: OpenReply
     ) async throws(FileError) -> [ListedName] {
         await directory.latch.enterShared()
         defer { directory.latch.leaveShared() }
@@ -232,14 +250,19 @@ extension KernelModel {
         entries.sort { $0.name.lexicographicallyPrecedes($1.name) }
         if opened.keepsCache, directory.directoryVersion == version {
             directory.listing = KernelListing(
-                modified: attributes.modified, version: version, entries: entries)
+                modified: attributes.modified,
+                version: version,
+                entries: entries
+            )
         }
         return entries
     }
 
     /// One READDIR: as many entries as fit into a buffer of random size.
     private func readPart(
-        _ node: NodeHandle, _ handle: OpenHandle, after cookie: UInt64
+        _ node: NodeHandle,
+        _ handle: OpenHandle,
+        after cookie: UInt64
     ) async throws(FileError) -> [(entry: ListedName, cookie: UInt64)] {
         let room = 1 + dice.below(60)
         return try await ask { () async throws(FileError) in
@@ -249,9 +272,12 @@ extension KernelModel {
                 part.append(
                     (
                         ListedName(
-                            name: [UInt8](entry.name), inode: entry.inode,
-                            typeBits: entry.typeBits), entry.nextCookie
-                    ))
+                            name: [UInt8](entry.name),
+                            inode: entry.inode,
+                            typeBits: entry.typeBits
+                        ), entry.nextCookie
+                    )
+                )
                 return true
             }
             return part

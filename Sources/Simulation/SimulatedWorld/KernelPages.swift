@@ -70,7 +70,8 @@ extension KernelModel {
 
     /// The page, locked, filled if it was not; nil if the file ends before it. `file` is whose flags the READ carries.
     func lockedPage(
-        _ file: KernelFile, _ index: UInt64
+        _ file: KernelFile,
+        _ index: UInt64
     ) async throws(FileError) -> KernelPage? {
         let inode = file.inode
         while true {
@@ -99,7 +100,10 @@ extension KernelModel {
         let last = (inode.size - 1) / UInt64(KernelPage.size)
         let wanted = UInt64(1 + dice.below(dice.oneIn(3) ? 12 : 3))
         let end = min(
-            index + wanted, last + 1, inode.pages.first(from: index)?.index ?? UInt64.max)
+            index + wanted,
+            last + 1,
+            inode.pages.first(from: index)?.index ?? UInt64.max
+        )
         return (index..<end).map { index in
             let page = KernelPage(index: index)
             let entered = page.lock.enterIfFree()
@@ -111,7 +115,9 @@ extension KernelModel {
 
     /// READ for a run of locked pages. All but `kept` are unlocked when this returns or throws; when it throws, that one too.
     private func fill(
-        _ file: KernelFile, _ run: [KernelPage], keeping kept: KernelPage
+        _ file: KernelFile,
+        _ run: [KernelPage],
+        keeping kept: KernelPage
     ) async throws(FileError) {
         let inode = file.inode
         let since = attributeMark()
@@ -122,7 +128,13 @@ extension KernelModel {
         do throws(FileError) {
             count = try await ask { () async throws(FileError) in
                 try await self.volume.read(
-                    node, handle, at: offset, into: buffer.bytes, isFill: true, nil)
+                    node,
+                    handle,
+                    at: offset,
+                    into: buffer.bytes,
+                    isFill: true,
+                    nil
+                )
             }
         } catch {
             for page in run {
@@ -140,7 +152,9 @@ extension KernelModel {
                 bytes.initializeMemory(as: UInt8.self, repeating: 0)
                 bytes.copyMemory(
                     from: UnsafeRawBufferPointer(
-                        rebasing: buffer.bytes[min(start, count)..<min(start, count) + length]))
+                        rebasing: buffer.bytes[min(start, count)..<min(start, count) + length]
+                    )
+                )
             }
             page.isUptodate = true
         }
@@ -217,10 +231,18 @@ extension KernelModel {
         do throws(FileError) {
             _ = try await ask { () async throws(FileError) in
                 try await self.volume.write(
-                    node, handle, at: offset, from: bytes.readOnly,
+                    node,
+                    handle,
+                    at: offset,
+                    from: bytes.readOnly,
                     WriteFlags(
-                        appends: false, isWriteback: true, isDirect: false,
-                        dropsPrivileges: false), nil)
+                        appends: false,
+                        isWriteback: true,
+                        isDirect: false,
+                        dropsPrivileges: false
+                    ),
+                    nil
+                )
             }
         } catch {
             writebackErrors.append(error)
@@ -230,7 +252,8 @@ extension KernelModel {
     // MARK: Invalidation
 
     package func invalidateInode(
-        _ node: NodeHandle, data: (offset: UInt64, length: UInt64?)?
+        _ node: NodeHandle,
+        data: (offset: UInt64, length: UInt64?)?
     ) async {
         while !isDead, inode(node) == nil || isInTransit(node) {
             // The first reply that makes the inode known is on its way (rule F4).
@@ -251,7 +274,9 @@ extension KernelModel {
 
     package func invalidateEntries(of parent: NodeHandle, names: [[UInt8]]?) async {
         guard !isDead else { return }
-        trace?("\(name) invalidates names of \(parent.rawValue): \(names.map { text($0) } ?? "all")")
+        trace?(
+            "\(name) invalidates names of \(parent.rawValue): \(names.map { text($0) } ?? "all")"
+        )
         if let directory = inode(parent) {
             if let names, directory.latch.isIdle, !dice.oneIn(4) {
                 await directory.latch.enterExclusive()

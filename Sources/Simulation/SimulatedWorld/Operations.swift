@@ -101,8 +101,10 @@ extension TreeModel {
             let length = Int(min(UInt64(count), room))
             if length > 0 {
                 write(
-                    object, at: offset,
-                    Array(patternBytes(pattern, count: count).prefix(length)))
+                    object,
+                    at: offset,
+                    Array(patternBytes(pattern, count: count).prefix(length))
+                )
             }
         case .read(let path, let offset, let count):
             return read(try findFile(path, writes: false), at: offset, count: count)
@@ -139,7 +141,11 @@ extension SimulatedNode {
         switch operation {
         case .create(let path, let isExclusive):
             let file = try await kernel.open(
-                path, .writing, creates: 0o640, isExclusive: isExclusive)
+                path,
+                .writing,
+                creates: 0o640,
+                isExclusive: isExclusive
+            )
             try await kernel.close(file)
         case .make(let kind, let path, let target):
             try await kernel.make(newObject(kind, target), path)
@@ -193,7 +199,10 @@ extension SimulatedNode {
             _ = try await withFile(path, .both) { file throws(FileError) in
                 _ = try await kernel.status(file)
                 _ = try await kernel.store(
-                    file, at: offset, patternBytes(pattern, count: count))
+                    file,
+                    at: offset,
+                    patternBytes(pattern, count: count)
+                )
                 return []
             }
         case .read(let path, let offset, let count):
@@ -212,19 +221,25 @@ extension SimulatedNode {
 
     /// Writes all of the bytes, as a program does that looks at the count.
     func write(
-        _ file: KernelFile, _ offset: UInt64, _ bytes: [UInt8]
+        _ file: KernelFile,
+        _ offset: UInt64,
+        _ bytes: [UInt8]
     ) async throws(FileError) {
         var done = 0
         while done < bytes.count {
             let count = try await kernel.write(
-                file, at: offset + UInt64(done), Array(bytes[done...]))
+                file,
+                at: offset + UInt64(done),
+                Array(bytes[done...])
+            )
             if count == 0 { throw .noSpace }
             done += count
         }
     }
 
     func withFile(
-        _ path: PathNames, _ intent: OpenIntent,
+        _ path: PathNames,
+        _ intent: OpenIntent,
         _ body: (KernelFile) async throws(FileError) -> [UInt8]
     ) async throws(FileError) -> [UInt8] {
         let file = try await kernel.open(path, intent)

@@ -21,9 +21,9 @@ import FileSystem
 import Journaling
 import NodeService
 package import SimulatedMachine
+package import Vocabulary
 package import VolumeChecking
 import VolumeMaking
-package import Vocabulary
 
 /// Why a run failed: one line.
 package struct SimulationFailure: Error, Hashable, Sendable, CustomStringConvertible {
@@ -59,15 +59,20 @@ package final class SimulatedCluster {
 
     /// A freshly made volume with a slot per node.
     package init(
-        engine: Engine, nodes count: Int, locks: SimulatedLocks, deviceSize: UInt64 = 64 << 20
+        engine: Engine,
+        nodes count: Int,
+        locks: SimulatedLocks,
+        deviceSize: UInt64 = 64 << 20
     ) async throws {
         self.engine = engine
         self.locks = locks
         executor = engine.seededExecutor
         dice = executor.forkDice()
         var options = VolumeOptions(
-            deviceSize: deviceSize, volume: VolumeID(high: 0x5EED, low: 0xC0FFEE),
-            created: engine.clock.civilTime)
+            deviceSize: deviceSize,
+            volume: VolumeID(high: 0x5EED, low: 0xC0FFEE),
+            created: engine.clock.civilTime
+        )
         options.journalCount = UInt32(count)
         options.journalSize = dice.oneIn(2) ? 1 << 20 : 4 << 20
         options.blocksPerGroup = dice.oneIn(2) ? 512 : 2048
@@ -79,10 +84,15 @@ package final class SimulatedCluster {
         nodes = Array(repeating: nil, count: count)
         network = SimulatedNetwork(dice: dice.fork())
         membership = SimulatedMembership(
-            network: network, dice: dice.fork(), slotsToReplay: plan.slots.map(\.slot)
+            network: network,
+            dice: dice.fork(),
+            slotsToReplay: plan.slots.map(\.slot)
         ) { slot, member in
             _ = try await JournalReplay.replay(
-                device: member.host, superblock: plan.superblock, slot: slot)
+                device: member.host,
+                superblock: plan.superblock,
+                slot: slot
+            )
         }
         membership.onReplayed = { [weak self] slots, member in self?.freeOrphans(slots, member) }
     }
@@ -102,10 +112,15 @@ package final class SimulatedCluster {
         lives += 1
         let slot = plan.slots[index].slot
         let nodeEngine = Engine(
-            executor: executor, clock: SimulatedClock(executor: executor, civilOffset: Int64(index)))
+            executor: executor,
+            clock: SimulatedClock(executor: executor, civilOffset: Int64(index))
+        )
         let member = SimulatedMember(
-            identity: Member(node: NodeID(slot: slot), incarnation: lives), engine: nodeEngine,
-            host: disk.attach("n\(index + 1).\(lives)"), network: network)
+            identity: Member(node: NodeID(slot: slot), incarnation: lives),
+            engine: nodeEngine,
+            host: disk.attach("n\(index + 1).\(lives)"),
+            network: network
+        )
         switch locks {
         case .distributed: await membership.join(member)
         case .central: try await replay(on: member)
@@ -119,11 +134,18 @@ package final class SimulatedCluster {
     private func makeNode(_ index: Int, _ member: SimulatedMember) async throws -> SimulatedNode {
         let (superblock, descriptor) = (plan.superblock, plan.slots[index])
         let cache = MetadataCache(
-            device: member.host, superblock: superblock, capacity: dice.oneIn(2) ? 64 : 4096)
+            device: member.host,
+            superblock: superblock,
+            capacity: dice.oneIn(2) ? 64 : 4096
+        )
         let journal = try await Journal.open(
-            device: member.host, superblock: superblock, descriptor: descriptor, cache: cache,
+            device: member.host,
+            superblock: superblock,
+            descriptor: descriptor,
+            cache: cache,
             engine: member.engine,
-            options: JournalOptions(commitInterval: 50_000_000, parallelWrites: 4))
+            options: JournalOptions(commitInterval: 50_000_000, parallelWrites: 4)
+        )
         await member.opened(journal)
         var options = MountOptions()
         options.commitInterval = 50_000_000
@@ -131,15 +153,30 @@ package final class SimulatedCluster {
         options.dirtyLimit = dice.oneIn(2) ? 64 << 10 : 16 << 20
         let door = CentralLockDoor(manager: central, engine: member.engine, dice: dice.fork())
         let volume = MountedVolume(
-            engine: member.engine, device: member.host, superblock: superblock,
-            descriptor: descriptor, cache: cache, journal: journal,
-            lockService: locks == .central ? door : member.lockNode, options: options)
+            engine: member.engine,
+            device: member.host,
+            superblock: superblock,
+            descriptor: descriptor,
+            cache: cache,
+            journal: journal,
+            lockService: locks == .central ? door : member.lockNode,
+            options: options
+        )
         door.client = volume.locks
         member.lockNode.client = volume.locks
         let kernel = KernelModel(
-            engine: member.engine, volume: volume, name: "n\(index + 1)", dice: dice.fork())
+            engine: member.engine,
+            volume: volume,
+            name: "n\(index + 1)",
+            dice: dice.fork()
+        )
         return SimulatedNode(
-            slot: descriptor.slot, member: member, volume: volume, kernel: kernel, door: door)
+            slot: descriptor.slot,
+            member: member,
+            volume: volume,
+            kernel: kernel,
+            door: door
+        )
     }
 
     /// Unmounts in order. No process has a file open any more.
@@ -224,7 +261,10 @@ package final class SimulatedCluster {
         let host = disk.attach("check.\(lives)")
         for slot in membership.slotsToReplay {
             _ = try await JournalReplay.replay(
-                device: host, superblock: plan.superblock, slot: slot)
+                device: host,
+                superblock: plan.superblock,
+                slot: slot
+            )
         }
         membership.slotsToReplay = []
         let device = MemoryBlockDevice(content: disk.visible, alignment: host.alignment)

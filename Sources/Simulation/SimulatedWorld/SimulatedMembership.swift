@@ -23,7 +23,10 @@ final class SimulatedMember {
     var isDead = false
 
     init(
-        identity: Member, engine: Engine, host: SimulatedHost, network: SimulatedNetwork
+        identity: Member,
+        engine: Engine,
+        host: SimulatedHost,
+        network: SimulatedNetwork
     ) {
         self.identity = identity
         self.engine = engine
@@ -75,7 +78,9 @@ final class SimulatedMembership {
     private(set) var failure: String?
 
     init(
-        network: SimulatedNetwork, dice: SeededGenerator, slotsToReplay: [SlotIndex],
+        network: SimulatedNetwork,
+        dice: SeededGenerator,
+        slotsToReplay: [SlotIndex],
         replay: @escaping (SlotIndex, SimulatedMember) async throws -> Void
     ) {
         self.network = network
@@ -111,13 +116,17 @@ final class SimulatedMembership {
 
     private func pause(_ engine: Engine, below limit: Int) async {
         await engine.sleep(
-            until: engine.clock.now.advanced(nanoseconds: UInt64(1 + dice.below(limit))))
+            until: engine.clock.now.advanced(nanoseconds: UInt64(1 + dice.below(limit)))
+        )
     }
 
     private func publish() {
         epoch = Epoch(epoch.rawValue + 1)
         let view = ClusterView(
-            epoch: epoch, members: members.map(\.identity), slotsToReplay: slotsToReplay.sorted())
+            epoch: epoch,
+            members: members.map(\.identity),
+            slotsToReplay: slotsToReplay.sorted()
+        )
         for member in members {
             member.engine.spawn { await self.bring(view, to: member) }
         }

@@ -30,7 +30,9 @@ final class SimulatedNetwork {
 
     func end(of node: NodeID) -> End? { ends[node.rawValue] }
 
-    func delay() -> UInt64 { dice.oneIn(10) ? UInt64(dice.below(2_000_000)) : UInt64(dice.below(120_000)) }
+    func delay() -> UInt64 {
+        dice.oneIn(10) ? UInt64(dice.below(2_000_000)) : UInt64(dice.below(120_000))
+    }
 
     func delivered() { messageCount += 1 }
 }
@@ -64,7 +66,8 @@ final class SimulatedLink: PeerLink {
     private func deliverNext(_ end: SimulatedNetwork.End) {
         let due = end.engine.clock.now.advanced(nanoseconds: network.delay())
         end.engine.clock.schedule(
-            at: due, in: end.engine,
+            at: due,
+            in: end.engine,
             EngineBound { [self] in
                 guard let index = channels.firstIndex(where: { $0.peer === end }) else { return }
                 let bytes = channels[index].messages.removeFirst()
@@ -73,6 +76,7 @@ final class SimulatedLink: PeerLink {
                     bytes.withUnsafeBytes { end.lockNode.received($0, from: node) }
                 }
                 if !channels[index].messages.isEmpty { deliverNext(end) }
-            })
+            }
+        )
     }
 }

@@ -25,7 +25,10 @@ package final class SimulatedNode {
     private var hasLeft = false
 
     init(
-        slot: SlotIndex, member: SimulatedMember, volume: MountedVolume, kernel: KernelModel,
+        slot: SlotIndex,
+        member: SimulatedMember,
+        volume: MountedVolume,
+        kernel: KernelModel,
         door: CentralLockDoor
     ) {
         self.slot = slot

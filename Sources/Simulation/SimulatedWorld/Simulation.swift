@@ -5,8 +5,8 @@ import Execution
 import FileSystem
 import LockCache
 import SimulatedMachine
-import VolumeChecking
 import Vocabulary
+import VolumeChecking
 
 /// What shall happen to the nodes besides work.
 package struct SimulationFaults: OptionSet, Hashable, Sendable {
@@ -79,7 +79,9 @@ package final class Simulation {
     static let patience: UInt64 = 30_000_000_000
 
     private init(
-        _ plan: SimulationPlan, _ engine: Engine, _ cluster: SimulatedCluster,
+        _ plan: SimulationPlan,
+        _ engine: Engine,
+        _ cluster: SimulatedCluster,
         _ tell: ((String) -> Void)?
     ) {
         self.plan = plan
@@ -95,11 +97,15 @@ package final class Simulation {
     ///
     /// - Throws: `SimulationFailure` with the story's end, or what the executor says of a run that does not end.
     package static func run(
-        _ plan: SimulationPlan, tell: ((String) -> Void)? = nil
+        _ plan: SimulationPlan,
+        tell: ((String) -> Void)? = nil
     ) throws -> SimulationReport {
         try runSimulated(seed: plan.seed, stepLimit: 200_000_000) { engine in
             let cluster = try await SimulatedCluster(
-                engine: engine, nodes: plan.nodes, locks: plan.locks)
+                engine: engine,
+                nodes: plan.nodes,
+                locks: plan.locks
+            )
             let simulation = Simulation(plan, engine, cluster, tell)
             do {
                 try await simulation.play()
@@ -232,13 +238,16 @@ package final class Simulation {
     }
 
     func compare(
-        _ shown: Result<[UInt8], FileError>, _ expected: Result<[UInt8], FileError>,
+        _ shown: Result<[UInt8], FileError>,
+        _ expected: Result<[UInt8], FileError>,
         _ what: String
     ) throws(SimulationFailure) {
         switch (shown, expected) {
         case (.success(let bytes), .success(let wanted)):
             if bytes != wanted {
-                throw SimulationFailure("\(what): \(difference(bytes, wanted, 0)) (from the range's start)")
+                throw SimulationFailure(
+                    "\(what): \(difference(bytes, wanted, 0)) (from the range's start)"
+                )
             }
         case (.failure(let error), .failure(let wanted)):
             if error != wanted { throw SimulationFailure("\(what): \(error), not \(wanted)") }
@@ -320,7 +329,9 @@ package final class Simulation {
     /// Does something that must come to an end.
     @discardableResult
     func within<Value>(
-        _ what: String, patience: UInt64 = Simulation.patience, _ body: @escaping () async throws -> Value
+        _ what: String,
+        patience: UInt64 = Simulation.patience,
+        _ body: @escaping () async throws -> Value
     ) async throws -> Value {
         let outcome = Outcome<Result<Value, any Error>>()
         engine.spawn {
@@ -333,13 +344,16 @@ package final class Simulation {
             if outcome.value == nil { outcome.deliver(result) }
         }
         engine.clock.schedule(
-            at: engine.clock.now.advanced(nanoseconds: patience), in: engine,
+            at: engine.clock.now.advanced(nanoseconds: patience),
+            in: engine,
             EngineBound { [cluster] in
                 guard outcome.value == nil else { return }
                 let locks = cluster.living.map { Self.describeLocks($0) }.joined(separator: "; ")
                 outcome.deliver(
-                    .failure(SimulationFailure("\(what) does not come to an end; \(locks)")))
-            })
+                    .failure(SimulationFailure("\(what) does not come to an end; \(locks)"))
+                )
+            }
+        )
         return try await outcome.get().get()
     }
 
@@ -354,9 +368,11 @@ package final class Simulation {
                     + (machine.isExclusive ? " exclusive" : "")
                     + (machine.sharedCount > 0 ? " shared \(machine.sharedCount)" : "")
                     + (machine.hasWaiters ? " waiters" : "")
-                    + (machine.wanted.map { " wanted \($0)" } ?? ""))
+                    + (machine.wanted.map { " wanted \($0)" } ?? "")
+            )
         }
-        return "\(node.kernel.name), \(node.kernel.waitingRequests) requests open, last looked at \(node.lastLook): \(lines.isEmpty ? "idle" : lines.joined(separator: ", "))"
+        return
+            "\(node.kernel.name), \(node.kernel.waitingRequests) requests open, last looked at \(node.lastLook): \(lines.isEmpty ? "idle" : lines.joined(separator: ", "))"
     }
 }
 

@@ -148,13 +148,19 @@ package struct TreeModel: Sendable {
     /// Makes an object.
     @discardableResult
     mutating func make(
-        _ kind: ModelKind, _ path: PathNames, mode: UInt32, target: [UInt8] = []
+        _ kind: ModelKind,
+        _ path: PathNames,
+        mode: UInt32,
+        target: [UInt8] = []
     ) throws(FileError) -> Int {
         let (directory, name) = try place(path)
         if objects[directory].index(of: name) != nil { throw .exists }
         if objects[directory].links == 0 { throw .notFound }
         var object = ModelObject(
-            kind: kind, mode: mode, links: kind == .directory ? 2 : 1)
+            kind: kind,
+            mode: mode,
+            links: kind == .directory ? 2 : 1
+        )
         object.target = target
         // A directory with the set-group-id bit hands it on to directories.
         if kind == .directory { object.mode |= objects[directory].mode & 0o2000 }
@@ -204,7 +210,9 @@ package struct TreeModel: Sendable {
     }
 
     mutating func rename(
-        _ path: PathNames, _ newPath: PathNames, _ kind: RenameKind
+        _ path: PathNames,
+        _ newPath: PathNames,
+        _ kind: RenameKind
     ) throws(FileError) {
         let (from, name) = try place(path)
         let (to, newName) = try place(newPath)

@@ -20,7 +20,9 @@ struct Workload {
     private mutating func newName() -> [UInt8] {
         if dice.oneIn(30) {
             return [UInt8](
-                repeating: UInt8(ascii: "x") + UInt8(dice.below(3)), count: 200 + dice.below(56))
+                repeating: UInt8(ascii: "x") + UInt8(dice.below(3)),
+                count: 200 + dice.below(56)
+            )
         }
         return Array("\(dice.oneIn(3) ? "file" : "n")\(dice.below(14))".utf8)
     }
@@ -35,7 +37,9 @@ struct Workload {
 
     /// Some path that exists; of that kind if there is one.
     mutating func existing(
-        _ paths: [(path: PathNames, object: Int)], _ tree: TreeModel, _ kind: ModelKind? = nil
+        _ paths: [(path: PathNames, object: Int)],
+        _ tree: TreeModel,
+        _ kind: ModelKind? = nil
     ) -> PathNames {
         let suitable = kind.map { kind in paths.filter { tree.objects[$0.object].kind == kind } }
         if let suitable, !suitable.isEmpty { return suitable[dice.below(suitable.count)].path }
@@ -58,16 +62,26 @@ struct Workload {
         case 17: return .append(existing(paths, tree, .file), count: length(), pattern: pattern())
         case 18...19:
             let path = existing(paths, tree, .file)
-            return .store(path, offset(tree, paths), count: 1 + dice.below(9000), pattern: pattern())
+            return .store(
+                path,
+                offset(tree, paths),
+                count: 1 + dice.below(9000),
+                pattern: pattern()
+            )
         case 20...24:
-            return .read(existing(paths, tree, .file), offset(tree, paths), count: 1 + dice.below(40_000))
+            return .read(
+                existing(paths, tree, .file),
+                offset(tree, paths),
+                count: 1 + dice.below(40_000)
+            )
         case 25: return .synchronize(existing(paths, tree, .file))
         default: return remove(paths, tree)
         }
     }
 
     private mutating func other(
-        _ paths: [(path: PathNames, object: Int)], _ tree: TreeModel
+        _ paths: [(path: PathNames, object: Int)],
+        _ tree: TreeModel
     ) -> TreeOperation {
         if dice.oneIn(4) { return .make(.pipe, place(paths, tree), target: []) }
         let count = dice.oneIn(4) ? 3900 + dice.below(195) : 1 + dice.below(200)
@@ -76,7 +90,8 @@ struct Workload {
     }
 
     private mutating func rename(
-        _ paths: [(path: PathNames, object: Int)], _ tree: TreeModel
+        _ paths: [(path: PathNames, object: Int)],
+        _ tree: TreeModel
     ) -> TreeOperation {
         let from = existing(paths, tree)
         guard !from.isEmpty else { return .make(.directory, place(paths, tree), target: []) }
@@ -87,7 +102,8 @@ struct Workload {
     }
 
     private mutating func attribute(
-        _ paths: [(path: PathNames, object: Int)], _ tree: TreeModel
+        _ paths: [(path: PathNames, object: Int)],
+        _ tree: TreeModel
     ) -> TreeOperation {
         let name = Array("user.\(dice.below(5))".utf8)
         let path = existing(paths, tree, dice.oneIn(3) ? .directory : .file)
@@ -97,25 +113,33 @@ struct Workload {
     }
 
     private mutating func write(
-        _ paths: [(path: PathNames, object: Int)], _ tree: TreeModel
+        _ paths: [(path: PathNames, object: Int)],
+        _ tree: TreeModel
     ) -> TreeOperation {
         .write(
-            existing(paths, tree, .file), offset(tree, paths), count: length(), pattern: pattern(),
-            synchronizes: dice.oneIn(4))
+            existing(paths, tree, .file),
+            offset(tree, paths),
+            count: length(),
+            pattern: pattern(),
+            synchronizes: dice.oneIn(4)
+        )
     }
 
     private mutating func remove(
-        _ paths: [(path: PathNames, object: Int)], _ tree: TreeModel
+        _ paths: [(path: PathNames, object: Int)],
+        _ tree: TreeModel
     ) -> TreeOperation {
         let path = existing(paths, tree)
         guard !path.isEmpty else { return .create(place(paths, tree), isExclusive: true) }
-        let isDirectory = (try? tree.find(path)).map { tree.objects[$0].kind == .directory } ?? false
+        let isDirectory =
+            (try? tree.find(path)).map { tree.objects[$0].kind == .directory } ?? false
         return .remove(path, isDirectory: dice.oneIn(20) ? !isDirectory : isDirectory)
     }
 
     /// Where in a file: often near its start, on a page's edge, sometimes far away.
     private mutating func offset(
-        _ tree: TreeModel, _ paths: [(path: PathNames, object: Int)]
+        _ tree: TreeModel,
+        _ paths: [(path: PathNames, object: Int)]
     ) -> UInt64 {
         switch dice.below(8) {
         case 0: 0
