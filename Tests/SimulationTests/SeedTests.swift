@@ -3,7 +3,7 @@ import SimulatedWorld
 import Testing
 import Vocabulary
 
-/// Seeds that once failed: one line each in `Tests/Seeds`, as `seed nodes steps faults mode story`.
+/// Seeds that once failed: one line each in `Tests/Seeds`: the arguments of `lockstep-simulate`, `#`, the story.
 @Suite struct SeedTests {
     @Test(arguments: SeedFile.lines)
     func seedThatOnceFailed(_ line: SeedLine) throws {
@@ -25,27 +25,43 @@ enum SeedFile {
     static let lines: [SeedLine] = {
         var lines: [SeedLine] = []
         for text in read().split(separator: "\n") where !text.hasPrefix("#") {
-            let words = text.split(separator: " ", maxSplits: 5)
-            guard words.count == 6, let seed = UInt64(words[0]), let nodes = Int(words[1]),
-                let steps = Int(words[2])
+            let parts = text.split(separator: "#", maxSplits: 1)
+            guard parts.count == 2, let plan = plan(parts[0].split(separator: " ").map(String.init))
             else {
                 Issue.record("not a line of seeds: \(text)")
                 continue
             }
-            var faults: SimulationFaults = []
-            for name in words[3].split(separator: ",") where name != "none" {
-                guard let known = SimulationFaults.byName.first(where: { $0.name == name }) else {
-                    Issue.record("no fault is called \(name)")
-                    continue
-                }
-                faults.insert(known.fault)
-            }
-            var plan = SimulationPlan(seed: seed, steps: steps, nodes: nodes, faults: faults)
-            plan.isConcurrent = words[4] == "concurrent"
-            lines.append(SeedLine(plan: plan, story: String(words[5])))
+            lines.append(SeedLine(plan: plan, story: String(parts[1])))
         }
         return lines
     }()
+
+    /// The plan of a command line; nil if it is none.
+    private static func plan(_ words: [String]) -> SimulationPlan? {
+        var plan = SimulationPlan(seed: 0, steps: 200, nodes: 3, faults: .remount)
+        var rest = words[...]
+        while let word = rest.popFirst() {
+            if word == "--concurrent" {
+                plan.isConcurrent = true
+                continue
+            }
+            guard let value = rest.popFirst() else { return nil }
+            switch word {
+            case "--seed": plan.seed = UInt64(value) ?? 0
+            case "--nodes": plan.nodes = Int(value) ?? 0
+            case "--steps": plan.steps = Int(value) ?? 0
+            case "--faults":
+                plan.faults = []
+                for name in value.split(separator: ",") where name != "none" {
+                    guard let known = SimulationFaults.byName.first(where: { $0.name == name })
+                    else { return nil }
+                    plan.faults.insert(known.fault)
+                }
+            default: return nil
+            }
+        }
+        return plan.seed > 0 && plan.nodes > 0 && plan.steps > 0 ? plan : nil
+    }
 
     /// The file's text; empty, which `thereAreSeeds` notices, if it cannot be read.
     private static func read() -> String {

@@ -38,6 +38,7 @@ extension Simulation {
 
     private func powerFailure() async throws {
         if dice.oneIn(2) { try await synchronizeSome() }
+        try await promiseSome()
         let operations = begin()
         await rest()
         log("the power fails")
@@ -53,6 +54,7 @@ extension Simulation {
     private func death(_ index: Int) async throws {
         guard let victim = cluster.nodes[index], cluster.living.count > 1 else { return }
         if dice.oneIn(2) { try await synchronizeSome() }
+        try await promiseSome()
         let operations = begin()
         await rest()
         log("n\(index + 1) dies")
@@ -78,8 +80,22 @@ extension Simulation {
         }
     }
 
+    /// Files written and synchronised just before: nothing but fsync itself has had the time to save them.
+    private func promiseSome() async throws {
+        for _ in 0..<dice.below(4) {
+            let living = cluster.living
+            let node = living[dice.below(living.count)]
+            guard let operation = workload.synchronizedWrite(tree) else { return }
+            log("\(node.kernel.name): \(operation)")
+            tree.actor = Int(node.slot.rawValue)
+            _ = try tree.apply(operation)
+            try await within("\(operation)") { _ = try await node.perform(operation) }
+            if let path = operation.synchronizedPath { promise(path) }
+        }
+    }
+
     private func rest() async {
-        let limit = dice.oneIn(2) ? 2_000_000 : 100_000_000
+        let limit = dice.oneIn(2) ? 200_000 : dice.oneIn(2) ? 2_000_000 : 100_000_000
         await engine.sleep(until: engine.clock.now.advanced(nanoseconds: UInt64(dice.below(limit))))
     }
 

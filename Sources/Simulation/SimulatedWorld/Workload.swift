@@ -125,6 +125,19 @@ struct Workload {
         )
     }
 
+    /// A write to some file, with fsync.
+    mutating func synchronizedWrite(_ tree: TreeModel) -> TreeOperation? {
+        let paths = tree.allPaths()
+        guard paths.contains(where: { tree.objects[$0.object].kind == .file }) else { return nil }
+        return .write(
+            existing(paths, tree, .file),
+            UInt64(dice.below(20_000)),
+            count: length(),
+            pattern: pattern(),
+            synchronizes: true
+        )
+    }
+
     private mutating func remove(
         _ paths: [(path: PathNames, object: Int)],
         _ tree: TreeModel
