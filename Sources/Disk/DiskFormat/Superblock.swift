@@ -268,6 +268,33 @@ package struct Superblock: Hashable, Sendable {
         func require(_ holds: Bool, _ field: String, _ value: UInt64) throws(FormatError) {
             guard holds else { throw .invalidField(place, field: field, value: value) }
         }
+        try checkPlaces(place)
+        try require(
+            group(of: root.address) != nil && root.generation > 0,
+            "root",
+            root.address.rawValue
+        )
+        try require(
+            regionSize >= blockSize && regionSize % blockSize == 0,
+            "region size",
+            UInt64(regionSize)
+        )
+        try require(
+            created.nanoseconds < 1_000_000_000,
+            "creation time",
+            UInt64(created.nanoseconds)
+        )
+        // Bytes that are not UTF-8 decode to longer text, which could not be written back.
+        for (text, limit) in [(clusterName, 31), (volumeName, 31), (label, 63)] {
+            try require(text.utf8.count <= limit, "name", UInt64(text.utf8.count))
+        }
+    }
+
+    /// The part of `checkFields` that says where everything starts.
+    private func checkPlaces(_ place: BlockAddress) throws(FormatError) {
+        func require(_ holds: Bool, _ field: String, _ value: UInt64) throws(FormatError) {
+            guard holds else { throw .invalidField(place, field: field, value: value) }
+        }
         try require(
             blockCount > 0 && blockCount <= UInt64(Int64.max) / UInt64(blockSize),
             "block count",
@@ -306,25 +333,6 @@ package struct Superblock: Hashable, Sendable {
         try require(UInt64(groupCount) == groups, "group count", UInt64(groupCount))
         let last = groupLength(groupCount - 1)
         try require(last >= Self.minimumGroupLength, "last group", UInt64(last))
-        try require(
-            group(of: root.address) != nil && root.generation > 0,
-            "root",
-            root.address.rawValue
-        )
-        try require(
-            regionSize >= blockSize && regionSize % blockSize == 0,
-            "region size",
-            UInt64(regionSize)
-        )
-        try require(
-            created.nanoseconds < 1_000_000_000,
-            "creation time",
-            UInt64(created.nanoseconds)
-        )
-        // Bytes that are not UTF-8 decode to longer text, which could not be written back.
-        for (text, limit) in [(clusterName, 31), (volumeName, 31), (label, 63)] {
-            try require(text.utf8.count <= limit, "name", UInt64(text.utf8.count))
-        }
     }
 
     /// Whether this version may mount the volume.

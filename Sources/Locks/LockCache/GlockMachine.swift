@@ -70,6 +70,7 @@ package enum GlockAction: Hashable, Sendable {
 
 /// The state of one glock.
 package struct GlockMachine: Sendable {
+    /// Where the glock stands; the head of the file says what is true in each phase.
     package enum Phase: Hashable, Sendable {
         case steady
         case requesting(LockMode)
