@@ -87,6 +87,8 @@ package final class MountedVolume: FileOperations {
     package internal(set) var counters = VolumeCounters()
     var isStopping = false
     var isSweepScheduled = false
+    /// Commits when the timer last looked.
+    var quietCommits = 0
     /// Tasks that are freeing an orphan right now; `stop` waits for them.
     var reapers = 0
     let reapersEnded = Signal()

@@ -55,10 +55,25 @@ extension MountedVolume {
                 engine.spawn {
                     await self.writeBackOld()
                     self.sweep()
+                    await self.emptyQuietLog()
                 }
                 scheduleMaintenance()
             }
         )
+    }
+
+    /// Writes home what a node that has fallen quiet still has in its log: a death then costs the
+    /// others no replay, and what they read of the free space on the device is true.
+    private func emptyQuietLog() async {
+        let statistics = journal.statistics
+        let isQuiet = statistics.commits == quietCommits && statistics.runningBlocks == 0
+        quietCommits = statistics.commits
+        guard isQuiet, statistics.blocksAwaitingHome > 0 else { return }
+        do throws(StorageError) {
+            try await journal.checkpointAll()
+        } catch {
+            report(error)
+        }
     }
 
     func sweepSoon() {

@@ -106,8 +106,9 @@ extension MountedVolume {
         return try await hold(inode, .exclusive, interruption, isUrgent: true)
     }
 
-    /// Holds for the write-back of a page that became up to date without any lock, by a write(2) that has not been carried out
-    /// yet, and was then stored into. Its pages are locked by the kernel and not stale: no invalidation may wait for them.
+    /// Holds for the write-back of a page that became up to date without any lock, by a write(2)
+    /// that has not been carried out yet, and was then stored into. Its pages are locked by the
+    /// kernel and not stale: no invalidation may wait for them.
     private func holdForStrayWriteback(
         _ inode: Inode, _ range: Range<UInt64>
     ) async throws(FileError) -> StoredInode {
