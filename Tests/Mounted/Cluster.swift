@@ -1,5 +1,5 @@
-// A cluster of the tests: an image, a run directory of its own, and some nodes, each a mount. Whatever
-// happens, it leaves nothing behind: no mount, no process, no file.
+// A cluster of the tests: an image, a run directory of its own, and some nodes, each a mount.
+// Whatever happens, it leaves nothing behind: no mount, no process, no file.
 
 import CLinux
 import Glibc
@@ -75,8 +75,8 @@ final class TestCluster {
 
     func unmountAll() throws { for node in nodes where isMounted(node) { try unmount(node) } }
 
-    /// SIGKILL for the daemon, and the mount point freed. What the daemon itself started to clean up
-    /// after it is left to do so.
+    /// SIGKILL for the daemon, and the mount point freed. What the daemon itself started to clean
+    /// up after it is left to do so.
     func kill(_ node: TestNode) throws {
         let all = processes(of: node)
         let daemon = all.filter { process in !all.contains { $0 == parent(of: process) } }
@@ -89,7 +89,8 @@ final class TestCluster {
     }
 
     private func parent(of process: pid_t) -> pid_t? {
-        // "number (name) state parent …": the name may hold anything but its last bracket is the last.
+        // "number (name) state parent …": the name may hold anything but its last bracket is the
+        // last.
         guard let text = try? Files.contents("/proc/\(process)/stat"),
             let bracket = text.lastIndex(of: UInt8(ascii: ")"))
         else { return nil }
@@ -162,7 +163,8 @@ final class TestCluster {
 
     // MARK: Taking down
 
-    /// Ends every daemon and every mount at once; what hangs in the kernel comes back with an error.
+    /// Ends every daemon and every mount at once; what hangs in the kernel comes back with an
+    /// error.
     func abort() {
         for node in nodes {
             for process in processes(of: node) { Glibc.kill(process, SIGKILL) }

@@ -1,8 +1,8 @@
-// Random operations from random nodes, one at a time, against a model. After each one, what it touched is
-// looked at from another node: a cluster must show the same as one file system would.
+// Random operations from random nodes, one at a time, against a model. After each one, what it
+// touched is looked at from another node: a cluster must show the same as one file system would.
 //
-// Each line of a failure's history names the operation's number and its node; the same seed gives the same
-// operations.
+// Each line of a failure's history names the operation's number and its node; the same seed gives
+// the same operations.
 
 import Glibc
 import Vocabulary

@@ -1,4 +1,5 @@
-// What one node does, every other node sees at once: content, size, names, modes, attributes, open files.
+// What one node does, every other node sees at once: content, size, names, modes, attributes, open
+// files.
 
 import Glibc
 import Testing
@@ -6,7 +7,8 @@ import Vocabulary
 
 extension MountedTests {
     @Suite(.serialized) struct CoherenceTests {
-        /// Ten thousand operations from three nodes. LOCKSTEP_SEED and LOCKSTEP_OPERATIONS change them.
+        /// Ten thousand operations from three nodes. LOCKSTEP_SEED and LOCKSTEP_OPERATIONS change
+        /// them.
         @Test func randomOperationsAgreeWithTheModel() throws {
             let cluster = try TestCluster()
             try Watchdog.guarding(cluster, limit: 400) {
@@ -41,7 +43,8 @@ extension MountedTests {
             }
         }
 
-        /// Repeated use of what nobody changes is served by the kernel: the daemon hears nothing of it.
+        /// Repeated use of what nobody changes is served by the kernel: the daemon hears nothing of
+        /// it.
         @Test func cachedUseAsksNobody() throws {
             let cluster = try TestCluster(nodes: 2, size: "128M")
             try Watchdog.guarding(cluster, limit: 120) {
@@ -67,15 +70,16 @@ extension MountedTests {
             }
         }
 
-        /// stat of every name, reading and listing through handles that stay open, fifty times, when the
-        /// caches are warm. Returns how many requests `count` tells more afterwards.
+        /// stat of every name, reading and listing through handles that stay open, fifty times,
+        /// when the caches are warm. Returns how many requests `count` tells more afterwards.
         private func useCached(_ root: String, _ count: () throws -> Int) throws -> Int {
             let handles = try (0..<20).map { try Files.open("\(root)/dir/file\($0)", O_RDONLY) }
             defer { for handle in handles { close(handle) } }
             guard let folder = opendir(root + "/dir") else { throw SystemFailure(errno) }
             defer { closedir(folder) }
             for _ in 0..<3 { try useOpen(handles, folder, root: root) }
-            // Asking causes requests, too: a program that is started closes its copies of the handles.
+            // Asking causes requests, too: a program that is started closes its copies of the
+            // handles.
             let first = try count()
             let warm = try count()
             for _ in 0..<50 { try useOpen(handles, folder, root: root) }

@@ -1,5 +1,5 @@
-// Running the system's commands as a person would: by name, with a time limit, looking at what they print
-// and at their exit code.
+// Running the system's commands as a person would: by name, with a time limit, looking at what they
+// print and at their exit code.
 
 import CLinux
 import Glibc

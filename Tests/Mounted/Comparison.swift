@@ -4,8 +4,8 @@ import Glibc
 /// Compares what a mount shows with what the model says.
 struct Comparison {
     let tree: ModelTree
-    /// Inode numbers, modification and change times that one node showed; every other must show the same.
-    /// Off where the "nodes" of a test of the test are different file systems.
+    /// Inode numbers, modification and change times that one node showed; every other must show the
+    /// same. Off where the "nodes" of a test of the test are different file systems.
     var demandsSameInodes = true
 
     /// A thing that is not as it should be.

@@ -24,7 +24,8 @@ extension MountedTests {
 
         private static let recordsPerNode = 200
 
-        /// A record says who wrote it, which of theirs it is and how long it is; the rest follows from that.
+        /// A record says who wrote it, which of theirs it is and how long it is; the rest follows
+        /// from that.
         private static func record(writer: Int, number: Int) -> [UInt8] {
             var generator = SeededGenerator(seed: UInt64(writer) << 32 | UInt64(number))
             let count = 1 + generator.below(generator.oneIn(10) ? 20_000 : 500)
@@ -120,8 +121,8 @@ extension MountedTests {
             }
         }
 
-        /// rename(2) replaces at once: who looks finds the old file or the new, whole, never nothing, and
-        /// never an older one than before.
+        /// rename(2) replaces at once: who looks finds the old file or the new, whole, never
+        /// nothing, and never an older one than before.
         @Test func replacingIsAtomic() throws {
             try withThreeNodes { nodes in
                 @Sendable func content(_ version: Int) -> [UInt8] {
@@ -151,8 +152,8 @@ extension MountedTests {
             }
         }
 
-        /// Moving one file back and forth between directories while others look for it: it is always in
-        /// exactly one of the two.
+        /// Moving one file back and forth between directories while others look for it: it is
+        /// always in exactly one of the two.
         @Test func movingNeverLosesAFile() throws {
             try withThreeNodes { nodes in
                 for name in ["/left", "/right"] { try check(mkdir(nodes[0].root + name, 0o755)) }
@@ -176,7 +177,8 @@ extension MountedTests {
             }
         }
 
-        /// Directories moved into each other from all sides: no node waits for ever, none makes a loop.
+        /// Directories moved into each other from all sides: no node waits for ever, none makes a
+        /// loop.
         @Test func movingDirectoriesMakesNoLoop() throws {
             try withThreeNodes { nodes in
                 let names = ["a", "b", "c"]
@@ -308,7 +310,8 @@ extension MountedTests {
 
 /// Counts of several threads, each its own.
 final class Tally: @unchecked Sendable {
-    // Sendable: each thread counts in its own element, and the sum is taken after all have been joined.
+    // Sendable: each thread counts in its own element, and the sum is taken after all have been
+    // joined.
     private let counts: UnsafeMutableBufferPointer<Int>
 
     init(_ threads: Int) {

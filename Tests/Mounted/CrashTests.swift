@@ -1,15 +1,16 @@
-// Nodes that die. What was fsynced is there, on the others at once and on itself after it comes back, and
-// no check ever finds something to repair.
+// Nodes that die. What was fsynced is there, on the others at once and on itself after it comes
+// back, and no check ever finds something to repair.
 
 import CLinux
 import Glibc
 import Testing
 import Vocabulary
 
-/// A log of records, each written and fsynced before the next: what of it must survive is known exactly.
+/// A log of records, each written and fsynced before the next: what of it must survive is known
+/// exactly.
 final class SyncedLog: @unchecked Sendable {
-    // Sendable: `acknowledged` is written by one thread through an atomic store of the kernel's making, a
-    // byte in a pipe for each record, and read only after that thread has ended.
+    // Sendable: `acknowledged` is written by one thread through an atomic store of the kernel's
+    // making, a byte in a pipe for each record, and read only after that thread has ended.
     private let path: String
     private let seed: UInt64
     private(set) var acknowledged = 0
@@ -29,8 +30,8 @@ final class SyncedLog: @unchecked Sendable {
         return Pattern(seed: generator.next(), count: count).bytes
     }
 
-    /// Writes records, each with its fsync, and every tenth a small file of its own beside it, until
-    /// `limit` or until the mount goes away.
+    /// Writes records, each with its fsync, and every tenth a small file of its own beside it,
+    /// until `limit` or until the mount goes away.
     func write(limit: Int) {
         try? Files.withOpen(path, O_WRONLY | O_CREAT | O_APPEND) { descriptor in
             while acknowledged < limit {
@@ -59,8 +60,8 @@ final class SyncedLog: @unchecked Sendable {
         return true
     }
 
-    /// Demands that `path` begins with all acknowledged records and holds nothing but a beginning of the
-    /// one that was being written.
+    /// Demands that `path` begins with all acknowledged records and holds nothing but a beginning
+    /// of the one that was being written.
     func verify(_ path: String) throws {
         let found = try Files.contents(path)
         let expected = (0..<acknowledged).flatMap { record($0) }

@@ -83,7 +83,8 @@ enum Files {
         try check(lockstep_open(path, flags, mode))
     }
 
-    /// Opens, hands the descriptor to `body`, and closes whatever happens. An error of close counts.
+    /// Opens, hands the descriptor to `body`, and closes whatever happens. An error of close
+    /// counts.
     @discardableResult
     static func withOpen<Result>(
         _ path: String,

@@ -1,5 +1,5 @@
-// Tests of the tests: without the system under test, on folders of the local file system. A harness that
-// finds fault with one coherent file system, or none with an incoherent one, proves nothing.
+// Tests of the tests: without the system under test, on folders of the local file system. A harness
+// that finds fault with one coherent file system, or none with an incoherent one, proves nothing.
 
 import Glibc
 import Testing

@@ -1,5 +1,5 @@
-// Bad input: what is not ours, what is damaged, what is in use, what is too long or full. Each gets a clear
-// line, the right errno or exit code, and never a crash.
+// Bad input: what is not ours, what is damaged, what is in use, what is too long or full. Each gets
+// a clear line, the right errno or exit code, and never a crash.
 
 import CLinux
 import Glibc
@@ -135,8 +135,8 @@ extension MountedTests {
             }
         }
 
-        /// One flipped bit in a block of each kind: a check finds it, and a mount either refuses or goes
-        /// on living, with EIO at worst.
+        /// One flipped bit in a block of each kind: a check finds it, and a mount either refuses or
+        /// goes on living, with EIO at worst.
         @Test func flippedBitsAreFoundAndSurvived() throws {
             let cluster = try TestCluster(nodes: 1, size: "64M")
             try Watchdog.guarding(cluster, limit: 400) {
@@ -146,7 +146,8 @@ extension MountedTests {
                 try cluster.unmount(node)
                 try cluster.checkClean()
                 let blocks = try metadataBlocks(cluster.image)
-                // Superblock, slots, groups, inodes, directory index and leaves, attributes, extents.
+                // Superblock, slots, groups, inodes, directory index and leaves, attributes,
+                // extents.
                 for kind in [1, 2, 5, 6, 7, 8, 9, 10] {
                     #expect(blocks[kind]?.isEmpty == false, "no block of kind \(kind) to damage")
                 }
@@ -222,8 +223,8 @@ extension MountedTests {
             }
         }
 
-        /// Where the blocks of each kind are, by the mark at their front; only those that say that they
-        /// belong where they are (a journal holds copies of others).
+        /// Where the blocks of each kind are, by the mark at their front; only those that say that
+        /// they belong where they are (a journal holds copies of others).
         private func metadataBlocks(_ image: String) throws -> [Int: [Int]] {
             let bytes = try Files.contents(image)
             var found: [Int: [Int]] = [:]

@@ -1,8 +1,9 @@
-// What a file system is, without a file system: a tree of values with the rules of POSIX as Linux applies
-// them. The mounted tests do the same things to this tree and to the mounts and compare.
+// What a file system is, without a file system: a tree of values with the rules of POSIX as Linux
+// applies them. The mounted tests do the same things to this tree and to the mounts and compare.
 //
 // Invariants
-// M1. `links` of a file lists exactly the places that name it; a directory has one place, but the root.
+// M1. `links` of a file lists exactly the places that name it; a directory has one place, but the
+// root.
 // M2. An inode lives while a place names it or a handle has it open.
 // M3. Nothing here depends on the order of a hash table: entries are sorted by name.
 
@@ -47,7 +48,8 @@ struct ModelInode: Sendable {
         if case .directory(let entries) = content { entries } else { [] }
     }
 
-    /// What stat should say of links: a directory is named by its place, its `.` and each `..` below.
+    /// What stat should say of links: a directory is named by its place, its `.` and each `..`
+    /// below.
     func linkCount(in tree: ModelTree) -> Int {
         guard isDirectory else { return links.count }
         return 2 + entries.filter { tree[$0.inode].isDirectory }.count

@@ -1,5 +1,5 @@
-// Tests with real mounts: the commands as they are shipped, the kernel, three nodes of one cluster on this
-// machine. One at a time, each with a watchdog: see `Watchdog` and `TestCluster`.
+// Tests with real mounts: the commands as they are shipped, the kernel, three nodes of one cluster
+// on this machine. One at a time, each with a watchdog: see `Watchdog` and `TestCluster`.
 
 import Glibc
 import Testing

@@ -1,5 +1,5 @@
-// The operations of the coherence test: each can be done to the model and to a mount, and says in both
-// which errno comes of it (0 for success).
+// The operations of the coherence test: each can be done to the model and to a mount, and says in
+// both which errno comes of it (0 for success).
 
 import CLinux
 import Glibc

@@ -1,8 +1,9 @@
 import CLinux
 import Glibc
 
-/// Does an operation to a mount. Returns the errno, 0 for success; `read` operations only look whether
-/// the thing can be opened, what they read is compared elsewhere. `handle` is the open handle it names.
+/// Does an operation to a mount. Returns the errno, 0 for success; `read` operations only look
+/// whether the thing can be opened, what they read is compared elsewhere. `handle` is the open
+/// handle it names.
 enum RealOperations {
     static func apply(
         _ operation: Operation,
@@ -96,8 +97,8 @@ enum RealOperations {
         }
     }
 
-    /// Writes through a shared mapping and takes it away without msync: what the processor stored is
-    /// written all the same, and other nodes must see it.
+    /// Writes through a shared mapping and takes it away without msync: what the processor stored
+    /// is written all the same, and other nodes must see it.
     private static func map(_ descriptor: Int32, _ bytes: [UInt8], _ offset: Int) throws {
         let size = offset + bytes.count
         guard let base = mmap(nil, size, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0),

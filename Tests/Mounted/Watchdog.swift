@@ -3,7 +3,8 @@ import Glibc
 
 /// Ends a cluster that does not answer in time, so that the test fails instead of hanging.
 final class Watchdog: @unchecked Sendable {
-    // Sendable: all but `hasBitten` is constant, and that is read only after the thread has been joined.
+    // Sendable: all but `hasBitten` is constant, and that is read only after the thread has been
+    // joined.
     private let cluster: TestCluster
     private let limit: Double
     private let whenOver = eventfd(0, Int32(EFD_CLOEXEC))
@@ -11,15 +12,16 @@ final class Watchdog: @unchecked Sendable {
 
     private init(_ cluster: TestCluster, limit: Double) {
         self.cluster = cluster
-        // For finding out why something hangs: no need to wait as long as a loaded machine may take.
+        // For finding out why something hangs: no need to wait as long as a loaded machine may
+        // take.
         let longest = getenv("LOCKSTEP_LIMIT").flatMap { Double(String(cString: $0)) }
         self.limit = min(limit, longest ?? limit)
     }
 
     deinit { close(whenOver) }
 
-    /// Runs `body`; after `limit` seconds prints what can be learned, and ends all mounts of `cluster`.
-    /// Also prints it when `body` throws.
+    /// Runs `body`; after `limit` seconds prints what can be learned, and ends all mounts of
+    /// `cluster`. Also prints it when `body` throws.
     static func guarding(_ cluster: TestCluster, limit: Double, _ body: () throws -> Void) throws {
         let dog = Watchdog(cluster, limit: limit)
         let thread = TestThread { dog.watch() }
@@ -76,7 +78,8 @@ final class TestThread {
         init(_ body: @escaping @Sendable () -> Void) { self.body = body }
     }
 
-    /// Runs `body` once for each number at the same time, and throws the first error that one threw.
+    /// Runs `body` once for each number at the same time, and throws the first error that one
+    /// threw.
     static func together(_ count: Int, _ body: @escaping @Sendable (Int) throws -> Void) throws {
         let results = Results(count)
         let threads = (0..<count).map { number in
@@ -90,7 +93,8 @@ final class TestThread {
 
     /// Where each thread leaves its error.
     private final class Results: @unchecked Sendable {
-        // Sendable: each thread writes its own element, and they are read after all have been joined.
+        // Sendable: each thread writes its own element, and they are read after all have been
+        // joined.
         let errors: UnsafeMutableBufferPointer<(any Error)?>
 
         init(_ count: Int) {

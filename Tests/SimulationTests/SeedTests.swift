@@ -3,7 +3,8 @@ import SimulatedWorld
 import Testing
 import Vocabulary
 
-/// Seeds that once failed: one line each in `Tests/Seeds`: the arguments of `lockstep-simulate`, `#`, the story.
+/// Seeds that once failed: one line each in `Tests/Seeds`: the arguments of `lockstep-simulate`,
+/// `#`, the story.
 @Suite struct SeedTests {
     @Test(arguments: SeedFile.lines)
     func seedThatOnceFailed(_ line: SeedLine) throws {

@@ -25,7 +25,8 @@ import Vocabulary
         #expect(first.scheduleHash != other.scheduleHash)
     }
 
-    /// One node: the operations, the kernel's caches in front of them, time, memory pressure, mounting again.
+    /// One node: the operations, the kernel's caches in front of them, time, memory pressure,
+    /// mounting again.
     @Test(arguments: 1...30 as ClosedRange<UInt64>)
     func oneNode(_ seed: UInt64) throws {
         let report = try Self.run(seed, nodes: 1, faults: .remount)

@@ -110,7 +110,8 @@ extension MountedVolume {
     /// that has not been carried out yet, and was then stored into. Its pages are locked by the
     /// kernel and not stale: no invalidation may wait for them.
     private func holdForStrayWriteback(
-        _ inode: Inode, _ range: Range<UInt64>
+        _ inode: Inode,
+        _ range: Range<UInt64>
     ) async throws(FileError) -> StoredInode {
         counters.strayWritebacks += 1
         let ticket = nextParkTicket

@@ -25,9 +25,8 @@
 //   waiting     asked for, not granted. The master may not know it yet (`sent`).
 //   granted     nothing asked.
 //   converting  granted in one mode, asks for another. Towards less (the old mode covers the new
-//   one) the
-//               holder has given the old mode up from the moment it asked. Sideways (PR to CW or
-//               back) it has kept what both modes have in common: CR.
+//               one) the holder has given the old mode up from the moment it asked. Sideways (PR to
+//               CW or back) it has kept what both modes have in common: CR.
 //   unlocking   given up; waits for the master's word. Only with a remote master.
 //
 // ## Invariants

@@ -1,8 +1,9 @@
-// A lock manager in one place for all simulated nodes: right by inspection, so that a run that fails with it fails because
-// of the file system. Its answers and notices reach a node after seeded delays, in order.
+// A lock manager in one place for all simulated nodes: right by inspection, so that a run that
+// fails with it fails because of the file system. Its answers and notices reach a node after seeded
+// delays, in order.
 //
-// Grants stop when a node has died (`pause`) and go on when its journal was replayed (`resume`), as with the
-// distributed lock manager.
+// Grants stop when a node has died (`pause`) and go on when its journal was replayed (`resume`), as
+// with the distributed lock manager.
 
 package import Execution
 package import LockCache

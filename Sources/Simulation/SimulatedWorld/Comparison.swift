@@ -11,7 +11,8 @@ struct Comparison {
 
     /// One object: attributes, content, names.
     ///
-    /// - Parameter isLasting: only what lasts whatever happens to other names of it, and to names in it.
+    /// - Parameter isLasting: only what lasts whatever happens to other names of it, and to names
+    /// in it.
     mutating func check(
         _ path: PathNames,
         _ object: Int,

@@ -1,12 +1,15 @@
-// Several processes per node at the same time, on few files, so that every lock is fought over. Each kind of object is
-// checked as what it is:
+// Several processes per node at the same time, on few files, so that every lock is fought over.
+// Each kind of object is checked as what it is:
 //
-//   registers  records of one page or less, each write a value of its own. A read must return a value that was not
+//   registers  records of one page or less, each write a value of its own. A read must return a
+//   value that was not
 //              certainly overwritten before the read began.
 //   sizes      the same with ftruncate and stat.
-//   the log    appended to with O_APPEND: every record once, whole, those of one process in order; what was appended
+//   the log    appended to with O_APPEND: every record once, whole, those of one process in order;
+//   what was appended
 //              before a read began is in it.
-//   names      made exclusively and removed by their makers. Who looks while nothing changes must see what is.
+//   names      made exclusively and removed by their makers. Who looks while nothing changes must
+//   see what is.
 //
 // Time is counted in steps of the executor, which no two events share.
 
@@ -273,8 +276,9 @@ final class ConcurrentRun {
         try await process.node.kernel.close(file)
     }
 
-    /// What was appended before must be in the log; not always at the first look: the kernel does not believe attributes
-    /// that it had asked for before an invalidation (`attr_version`), and reads up to the size it knew.
+    /// What was appended before must be in the log; not always at the first look: the kernel does
+    /// not believe attributes that it had asked for before an invalidation (`attr_version`), and
+    /// reads up to the size it knew.
     private func checkLog(_ process: SimulatedProcess) async throws {
         let begin = step
         for attempt in 0... {
@@ -292,7 +296,8 @@ final class ConcurrentRun {
         }
     }
 
-    /// The last record of each process. Every record is whole, and those of one process are in order.
+    /// The last record of each process. Every record is whole, and those of one process are in
+    /// order.
     private func readLog(_ process: SimulatedProcess) async throws -> [Int: Int] {
         let file = try await process.node.kernel.open(path("log"), .reading)
         let bytes = try await process.node.kernel.read(file, at: 0, count: 1 << 20)

@@ -1,10 +1,12 @@
 // Nodes that die and power that fails, in the midst of operations on all nodes. What must survive:
 //
 //   - what was synchronised by the node that changed it last, and not changed since;
-//   - a file that was synchronised on any node, with its name, as long as nobody has changed it since;
+//   - a file that was synchronised on any node, with its name, as long as nobody has changed it
+//   since;
 //   - after the death of one node also whatever another node has changed last.
 //
-// What may be lost or not is then read from one node and taken as the truth; the others must show the same.
+// What may be lost or not is then read from one node and taken as the truth; the others must show
+// the same.
 
 import Execution
 import FileSystem
@@ -80,7 +82,8 @@ extension Simulation {
         }
     }
 
-    /// Files written and synchronised just before: nothing but fsync itself has had the time to save them.
+    /// Files written and synchronised just before: nothing but fsync itself has had the time to
+    /// save them.
     private func promiseSome() async throws {
         for _ in 0..<dice.below(4) {
             let living = cluster.living
@@ -141,8 +144,8 @@ extension Simulation {
 
     // MARK: What is left
 
-    /// Checks what must have survived, `isAtRisk` telling by the last node that touched a thing what need not; takes over
-    /// what is there.
+    /// Checks what must have survived, `isAtRisk` telling by the last node that touched a thing
+    /// what need not; takes over what is there.
     private func reconcile(_ isAtRisk: (Int?) -> Bool) async throws {
         let living = cluster.living
         let node = living[dice.below(living.count)]
@@ -204,7 +207,8 @@ struct Survivors {
         for entry in tree.objects[object].entries {
             let inner = path + [entry.name]
             let child = entry.object
-            // A name of something that nobody has touched is still there, unless a directory above it was moved.
+            // A name of something that nobody has touched is still there, unless a directory above
+            // it was moved.
             if isLost[child] || isLost[object] {
                 let kind = await comparison.kind(inner)
                 guard tree.objects[child].kind == .directory, kind == .directory else { continue }

@@ -1,4 +1,5 @@
-// What happens between operations: files stay open across them, time passes, memory gets short, nodes come, go and die.
+// What happens between operations: files stay open across them, time passes, memory gets short,
+// nodes come, go and die.
 
 import Execution
 import FileSystem

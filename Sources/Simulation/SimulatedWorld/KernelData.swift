@@ -67,7 +67,8 @@ extension KernelModel {
 
     // MARK: Writing
 
-    /// pwrite(2), and write(2) of a file opened to append: then `offset` means nothing. Returns the bytes written.
+    /// pwrite(2), and write(2) of a file opened to append: then `offset` means nothing. Returns the
+    /// bytes written.
     package func write(
         _ file: KernelFile,
         at offset: UInt64,
@@ -106,8 +107,8 @@ extension KernelModel {
         return written
     }
 
-    /// One WRITE of write(2) through the page cache: up to 16 pages, ending with the first that is not up to date and only
-    /// written in part, which stays locked meanwhile.
+    /// One WRITE of write(2) through the page cache: up to 16 pages, ending with the first that is
+    /// not up to date and only written in part, which stays locked meanwhile.
     private func writeBatch(
         _ file: KernelFile,
         at offset: UInt64,
@@ -190,8 +191,8 @@ extension KernelModel {
 
     // MARK: Mappings
 
-    /// Stores bytes through a shared mapping of a file that is open for reading and writing. Stops at the end of the file (where
-    /// the kernel would send SIGBUS). Returns how many.
+    /// Stores bytes through a shared mapping of a file that is open for reading and writing. Stops
+    /// at the end of the file (where the kernel would send SIGBUS). Returns how many.
     package func store(
         _ file: KernelFile,
         at offset: UInt64,

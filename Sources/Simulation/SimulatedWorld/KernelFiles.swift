@@ -1,5 +1,5 @@
-// What processes do: the system calls of the model. Paths are walked through the name cache, data goes through the page
-// cache, errors are those of the file system.
+// What processes do: the system calls of the model. Paths are walked through the name cache, data
+// goes through the page cache, errors are those of the file system.
 
 import Execution
 package import FileSystem
@@ -27,7 +27,8 @@ package final class KernelFile {
 extension KernelModel {
     static let caller = Caller(user: 1000, group: 1000, process: 1)
 
-    /// A system call on a path: once more with all names looked up again if something on the way was stale.
+    /// A system call on a path: once more with all names looked up again if something on the way
+    /// was stale.
     func retrying<Result>(
         _ body: (_ distrusts: Bool) async throws(FileError) -> Result
     ) async throws(FileError) -> Result {
@@ -199,7 +200,8 @@ extension KernelModel {
             defer { unpin(from) }
             let (to, newName) = try await walkToParent(newPath, distrusts: distrusts)
             defer { unpin(to) }
-            // The kernel's s_vfs_rename_mutex, and the ancestor first: latches by number do not suffice.
+            // The kernel's s_vfs_rename_mutex, and the ancestor first: latches by number do not
+            // suffice.
             if from !== to { await renaming.enter() }
             defer { if from !== to { renaming.leave() } }
             let isFromFirst = !isAbove(newPath, path)
@@ -397,8 +399,8 @@ extension KernelModel {
         }
     }
 
-    /// sync(2), which writes back what mappings have changed, and `lockstep sync`: everything of this node becomes
-    /// durable.
+    /// sync(2), which writes back what mappings have changed, and `lockstep sync`: everything of
+    /// this node becomes durable.
     package func synchronizeAll() async throws(FileError) {
         for inode in known where inode.pages.hasDirty { await writeBackDirtyPages(inode) }
         try await ask { () async throws(FileError) in

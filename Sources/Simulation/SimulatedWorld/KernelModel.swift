@@ -1,21 +1,27 @@
-// A model of what the Linux kernel caches in front of a FUSE file system, and of what it locks while it waits for the
-// file system's answers (Docs/KERNEL.md). It caches as greedily as the answers permit, so that an invalidation the
-// file system forgets becomes a stale byte that the oracle sees.
+// A model of what the Linux kernel caches in front of a FUSE file system, and of what it locks
+// while it waits for the file system's answers (Docs/KERNEL.md). It caches as greedily as the
+// answers permit, so that an invalidation the file system forgets becomes a stale byte that the
+// oracle sees.
 //
 //   names       positive and negative, without limit of time; checked against an epoch
-//   attributes  until invalidated; a reply that was asked for before an invalidation is not believed (`attr_version`),
+//   attributes  until invalidated; a reply that was asked for before an invalidation is not
+//   believed (`attr_version`),
 //               and the replies of create, mkdir, mknod, symlink and link are never kept
-//   pages       4 KiB each, filled by READs with read-ahead; locked while a READ is in flight; dirty through mappings
+//   pages       4 KiB each, filled by READs with read-ahead; locked while a READ is in flight;
+//   dirty through mappings
 //   listings    while the directory's modification time and version are the same
 //
-// Requests reach the file system in the order in which they were made, after a while; replies come back after
-// another while, in any order.
+// Requests reach the file system in the order in which they were made, after a while; replies come
+// back after another while, in any order.
 //
 // Invariants
-//   K1. A page is locked from before its READ is sent until the READ is answered; invalidation waits for it.
-//   K2. i_rwsem (`latch`): shared for LOOKUP of an uncached name and READDIR; exclusive for everything that changes the
+//   K1. A page is locked from before its READ is sent until the READ is answered; invalidation
+//   waits for it.
+//   K2. i_rwsem (`latch`): shared for LOOKUP of an uncached name and READDIR; exclusive for
+//   everything that changes the
 //       directory and for write(2) and truncation of a file.
-//   K3. An inode is known here exactly while the file system counts references for it, forgets in transit aside.
+//   K3. An inode is known here exactly while the file system counts references for it, forgets in
+//   transit aside.
 
 package import Execution
 package import FileSystem
@@ -155,7 +161,8 @@ package final class KernelModel: KernelCache {
         order = [root]
     }
 
-    /// The daemon is dead and the connection aborted: whoever waits gets an error, and so does whoever comes.
+    /// The daemon is dead and the connection aborted: whoever waits gets an error, and so does
+    /// whoever comes.
     func die() {
         isDead = true
         for number in pendingOrder { pending.removeValue(forKey: number)?() }
@@ -168,7 +175,8 @@ package final class KernelModel: KernelCache {
     /// Requests that are not answered.
     package var waitingRequests: Int { pendingOrder.count }
 
-    /// Sends a request and waits for its reply. `arrived` runs inside the file system's engine at the moment it answers.
+    /// Sends a request and waits for its reply. `arrived` runs inside the file system's engine at
+    /// the moment it answers.
     func ask<Reply>(
         _ body: @escaping () async throws(FileError) -> Reply,
         arrived: @escaping (Reply) -> Void = { _ in }
@@ -290,7 +298,8 @@ package final class KernelModel: KernelCache {
 
     // MARK: Attributes
 
-    /// A point in the order of attribute changes: what is asked for now is not believed after a later invalidation.
+    /// A point in the order of attribute changes: what is asked for now is not believed after a
+    /// later invalidation.
     func attributeMark() -> UInt64 { version }
 
     func nextVersion() -> UInt64 {

@@ -123,7 +123,8 @@ extension KernelModel {
         return nil
     }
 
-    /// A LOOKUP of an uncached name under the directory's latch; one per name at a time. Nil: try again.
+    /// A LOOKUP of an uncached name under the directory's latch; one per name at a time. Nil: try
+    /// again.
     private func lookUpShared(
         _ directory: KernelInode,
         _ name: [UInt8]

@@ -68,7 +68,8 @@ final class KernelPages {
 extension KernelModel {
     // MARK: Filling
 
-    /// The page, locked, filled if it was not; nil if the file ends before it. `file` is whose flags the READ carries.
+    /// The page, locked, filled if it was not; nil if the file ends before it. `file` is whose
+    /// flags the READ carries.
     func lockedPage(
         _ file: KernelFile,
         _ index: UInt64
@@ -113,7 +114,8 @@ extension KernelModel {
         }
     }
 
-    /// READ for a run of locked pages. All but `kept` are unlocked when this returns or throws; when it throws, that one too.
+    /// READ for a run of locked pages. All but `kept` are unlocked when this returns or throws;
+    /// when it throws, that one too.
     private func fill(
         _ file: KernelFile,
         _ run: [KernelPage],

@@ -3,8 +3,8 @@
 import Execution
 import Vocabulary
 
-/// The kernel's `i_rwsem`: any number of readers or one writer, first come first served, so that a waiting writer
-/// keeps later readers out.
+/// The kernel's `i_rwsem`: any number of readers or one writer, first come first served, so that a
+/// waiting writer keeps later readers out.
 final class ReaderWriterLatch {
     private var queue: [(isWriter: Bool, waiter: UnsafeContinuation<Void, Never>)] = []
     private(set) var readers = 0

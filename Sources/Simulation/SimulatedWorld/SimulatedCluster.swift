@@ -1,5 +1,6 @@
-// Whole clusters by seed: several nodes, each with the production file system, on one simulated disk, one executor
-// and one clock. Which job runs next, how long a request or a message takes, what the disk forgets: all by seed.
+// Whole clusters by seed: several nodes, each with the production file system, on one simulated
+// disk, one executor and one clock. Which job runs next, how long a request or a message takes,
+// what the disk forgets: all by seed.
 //
 //   SimulatedCluster   the disk and the nodes; who is in, who died, who replays whose journal
 //   SimulatedNode      one mount
@@ -11,7 +12,8 @@
 // Invariants
 //   W1. Same seed, same run: `SimulationReport.scheduleHash` shows it.
 //   W2. Nothing here iterates over a hash table, asks a clock or throws dice but seeded ones.
-//   W3. A killed node keeps running as long as its tasks have something to do, but reaches nobody: its disk handle is cut,
+//   W3. A killed node keeps running as long as its tasks have something to do, but reaches nobody:
+//   its disk handle is cut,
 //       its messages go nowhere, its processes' calls have failed.
 
 import BlockIO
@@ -203,7 +205,8 @@ package final class SimulatedCluster {
         membership.slotsToReplay.append(node.slot)
     }
 
-    /// The survivors notice that a node is dead and go on without it. Returns when its log is replayed.
+    /// The survivors notice that a node is dead and go on without it. Returns when its log is
+    /// replayed.
     package func recover() async throws {
         switch locks {
         case .distributed:

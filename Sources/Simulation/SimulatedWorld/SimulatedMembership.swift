@@ -1,6 +1,7 @@
-// Membership by hand: who is in, who has left or died, and the views that say so. Each member hears of a view after a delay
-// of its own. The journals that a view lists are replayed by its coordinator once the lock managers of all members have
-// finished their recovery; before a member takes such a view to its lock manager it holds its writes in place.
+// Membership by hand: who is in, who has left or died, and the views that say so. Each member hears
+// of a view after a delay of its own. The journals that a view lists are replayed by its
+// coordinator once the lock managers of all members have finished their recovery; before a member
+// takes such a view to its lock manager it holds its writes in place.
 
 import Execution
 import Journaling

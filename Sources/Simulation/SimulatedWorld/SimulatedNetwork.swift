@@ -1,5 +1,5 @@
-// Messages between simulated nodes: in order between two of them, after seeded delays, until one of them dies. A node
-// that comes back has new connections.
+// Messages between simulated nodes: in order between two of them, after seeded delays, until one of
+// them dies. A node that comes back has new connections.
 
 import Execution
 import NodeService

@@ -1,5 +1,5 @@
-// One node of a simulated cluster: the production file system on a simulated disk handle, with a lock manager and a
-// model of the kernel in front of it.
+// One node of a simulated cluster: the production file system on a simulated disk handle, with a
+// lock manager and a model of the kernel in front of it.
 
 package import Execution
 package import FileSystem
@@ -48,7 +48,8 @@ package final class SimulatedNode {
     /// The mount's engine.
     package var engine: Engine { member.engine }
 
-    /// The process dies: no request of the kernel is answered, no message leaves, nothing more is written (fenced).
+    /// The process dies: no request of the kernel is answered, no message leaves, nothing more is
+    /// written (fenced).
     package func kill() {
         isDead = true
         member.host.cutOff()

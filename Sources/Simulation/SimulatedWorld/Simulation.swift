@@ -1,5 +1,6 @@
-// One run: processes on all nodes change one tree, an operation at a time, and after each some node, usually another
-// one, must show what the model says. In between nodes come and go. In the end everything is unmounted and checked.
+// One run: processes on all nodes change one tree, an operation at a time, and after each some
+// node, usually another one, must show what the model says. In between nodes come and go. In the
+// end everything is unmounted and checked.
 
 import Execution
 import FileSystem
@@ -95,7 +96,8 @@ package final class Simulation {
 
     /// Makes the run.
     ///
-    /// - Throws: `SimulationFailure` with the story's end, or what the executor says of a run that does not end.
+    /// - Throws: `SimulationFailure` with the story's end, or what the executor says of a run that
+    /// does not end.
     package static func run(
         _ plan: SimulationPlan,
         tell: ((String) -> Void)? = nil

@@ -1,4 +1,5 @@
-// The oracle: what the tree must look like after operations that came one after the other. A value: a copy is a snapshot.
+// The oracle: what the tree must look like after operations that came one after the other. A value:
+// a copy is a snapshot.
 
 import FileSystem
 import Vocabulary
@@ -88,7 +89,8 @@ package struct TreeModel: Sendable {
         return all
     }
 
-    /// Whether everything on the path stays where it is, whatever becomes of the operations in doubt.
+    /// Whether everything on the path stays where it is, whatever becomes of the operations in
+    /// doubt.
     func isFixed(_ path: PathNames) -> Bool {
         var here = 0
         for name in path {

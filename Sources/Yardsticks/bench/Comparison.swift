@@ -1,5 +1,5 @@
-// The same tests on three file systems in turn, round after round, so that a machine that is busy for a
-// while is busy for all of them:
+// The same tests on three file systems in turn, round after round, so that a machine that is busy
+// for a while is busy for all of them:
 //
 //   local      a directory of the disk that the image lies on: what the kernel alone can do
 //   null       a FUSE daemon that only answers: what no FUSE file system can beat

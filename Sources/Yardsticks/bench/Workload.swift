@@ -27,7 +27,8 @@ struct WorkloadSize {
     static let page = 4096
 }
 
-/// One run of all tests in one directory, which must exist and be empty of names that begin with `bench`.
+/// One run of all tests in one directory, which must exist and be empty of names that begin with
+/// `bench`.
 struct Workload {
     let directory: String
     let size: WorkloadSize
