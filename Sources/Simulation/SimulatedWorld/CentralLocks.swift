@@ -36,7 +36,7 @@ package final class CentralLocks {
 
     private var resources: [ResourceName: Resource] = [:]
     private var names: [ResourceName] = []
-    private var locks: [UInt64: Lock] = [:]
+    private var locksByID: [UInt64: Lock] = [:]
     private var nextID: UInt64 = 1
     private(set) var isPaused = false
 
@@ -51,7 +51,7 @@ package final class CentralLocks {
     ) -> LockID {
         let lock = Lock(id: LockID(nextID), name: name, door: door, cookie: cookie)
         nextID += 1
-        locks[lock.id.rawValue] = lock
+        locksByID[lock.id.rawValue] = lock
         let resource = resource(name)
         resource.locks.append(lock)
         lock.wanted = mode
@@ -60,7 +60,7 @@ package final class CentralLocks {
     }
 
     func convert(_ id: LockID, to mode: LockMode, _ flags: LockFlags) {
-        guard let lock = locks[id.rawValue], let granted = lock.granted else {
+        guard let lock = locksByID[id.rawValue], let granted = lock.granted else {
             preconditionFailure("converting a lock that is not granted")
         }
         let resource = resource(lock.name)
@@ -76,7 +76,7 @@ package final class CentralLocks {
     }
 
     func unlock(_ id: LockID) {
-        guard let lock = locks.removeValue(forKey: id.rawValue) else { return }
+        guard let lock = locksByID.removeValue(forKey: id.rawValue) else { return }
         let resource = resource(lock.name)
         resource.locks.removeAll { $0 === lock }
         resource.queue.removeAll { $0 === lock }
@@ -92,7 +92,7 @@ package final class CentralLocks {
         for name in names {
             guard let resource = resources[name] else { continue }
             for lock in resource.locks where lock.door === door {
-                locks.removeValue(forKey: lock.id.rawValue)
+                locksByID.removeValue(forKey: lock.id.rawValue)
             }
             resource.locks.removeAll { $0.door === door }
             resource.queue.removeAll { $0.door === door }
@@ -136,7 +136,7 @@ package final class CentralLocks {
             lock.wanted = nil
             answer(lock, .wouldBlock)
             if lock.granted == nil {
-                locks.removeValue(forKey: lock.id.rawValue)
+                locksByID.removeValue(forKey: lock.id.rawValue)
                 resource.locks.removeAll { $0 === lock }
             }
             return
