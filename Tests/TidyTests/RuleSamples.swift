@@ -179,9 +179,11 @@ import Testing
             for x in a.keys.sorted() { f() }
             for x in b.sorted() { f() }
             func g(_ a: [Int]) { for x in a { f() } }
+            for x in other.a { f() }
+            for x in other.b { f() }
             """
         )
-        #expect(DeclarationRules.checkUnorderedIteration(text).map(\.line) == [5, 6, 8, 9])
+        #expect(DeclarationRules.checkUnorderedIteration(text).map(\.line) == [5, 6, 8, 9, 14])
     }
 
     @Test func unfinishedWorkIsCaught() {

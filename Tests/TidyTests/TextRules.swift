@@ -301,7 +301,12 @@ enum DeclarationRules {
             let after =
                 last + 1 < tokens.count && tokens[last + 1].text == "." ? last + 3 : last + 1
             guard after < tokens.count, tokens[after].text == "{" || tokens[after].text == "where",
-                isUnordered(tokens[last].text, before: index, in: file)
+                isUnordered(
+                    tokens[last].text,
+                    before: index,
+                    isMember: last > index + 1 && tokens[last - 2].text != "self",
+                    in: file
+                )
             else { return nil }
             return Finding(
                 rule: .unorderedIteration,
@@ -324,7 +329,12 @@ enum DeclarationRules {
     }
 
     /// Whether the nearest declaration of `name` above, else any, makes it a dictionary or a set.
-    private static func isUnordered(_ name: String, before: Int, in file: SourceText) -> Bool {
+    private static func isUnordered(
+        _ name: String,
+        before: Int,
+        isMember: Bool,
+        in file: SourceText
+    ) -> Bool {
         let found = file.tokens.indices.dropLast(3).filter { index in
             guard file.tokens[index].text == name else { return false }
             let next = file.tokens[index + 1].text
@@ -332,13 +342,21 @@ enum DeclarationRules {
             return (next == ":" && file.tokens[index + 2].text != ":") || (isBound && next == "=")
         }
         let declarations = found.filter { isType($0 + 2, in: file) }
-        guard let nearest = declarations.last(where: { $0 < before }) ?? declarations.first else {
-            return false
+        // `other.name` may be any of them: only when all are of the kind it surely is.
+        if isMember {
+            return !declarations.isEmpty
+                && declarations.allSatisfy { isUnordered(at: $0 + 2, in: file) }
         }
-        var at = nearest + 2
+        let nearest = declarations.last { $0 < before } ?? declarations.first
+        return nearest.map { isUnordered(at: $0 + 2, in: file) } ?? false
+    }
+
+    /// Whether the type, or the value, that begins at `start` is a dictionary or a set.
+    private static func isUnordered(at start: Int, in file: SourceText) -> Bool {
+        var at = start
         while ["any", "some", "inout", "borrowing"].contains(file.tokens[at].text) { at += 1 }
-        let isNamed = ["Set", "Dictionary"].contains(file.tokens[at].text)
-        return isNamed || isDictionaryType(at, in: file)
+        return ["Set", "Dictionary"].contains(file.tokens[at].text)
+            || isDictionaryType(at, in: file)
     }
 
     /// Whether what follows `name:` or `name =` can be a type or tells one (an argument label's
