@@ -163,6 +163,7 @@ package struct OpenReply: Sendable {
 
 /// What setattr shall change; nil means "leave".
 package struct AttributeChange: Sendable {
+    /// A time to set: that of the change itself, or one that is given.
     package enum Time: Sendable {
         case now
         case at(Timestamp)
