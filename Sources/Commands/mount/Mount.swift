@@ -46,6 +46,7 @@ final class Mount: @unchecked Sendable {
     private var kernelList: GuardedList?
     private var administration: Administration?
     private let inbox: Inbox
+    private var isMounted = false
 
     init(_ arguments: MountArguments, _ log: LineLog) throws {
         self.arguments = arguments
@@ -73,8 +74,31 @@ final class Mount: @unchecked Sendable {
         do {
             try beginInCluster(cluster, mountPoint)
         } catch {
-            leaveCluster(isClean: false)
+            giveUp()
             throw error
+        }
+    }
+
+    /// Takes a beginning back that failed half way: nobody shall see a death where there was a typing mistake.
+    private func giveUp() {
+        if let server, isMounted {
+            do {
+                try server.unmount(.lazy)
+                server.run()
+            } catch {
+                log.error("cannot unmount again: \(error)")
+            }
+        }
+        kernelList?.inodes.sayFarewell()
+        guard let node, node.volume != nil else {
+            leaveCluster(isClean: false)
+            return
+        }
+        do {
+            try waitInEngine { try await node.end() }
+            leaveCluster(isClean: true)
+        } catch {
+            log.error("the volume was not left in order: \(error)")
         }
     }
 
@@ -163,6 +187,7 @@ final class Mount: @unchecked Sendable {
         }
         server.serve(EngineBound(volume))
         try server.mount()
+        isMounted = true
         list.connect(mountPoint)
         guardian = try Guardian.start(
             slot: cluster.member.node.slot,

@@ -9,12 +9,6 @@ struct UsageError: Error, CustomStringConvertible {
     init(_ description: String) { self.description = description }
 }
 
-/// How the node finds its companions.
-enum ClusterKind: String {
-    case local
-    case none
-}
-
 /// What the command line asks for.
 struct MountArguments {
     var device = ""
@@ -29,7 +23,6 @@ struct MountArguments {
     var readyDescriptor: Int32?
 
     var isReadOnly = false
-    var cluster = ClusterKind.local
     var slot: SlotIndex?
     var runDirectory: String?
     var updatesAccessTime = true
@@ -56,7 +49,7 @@ struct MountArguments {
           -v            say what is done
           -o OPTIONS    ro, rw, noatime, relatime, nodev, dev, nosuid, suid, noexec, exec, sync, dirsync,
                         allow_other, default_permissions (always on), node=NAME,
-                        cluster=local|none, slot=N, run=DIR, commit=SECONDS, patience=SECONDS,
+                        cluster=local, slot=N, run=DIR, commit=SECONDS, patience=SECONDS,
                         errors=withdraw|panic, takeover, buffered, kernel=old, debug; remount is refused;
                         _netdev, nofail, auto, noauto, user, users, defaults and x-* are accepted
 
@@ -151,15 +144,9 @@ struct MountArguments {
     private mutating func take(_ name: String, value: String) throws(UsageError) -> Bool {
         switch name {
         case "cluster":
-            if value == "corosync" {
-                throw UsageError(
-                    "cluster=corosync is not built into this version; use cluster=local"
-                )
+            guard value == "local" else {
+                throw UsageError("cluster=\(value) is not built into this version; use cluster=local")
             }
-            guard let kind = ClusterKind(rawValue: value) else {
-                throw UsageError("cluster=\(value): expected local or none")
-            }
-            cluster = kind
         case "slot": slot = SlotIndex(try Self.number(name, value, 0...63))
         case "run":
             guard value.hasPrefix("/") else {

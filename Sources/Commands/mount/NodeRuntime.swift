@@ -39,6 +39,8 @@ final class NodeRuntime: @unchecked Sendable {
     /// Views that the lock manager has not been given yet, the first of them being worked on.
     private var pendingViews: [ClusterView] = []
     private var isHoldingWrites = false
+    /// Inside while journals are replayed, and while the lock manager is given a view.
+    private let replayGate = Gate()
     let story = Story()
     var recoveries: [RecoveryReport] = []
 
@@ -89,7 +91,11 @@ final class NodeRuntime: @unchecked Sendable {
                 isHoldingWrites = true
                 await volume.holdWritesHome()
             }
+            // A replay of ours must be over before anybody can begin one in the new view: lock recovery, which
+            // precedes it, needs this node.
+            await replayGate.enter()
             locks.viewChanged(view)
+            replayGate.leave()
             if view.slotsToReplay.isEmpty { releaseWrites() }
             pendingViews.removeFirst()
         }
@@ -125,11 +131,15 @@ final class NodeRuntime: @unchecked Sendable {
     }
 
     private func replay(_ view: ClusterView) async {
-        guard replaying != view.epoch else { return }
+        await replayGate.enter()
+        defer { replayGate.leave() }
+        guard replaying != view.epoch, self.view?.epoch == view.epoch else { return }
         replaying = view.epoch
         hasWritten = true
         let start = engine.clock.now
         for slot in view.slotsToReplay {
+            // The coordinator of a newer view does it again, whoever that is.
+            guard self.view?.epoch == view.epoch else { return }
             do throws(StorageError) {
                 let report = try await JournalReplay.replay(
                     device: file.device,

@@ -28,6 +28,12 @@ extension Journal {
         }
     }
 
+    /// Whether the compound transaction with this sequence number is still open: its commit, and the flushes
+    /// that belong to it, are yet to come.
+    package func isRunning(_ sequence: UInt64) -> Bool {
+        sequence == running.sequence && !running.isClosing
+    }
+
     /// Whether the compound transaction with this sequence number is durable.
     package func isDurable(_ sequence: UInt64) -> Bool { sequence <= durableSequence }
 

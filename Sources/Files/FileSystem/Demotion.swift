@@ -75,10 +75,17 @@ extension MountedVolume {
     }
 
     private func writeBackForDemotion(_ inode: Inode) async {
-        guard let dirty = inode.dirty, !dirty.isEmpty else { return }
+        guard let dirty = inode.dirty, !dirty.isEmpty || dirty.needsFlush else { return }
         let bytes = UInt64(dirty.byteCount)
         do throws(StorageError) {
             while !dirty.isEmpty { try await dirty.writeBack() }
+            // Whoever has the file next may be asked to make it durable and does not know of these
+            // writes. The commit that follows flushes, if there is one to come.
+            let landed = dirty.landedCount
+            if dirty.needsFlush, !journal.isRunning(inode.lastSequence) {
+                try await flushDevice()
+                dirty.flushed(through: landed)
+            }
             locks.note(inode.glock, .flushed(bytes: bytes))
         } catch {
             withdraw("writing the data of \(inode.number) failed: \(error)")

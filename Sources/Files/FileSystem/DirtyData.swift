@@ -14,6 +14,8 @@
 //   exists: whoever frees or
 //       moves blocks first discards the runs and waits until none of them is in flight.
 //   D3. A run goes only when a write that began after its last change has returned.
+//   D5. A block that was brought in to be changed in part stays until it was changed, even if it is
+//       written back in between.
 //   D4. Bytes behind the end of the file in the last block are zero.
 
 import BlockIO
@@ -89,11 +91,11 @@ package final class DirtyData: OrderedData {
     private var runs: [Run] = []
     private let landed = Signal()
     private var inFlightCount = 0
+    /// Writers that have brought blocks in and not changed them yet: no run goes meanwhile (D5).
+    private var holds = 0
     private var failure: StorageError?
     /// When the oldest byte became dirty.
     package private(set) var since: Tick?
-    /// Bytes written to the device since somebody last asked (`takeWrittenCount`).
-    private var unflushedWrites = false
 
     init(
         device: any BlockDevice,
@@ -337,7 +339,7 @@ package final class DirtyData: OrderedData {
                 UnsafeRawBufferPointer(rebasing: run.buffer.readOnly[..<length]),
                 at: run.physical.rawValue * UInt64(blockSize)
             )
-            unflushedWrites = true
+            landedCount += 1
         } catch {
             failure = .device(error)
             run.isDirty = true
@@ -348,19 +350,41 @@ package final class DirtyData: OrderedData {
     private func finish(_ run: Run) {
         run.isInFlight = false
         inFlightCount -= 1
-        if !run.isDirty, let index = runs.firstIndex(where: { $0 === run }) {
-            runs.remove(at: index)
-            account.remove(Int(run.count) * blockSize)
-            account.recycle(run.buffer)
+        if !run.isDirty, holds == 0, let index = runs.firstIndex(where: { $0 === run }) {
+            remove(at: index)
         }
         if runs.isEmpty { since = nil }
         if inFlightCount == 0 { landed.notify() }
     }
 
-    /// Whether data was written since this was last asked: then only a flush of the device makes it
-    /// durable.
-    package func takeUnflushed() -> Bool {
-        defer { unflushedWrites = false }
-        return unflushedWrites
+    private func remove(at index: Int) {
+        let run = runs.remove(at: index)
+        account.remove(Int(run.count) * blockSize)
+        account.recycle(run.buffer)
     }
+
+    /// Keeps all runs until `unhold` (D5).
+    package func hold() { holds += 1 }
+
+    /// Ends `hold`; what was written back meanwhile goes now.
+    package func unhold() {
+        precondition(holds > 0, "DirtyData D5: a hold that was not taken")
+        holds -= 1
+        guard holds == 0 else { return }
+        for index in runs.indices.reversed()
+        where !runs[index].isDirty && !runs[index].isInFlight {
+            remove(at: index)
+        }
+        if runs.isEmpty { since = nil }
+    }
+
+    /// How many writes have returned.
+    package private(set) var landedCount: UInt64 = 0
+    private var flushedCount: UInt64 = 0
+
+    /// Data was written that no flush has followed yet.
+    package var needsFlush: Bool { landedCount > flushedCount }
+
+    /// A flush that began when `count` writes had returned has returned.
+    package func flushed(through count: UInt64) { flushedCount = max(flushedCount, count) }
 }

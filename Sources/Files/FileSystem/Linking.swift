@@ -26,7 +26,7 @@ extension MountedVolume {
         let stored = try await hold(target, .exclusive, interruption)
         defer { release(target, .exclusive) }
         guard !stored.record.isDirectory else { throw .notPermitted }
-        guard stored.record.linkCount > 0 else { throw .notFound }
+        guard stored.record.linkCount > 0 else { throw .stale }
         guard stored.record.linkCount < Self.mostLinks else { throw .tooManyLinks }
         let insertion: DirectoryInsertion
         do throws(StoreError) {

@@ -124,7 +124,8 @@ package final class LockTable: LockClient {
     /// inside.
     package func unlockAll() {
         forEach { glock in
-            guard glock.lock != .none else { return }
+            // What is being asked for or lowered ends when the lock manager leaves.
+            guard glock.lock != .none, glock.machine.phase == .steady else { return }
             service.unlock(glock.lock, [], value: nil)
             glock.lock = .none
         }

@@ -35,6 +35,7 @@ extension MountedVolume {
         let directory = try await holdDirectoryForNewName(parent, name, interruption)
         if let existing = try await existingChild(directory, name, isExclusive) {
             release(directory.inode, .exclusive)
+            // Gone before it could be opened: ESTALE makes the kernel begin again.
             let opened = try await openInode(existing, intent, interruption)
             do throws(FileError) {
                 let reply = try await entryReply(
@@ -52,7 +53,7 @@ extension MountedVolume {
         let object = NewObject.node(mode: mode & 0o7777 | 0o100000, device: 0)
         let child = try await makeHeld(object, directory, name, caller, interruption)
         defer { release(child.inode, .exclusive) }
-        let opened = try await openHeld(child.inode, intent, isFresh: true, interruption)
+        let opened = try await openHeld(child.inode, intent, isFresh: true, nil)
         return (entry(child.inode, child.stored, isEntryCacheable: true), opened)
     }
 

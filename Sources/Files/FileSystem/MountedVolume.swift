@@ -177,7 +177,9 @@ package final class MountedVolume: FileOperations {
     /// Whether the kernel may keep what it is told of an inode: somebody must be able to take it
     /// back if this process is killed.
     func mayBeCached(_ inode: Inode) -> Bool {
-        kernelList == nil || inode.kernelListIndex != nil || inode.handle == .root
+        // What is told while an invalidation runs might be kept for ever: it has dropped attributes already.
+        if inode.isInvalidating { return false }
+        return kernelList == nil || inode.kernelListIndex != nil || inode.handle == .root
     }
 
     /// After a reference has gone: lists the inode as idle if it was the last.

@@ -34,9 +34,11 @@ extension MountedVolume {
     package func stop() async throws(FileError) {
         isStopping = true
         while reapers > 0, !isWithdrawn { await reapersEnded.wait() }
-        if options.isReadOnly || isWithdrawn { return }
+        if isWithdrawn { return }
         do throws(StorageError) {
             try await writeBackAll()
+            // Requests that the kernel has given up may still be at work: their transactions end first.
+            try await journal.checkpointAll()
             try await journal.close()
         } catch {
             throw fileError(.storage(error))

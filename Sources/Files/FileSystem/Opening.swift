@@ -30,6 +30,7 @@ extension MountedVolume {
             do throws(FileError) {
                 var change = AttributeChange()
                 change.size = 0
+                change.dropsPrivileges = intent.dropsPrivileges
                 _ = try await changeAttributes(inode, change, interruption)
             } catch {
                 await release(inode.handle, reply.handle)
@@ -52,7 +53,8 @@ extension MountedVolume {
         defer { release(inode, .shared) }
         if stored.record.isDirectory, intent.writes { throw .isDirectory }
         // An orphan lives on for those who have it open; nobody else gets in (Orphans.swift).
-        if stored.record.linkCount == 0, inode.opens == 0 { throw .notFound }
+        // ESTALE makes the kernel look the name up once more: something else may have it now.
+        if stored.record.linkCount == 0, inode.opens == 0 { throw .stale }
         return try await openHeld(inode, intent, isFresh: false, interruption)
     }
 

@@ -113,7 +113,6 @@ extension MountedVolume {
     }
 
     private func freeOrphan(_ child: Held) async throws(FileError) {
-        await child.inode.dirty?.discard(from: 0)
         try await freeBlocks(child.inode, child.stored, from: 0)
         try await freeAttributes(child)
         guard let home = superblock.group(of: child.inode.number.address) else { return }

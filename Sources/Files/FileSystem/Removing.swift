@@ -141,7 +141,6 @@ extension MountedVolume {
             needed += step.groups
             cost += step.cost
         }
-        await child.inode.dirty?.discard(from: 0)
         let held = try await holdGroups(needed, metadata: cost.newBlocks)
         defer { for group in held { groups.release(group, self) } }
         let transaction = try await begin(blocks: cost.modifiedBlocks + held.count + 2)
@@ -149,6 +148,7 @@ extension MountedVolume {
         let allocator = Allocator(store: store, groups: held, transaction: transaction)
         defer { allocator.end() }
         guard allocator.reserve(metadata: cost.newBlocks) else { throw .noSpace }
+        try await discardDirty(child.inode, from: 0, transaction)
         do throws(StoreError) {
             try Directory(store, directory.stored).remove(removal, with: allocator)
             if let step { try ExtentMap(store, stored).remove(step, with: allocator) }

@@ -123,14 +123,16 @@ extension MountedVolume {
     ) async throws(FileError) {
         try checkLiveDirectory(pair.from.stored)
         try checkLiveDirectory(pair.to.stored)
-        let source: InodeNumber
-        let target: InodeNumber?
+        let sourceEntry: DirectoryEntryRecord
+        let targetEntry: DirectoryEntryRecord?
         do throws(StoreError) {
-            source = try await Directory(store, pair.from.stored).locate(name).entry.inode
-            target = try await Directory(store, pair.to.stored).find(newName)?.inode
+            sourceEntry = try await Directory(store, pair.from.stored).locate(name).entry
+            targetEntry = try await Directory(store, pair.to.stored).find(newName)
         } catch {
             throw fileError(error)
         }
+        let source = sourceEntry.inode
+        let target = targetEntry?.inode
         if let target {
             if kind == .noReplace { throw .exists }
             if target == source { return }
@@ -138,7 +140,8 @@ extension MountedVolume {
             throw .notFound
         }
         try checkLoops(source, target, pair, kind, lines)
-        let children = try await holdChildren(source, target, interruption)
+        let children = try await holdChildren(
+            [sourceEntry, targetEntry].compactMap { $0 }, interruption)
         defer { for child in children { release(child.inode, .exclusive) } }
         let moved = children.first { $0.inode.number == source }
         let replaced = children.first { $0.inode.number == target }
@@ -182,12 +185,15 @@ extension MountedVolume {
     /// two directories are children of directories that are held, so nobody else can be on the way
     /// from one to the other.
     private func holdChildren(
-        _ source: InodeNumber,
-        _ target: InodeNumber?,
+        _ entries: [DirectoryEntryRecord],
         _ interruption: Interruption?
     ) async throws(FileError) -> [Held] {
         var held: [Held] = []
-        for number in [source, target].compactMap({ $0 }).sorted() {
+        let isDirectory: (DirectoryEntryRecord) -> Bool = { $0.type == 0o04 }
+        let ordered = entries.sorted {
+            isDirectory($0) != isDirectory($1) ? isDirectory($0) : $0.inode < $1.inode
+        }
+        for number in ordered.map(\.inode) {
             let inode = remember(number)
             do throws(FileError) {
                 held.append(

@@ -20,23 +20,27 @@ extension MountedVolume {
         // No lock is needed: what this node has changed and not written is found here; what another
         // node has changed it has written before this node's lock was given, or still has to
         // synchronise itself.
-        var wroteData = false
         do throws(StorageError) {
-            if let dirty = inode.dirty {
-                try await dirty.writeBack()
-                wroteData = dirty.takeUnflushed()
-            }
+            if let dirty = inode.dirty { try await dirty.writeBack() }
+            let landed = inode.dirty?.landedCount ?? 0
+            // The commit of a transaction that is still open flushes after the data has landed; that of
+            // one that is closing, or closed, may have flushed before.
+            let flushFollows = journal.isRunning(inode.lastSequence)
             if inode.lastSequence > 0, !journal.isDurable(inode.lastSequence) {
                 try await journal.commit(through: inode.lastSequence)
-            } else if wroteData {
-                try await flushDevice()
+            }
+            if let dirty = inode.dirty, dirty.needsFlush {
+                if !flushFollows || !journal.isDurable(inode.lastSequence) {
+                    try await flushDevice()
+                }
+                dirty.flushed(through: landed)
             }
         } catch {
             throw fileError(.storage(error))
         }
     }
 
-    private func flushDevice() async throws(StorageError) {
+    func flushDevice() async throws(StorageError) {
         do throws(DeviceError) {
             try await device.flush()
         } catch {

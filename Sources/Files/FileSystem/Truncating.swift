@@ -78,7 +78,6 @@ extension MountedVolume {
             } catch {
                 throw fileError(error)
             }
-            await inode.dirty?.discard(from: step.firstLogical)
             let held = try await holdGroups(step.groups, metadata: step.cost.newBlocks)
             defer { for group in held { groups.release(group, self) } }
             let transaction = try await begin(
@@ -88,6 +87,9 @@ extension MountedVolume {
             let allocator = Allocator(store: store, groups: held, transaction: transaction)
             defer { allocator.end() }
             guard allocator.reserve(metadata: step.cost.newBlocks) else { throw .noSpace }
+            try await discardDirty(inode, from: step.firstLogical, transaction)
+            // The zeros behind the new end come before the size that shows it (D4).
+            if let dirty = inode.dirty, !dirty.isEmpty { transaction.order(dirty) }
             stored.record.size = min(
                 stored.record.size,
                 max(size, step.firstLogical * unit)
@@ -100,6 +102,24 @@ extension MountedVolume {
             stored.store(in: transaction)
             inode.lastSequence = transaction.sequence
         }
+    }
+
+    /// Forgets dirty data of blocks that `transaction` frees. An earlier transaction that points to them and is just
+    /// committing gets its data first: after a crash before `transaction` is durable the blocks are still the file's.
+    func discardDirty(
+        _ inode: Inode,
+        from block: UInt64,
+        _ transaction: Transaction
+    ) async throws(FileError) {
+        guard let dirty = inode.dirty, !dirty.isEmpty else { return }
+        if inode.lastSequence < transaction.sequence, !journal.isDurable(inode.lastSequence) {
+            do throws(StorageError) {
+                try await dirty.writeBack()
+            } catch {
+                throw fileError(.storage(error))
+            }
+        }
+        await dirty.discard(from: block)
     }
 
     /// Holds the groups that a change touches and, if it needs new metadata blocks, groups that

@@ -273,6 +273,9 @@ extension MountedVolume {
         let block = start / size
         let physical = extent.physical + (block - extent.logical)
         let lastBlock = (end - 1) / size
+        let dirty = inode.dirtyData()
+        dirty.hold()  // what is brought in stays until it is changed (DirtyData, D5)
+        defer { dirty.unhold() }
         if !extent.isUnwritten {
             if start % size != 0 || (end < (block + 1) * size && end < stored.record.size) {
                 try await bringIn(inode, block, physical)
