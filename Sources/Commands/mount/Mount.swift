@@ -79,7 +79,8 @@ final class Mount: @unchecked Sendable {
         }
     }
 
-    /// Takes a beginning back that failed half way: nobody shall see a death where there was a typing mistake.
+    /// Takes a beginning back that failed half way: nobody shall see a death where there was a
+    /// typing mistake.
     private func giveUp() {
         if let server, isMounted {
             do {

@@ -145,7 +145,9 @@ struct MountArguments {
         switch name {
         case "cluster":
             guard value == "local" else {
-                throw UsageError("cluster=\(value) is not built into this version; use cluster=local")
+                throw UsageError(
+                    "cluster=\(value) is not built into this version; use cluster=local"
+                )
             }
         case "slot": slot = SlotIndex(try Self.number(name, value, 0...63))
         case "run":

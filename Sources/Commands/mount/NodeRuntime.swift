@@ -91,8 +91,8 @@ final class NodeRuntime: @unchecked Sendable {
                 isHoldingWrites = true
                 await volume.holdWritesHome()
             }
-            // A replay of ours must be over before anybody can begin one in the new view: lock recovery, which
-            // precedes it, needs this node.
+            // A replay of ours must be over before anybody can begin one in the new view: lock
+            // recovery, which precedes it, needs this node.
             await replayGate.enter()
             locks.viewChanged(view)
             replayGate.leave()

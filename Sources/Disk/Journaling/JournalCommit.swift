@@ -28,8 +28,8 @@ extension Journal {
         }
     }
 
-    /// Whether the compound transaction with this sequence number is still open: its commit, and the flushes
-    /// that belong to it, are yet to come.
+    /// Whether the compound transaction with this sequence number is still open: its commit, and
+    /// the flushes that belong to it, are yet to come.
     package func isRunning(_ sequence: UInt64) -> Bool {
         sequence == running.sequence && !running.isClosing
     }

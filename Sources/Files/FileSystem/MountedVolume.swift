@@ -177,7 +177,8 @@ package final class MountedVolume: FileOperations {
     /// Whether the kernel may keep what it is told of an inode: somebody must be able to take it
     /// back if this process is killed.
     func mayBeCached(_ inode: Inode) -> Bool {
-        // What is told while an invalidation runs might be kept for ever: it has dropped attributes already.
+        // What is told while an invalidation runs might be kept for ever: it has dropped attributes
+        // already.
         if inode.isInvalidating { return false }
         return kernelList == nil || inode.kernelListIndex != nil || inode.handle == .root
     }

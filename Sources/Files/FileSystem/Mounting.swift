@@ -37,7 +37,8 @@ extension MountedVolume {
         if isWithdrawn { return }
         do throws(StorageError) {
             try await writeBackAll()
-            // Requests that the kernel has given up may still be at work: their transactions end first.
+            // Requests that the kernel has given up may still be at work: their transactions end
+            // first.
             try await journal.checkpointAll()
             try await journal.close()
         } catch {

@@ -141,7 +141,9 @@ extension MountedVolume {
         }
         try checkLoops(source, target, pair, kind, lines)
         let children = try await holdChildren(
-            [sourceEntry, targetEntry].compactMap { $0 }, interruption)
+            [sourceEntry, targetEntry].compactMap { $0 },
+            interruption
+        )
         defer { for child in children { release(child.inode, .exclusive) } }
         let moved = children.first { $0.inode.number == source }
         let replaced = children.first { $0.inode.number == target }

@@ -23,8 +23,8 @@ extension MountedVolume {
         do throws(StorageError) {
             if let dirty = inode.dirty { try await dirty.writeBack() }
             let landed = inode.dirty?.landedCount ?? 0
-            // The commit of a transaction that is still open flushes after the data has landed; that of
-            // one that is closing, or closed, may have flushed before.
+            // The commit of a transaction that is still open flushes after the data has landed;
+            // that of one that is closing, or closed, may have flushed before.
             let flushFollows = journal.isRunning(inode.lastSequence)
             if inode.lastSequence > 0, !journal.isDurable(inode.lastSequence) {
                 try await journal.commit(through: inode.lastSequence)

@@ -104,8 +104,9 @@ extension MountedVolume {
         }
     }
 
-    /// Forgets dirty data of blocks that `transaction` frees. An earlier transaction that points to them and is just
-    /// committing gets its data first: after a crash before `transaction` is durable the blocks are still the file's.
+    /// Forgets dirty data of blocks that `transaction` frees. An earlier transaction that points to
+    /// them and is just committing gets its data first: after a crash before `transaction` is
+    /// durable the blocks are still the file's.
     func discardDirty(
         _ inode: Inode,
         from block: UInt64,
