@@ -96,6 +96,9 @@ extension MountedVolume {
     private func invalidateKernel(_ inode: Inode, from: LockMode, to: LockMode) async {
         guard let kernel, inode.kernelMayCache || !inode.answered.isEmpty else { return }
         if to == .protectedRead && inode.readWriteOpens == 0 { return }
+        // Before, not after: what is told meanwhile to those whom PR covers may be kept, and has to be
+        // taken back when PR goes.
+        inode.kernelMayCache = false
         if inode.answered.isEmpty {
             await invalidatePages(inode, kernel, to: to)
             locks.note(inode.glock, .invalidated(names: nil))
@@ -110,7 +113,6 @@ extension MountedVolume {
             locks.note(inode.glock, .invalidated(names: answered.names.count))
         }
         counters.invalidatedInodes += 1
-        inode.kernelMayCache = false
     }
 
     /// Drops all pages and attributes of a file from the kernel (see the head of this file).
