@@ -212,6 +212,7 @@ let testTargets: [Target] = [
         ["Vocabulary", "LockCore", "LockCache", "ClusterWire", "NodeService"]
     ),
     tests("LockCacheTests", ["Vocabulary", "LockCache"]),
+    tests("FileSystemTests", ["Vocabulary", "FileSystem"]),
     tests(
         "FileStoreTests",
         [

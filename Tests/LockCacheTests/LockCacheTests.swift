@@ -13,10 +13,10 @@ private struct Bench {
         return actions
     }
 
-    mutating func enter(_ mode: HolderMode, _ ticket: UInt64, urgent: Bool = false)
+    mutating func enter(_ mode: HolderMode, _ ticket: UInt64, _ bytes: Range<UInt64>? = nil)
         -> [GlockAction]
     {
-        machine.enter(mode, ticket: ticket, isUrgent: urgent, &actions)
+        machine.enter(mode, ticket: ticket, bytes: bytes, &actions)
         return take()
     }
 
@@ -90,12 +90,17 @@ private struct Bench {
         _ = bench.granted(.exclusive)
         _ = bench.leave(.exclusive)
         #expect(bench.blocking(.exclusive) == [.demote(from: .exclusive, to: .null)])
-        #expect(bench.enter(.shared, 2, urgent: true) == [])
-        bench.machine.admitUrgent(true, &bench.actions)
+        #expect(bench.enter(.shared, 2, 0..<10) == [])
+        #expect(bench.enter(.shared, 3, 10..<20) == [])
+        bench.machine.admitUsers(of: [0..<5, 30..<40], &bench.actions)
         #expect(bench.take() == [.grant(2)])
         #expect(bench.machine.urgentAdmissions == 1)
-        #expect(bench.enter(.shared, 3) == [])
-        bench.machine.admitUrgent(false, &bench.actions)
+        #expect(bench.enter(.shared, 4) == [])
+        // Past those who came before, because the kernel holds the page for it.
+        #expect(bench.enter(.shared, 5, 35..<36) == [.grant(5)])
+        bench.machine.admitUsers(of: [], &bench.actions)
+        #expect(bench.enter(.shared, 6, 0..<10) == [])
+        #expect(bench.leave(.shared) == [])
         #expect(bench.leave(.shared) == [])
         #expect(bench.finished() == [.lower(.null)])
         #expect(bench.granted(.null) == [.request(.protectedRead, [])])

@@ -17,6 +17,7 @@ enum Rule: String, CaseIterable, Sendable {
     case functionLength = "function-length"
     case documentation = "documentation"
     case unorderedIteration = "unordered-iteration"
+    case captureList = "capture-list"
     case unfinished = "unfinished"
     case foreignPath = "foreign-path"
 }

@@ -186,6 +186,28 @@ import Testing
         #expect(DeclarationRules.checkUnorderedIteration(text).map(\.line) == [5, 6, 8, 9, 14])
     }
 
+    @Test(arguments: [
+        "engine.spawn { [self] in await go() }",
+        "f { [weak self] (a: Int) async -> Int in\n if let self { return await self.go(a) }\n return 1 }",
+        "run { [a = b.c] in\n for x in y where x > 1 { await x.go() } }",
+        "run { [self] _ in do { try await go() } catch { } }",
+    ])
+    func waitingClosuresWithCaptureListsAreCaught(sample: String) {
+        #expect(ClosureRules.checkCaptureLists(source(sample)).map(\.line) == [1])
+    }
+
+    @Test(arguments: [
+        "engine.spawn { await self.go() }",
+        "f { [self] in go() }",
+        "f { [self] in engine.spawn { await self.go() } }",
+        "f { [self] in if ready { g(1, with: { await x }) } }",
+        "let a = { [1, 2].map { await $0 } }",
+        "let a: [Int] = [b]\nfunc f() async { await g() }",
+    ])
+    func otherClosuresAreLeftAlone(sample: String) {
+        #expect(ClosureRules.checkCaptureLists(source(sample)).isEmpty)
+    }
+
     @Test func unfinishedWorkIsCaught() {
         let mark = "// TO" + "DO: later"
         #expect(TextRules.checkUnfinished(path: "a", lines: ["fine", mark]).map(\.line) == [2])

@@ -64,6 +64,11 @@ import Testing
         demand(.unorderedIteration, sources.flatMap(DeclarationRules.checkUnorderedIteration))
     }
 
+    @Test func closuresThatWaitCaptureWithoutAList() {
+        let sources = tree.sources([.pure, .closed, .shell, .command]).map(\.file)
+        demand(.captureList, sources.flatMap(ClosureRules.checkCaptureLists))
+    }
+
     @Test func nothingIsLeftUnfinished() {
         let texts = tree.swift.map { ($0.path, $0.lines) } + tree.texts.map { ($0.path, $0.lines) }
         demand(

@@ -46,8 +46,8 @@ extension MountedVolume {
         return try await changeAttributes(try inode(node), change, interruption)
     }
 
-    /// Changes attributes. A change of size is urgent: the kernel may hold it across an
-    /// invalidation (rule F3).
+    /// Changes attributes. While the size changes, the kernel may hold back the write-back of any
+    /// page, for which an invalidation waits (rule F3).
     func changeAttributes(
         _ inode: Inode,
         _ change: AttributeChange,
@@ -57,7 +57,7 @@ extension MountedVolume {
             inode,
             .exclusive,
             interruption,
-            isUrgent: change.size != nil
+            bytes: change.size != nil ? 0..<UInt64.max : nil
         )
         defer { release(inode, .exclusive) }
         if let size = change.size {

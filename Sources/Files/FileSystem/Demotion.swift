@@ -1,29 +1,35 @@
 // Giving a lock up: what was cached under it is written back and invalidated first.
 //
-//   1. keep new holders out                      the glock's machine, from the blocking notice on
-//   2. wait for those inside                     the machine calls `demote` when nobody is inside
-//   beyond the new mode
-//   3. invalidate the kernel's caches            entries and listing of a directory; attributes and
-//   pages of a file. What
-//                                                is dirty in a shared mapping comes back as WRITEs
-//                                                meanwhile.
-//   4. write the dirty data                      by addresses already known
-//   5. commit the journal, write metadata home   write-ahead: never the other way round
-//   6. forget metadata, when nothing may be kept
-//   7. convert the lock                          the machine, after `demotionFinished`
+//   1. keep new holders out            the glock's machine, from the blocking notice on
+//   2. wait for those inside           the machine calls `demote` when nobody is inside beyond the
+//                                      new mode
+//   3. invalidate the kernel's caches  entries and listing of a directory; attributes and pages of
+//                                      a file. What is dirty in a shared mapping comes back as
+//                                      WRITEs meanwhile.
+//   4. write the dirty data            by addresses already known
+//   5. commit the journal, write       write-ahead: never the other way round
+//      metadata home
+//   6. forget metadata                 when nothing may be kept
+//   7. convert the lock                the machine, after `demotionFinished`
 //
-// Step 3 is the delicate one (Docs/KERNEL.md, rules F1 to F5). The kernel's invalidation waits for
-// pages that it has locked while it waits for us: a fill (READ) or a cached write whose last page
-// is partial. So while it runs
-//   - requests that the held mode covers are answered at once ("urgent" holders), their ranges
-//   remembered, and invalidated
-//     again until a pass has met none;
-//   - requests that it does not cover stay parked, and their pages are left out: such a page is
-//   locked and holds nothing
-//     that could be stale;
-//   - a request that parks while a pass runs may be what the pass waits for: the pass is then left
-//   to itself and a new
-//     one leaves the page out.
+// Step 3 is the delicate one (Docs/KERNEL.md, rules F1 to F5; the bookkeeping is in PageUse.swift).
+// The kernel's invalidation of a page waits while the page is locked for a request of ours: a fill
+// (READ), a write(2) that covers it in part, or its own write-back. So
+//
+//   D1. Under EX every request is covered, and those that use bytes of the running pass are let in
+//       ("urgent" holders). A pass under EX leaves no page out: when it has ended, every write-back
+//       of its range has been carried out under EX. Nothing that was changed is left in the kernel.
+//   D2. Under PR those that only read are let in. Who needs EX stays parked; the pages of fills and
+//       write-backs among them are left out (locked, and they show nothing that could be old).
+//   D3. A write(2) that is parked under PR has its last page locked if the page was not up to date,
+//       and then it shows nothing either. If the page was filled under PR, it is not locked and
+//       must go. Which it is only the kernel knows: the page is dropped by a call of its own, which
+//       is not waited for longer than `patience`. Where nothing was filled there is no doubt.
+//   D4. What was let in during a pass and left pages behind is invalidated by another pass, over
+//       just these bytes, until a pass has met none. Requests that use other bytes wait.
+//   D5. A write(2) that has to wait for EX drops the pages that it covers as a whole before it
+//       waits: the kernel takes them for up to date (Writing.swift, `dropUnwritten`).
+//   D6. Between the last pass and the conversion nobody enters whom the new mode does not cover.
 
 import BlockIO
 import DiskFormat
@@ -62,6 +68,7 @@ extension MountedVolume {
 
     func demote(_ inode: Inode, from: LockMode, to: LockMode) async {
         counters.demotions += 1
+        if inode.opens > 0 { inode.foughtOver = engine.clock.now }
         await invalidateKernel(inode, from: from, to: to)
         await locks.drain(inode.glock, to: to)
         if from == .exclusive {
@@ -100,7 +107,7 @@ extension MountedVolume {
         // taken back when PR goes.
         inode.kernelMayCache = false
         if inode.answered.isEmpty {
-            await invalidatePages(inode, kernel, to: to)
+            await invalidatePages(inode, kernel, from: from, to: to)
             locks.note(inode.glock, .invalidated(names: nil))
         } else {
             let answered = inode.answered
@@ -119,56 +126,40 @@ extension MountedVolume {
     private func invalidatePages(
         _ inode: Inode,
         _ kernel: any KernelCache,
+        from held: LockMode,
         to mode: LockMode
     ) async {
-        inode.isInvalidating = true
         inode.invalidations += 1
         if inode.writableOpens > 0 { inode.wasInvalidatedWhileWritable = true }
+        inode.pageUse.isInvalidating = true
         var ranges: [Range<UInt64>] = [0..<UInt64.max]
-        inode.filledDuringInvalidation = []
         while !ranges.isEmpty {
-            locks.admitUrgent(inode.glock, true)
-            while !ranges.isEmpty {
-                let isComplete = await invalidationPass(
-                    inode,
-                    kernel,
-                    without(inode.parkedPages(pageSize: 4096), ranges)
-                )
-                if isComplete { ranges = [] }
-                ranges += inode.filledDuringInvalidation
-                inode.filledDuringInvalidation = []
-                if !ranges.isEmpty { counters.repeatedInvalidations += 1 }
+            locks.admitUsers(of: ranges, inode.glock)
+            if held == .exclusive {
+                await drop(ranges, inode, kernel).get()
+            } else {
+                await dropAroundParked(ranges, inode, kernel)
             }
-            locks.admitUrgent(inode.glock, false)
-            // Who was let in just before the door closed may fill pages yet.
+            locks.admitUsers(of: [], inode.glock)
+            // Who was let in may leave pages behind yet (D4).
             await locks.drain(inode.glock, to: mode)
-            ranges = inode.filledDuringInvalidation
-            inode.filledDuringInvalidation = []
+            inode.pageUse.touched.coarsen(above: PageUse.mostPieces)
+            ranges = inode.pageUse.touched.take()
+            if !ranges.isEmpty { counters.repeatedInvalidations += 1 }
         }
-        inode.isInvalidating = false
+        inode.pageUse.isInvalidating = false
+        inode.pageUse.forgetAll()
     }
 
-    /// Invalidates ranges; false if a request parked meanwhile that the kernel may be waiting for.
-    private func invalidationPass(
+    /// Has ranges invalidated; the outcome arrives when all have been.
+    private func drop(
+        _ ranges: [Range<UInt64>],
         _ inode: Inode,
-        _ kernel: any KernelCache,
-        _ ranges: [Range<UInt64>]
-    ) async -> Bool {
-        let outcome = Outcome<Bool>()
-        inode.whenParked = { [engine] in
-            // A short time for the pass to end by itself: most passes are not waiting for the
-            // request.
-            let soon = engine.clock.now.advanced(milliseconds: 1)
-            engine.clock.schedule(
-                at: soon,
-                in: engine,
-                EngineBound {
-                    if outcome.value == nil { outcome.deliver(false) }
-                }
-            )
-        }
+        _ kernel: any KernelCache
+    ) -> Outcome<Void> {
+        let outcome = Outcome<Void>()
         var remaining = ranges.count
-        if remaining == 0 { outcome.deliver(true) }
+        if remaining == 0 { outcome.deliver(()) }
         let handle = inode.handle
         for range in ranges {
             engine.spawn {
@@ -180,12 +171,73 @@ extension MountedVolume {
                     )
                 )
                 remaining -= 1
-                if remaining == 0, outcome.value == nil { outcome.deliver(true) }
+                if remaining == 0 { outcome.deliver(()) }
             }
         }
+        return outcome
+    }
+
+    /// A pass under PR, which leaves out what parked requests hold (D2, D3).
+    private func dropAroundParked(
+        _ ranges: [Range<UInt64>],
+        _ inode: Inode,
+        _ kernel: any KernelCache
+    ) async {
+        var doubtful: [Range<UInt64>] = []
+        var isComplete = false
+        while !isComplete {
+            doubtful = inode.pageUse.parkedPages([.partialWrite])
+            let holes = inode.pageUse.parkedPages([.fill, .writeBack, .partialWrite])
+            isComplete = await ends(drop(without(holes, ranges), inode, kernel), inode)
+        }
+        for page in doubtful where inode.pageUse.mayBeUpToDate(page) {
+            counters.doubtfulPages += 1
+            await wait(for: drop([page], inode, kernel), milliseconds: Self.patience)
+        }
+    }
+
+    /// How long a page is waited for that is locked or will be dropped within microseconds, in
+    /// milliseconds (D3).
+    private static let patience: UInt64 = 50
+
+    /// Waits for the end of a pass; false if a request parked meanwhile that the kernel may be
+    /// waiting for. The pass then goes on by itself, and another one leaves the request's pages out.
+    private func ends(_ pass: Outcome<Void>, _ inode: Inode) async -> Bool {
+        let outcome = Outcome<Bool>()
+        inode.pageUse.whenParked = { [engine] in
+            // A short time for the pass to end by itself: most passes are not waiting for the
+            // request.
+            let soon = engine.clock.now.advanced(milliseconds: 1)
+            engine.clock.schedule(
+                at: soon,
+                in: engine,
+                EngineBound {
+                    if outcome.value == nil { outcome.deliver(false) }
+                }
+            )
+        }
+        engine.spawn {
+            await pass.get()
+            if outcome.value == nil { outcome.deliver(true) }
+        }
         let isComplete = await outcome.get()
-        inode.whenParked = nil
+        inode.pageUse.whenParked = nil
         return isComplete
+    }
+
+    /// Waits for a pass, or for a time.
+    private func wait(for pass: Outcome<Void>, milliseconds: UInt64) async {
+        let outcome = Outcome<Void>()
+        engine.spawn {
+            await pass.get()
+            if outcome.value == nil { outcome.deliver(()) }
+        }
+        engine.clock.schedule(
+            at: engine.clock.now.advanced(milliseconds: milliseconds),
+            in: engine,
+            EngineBound { if outcome.value == nil { outcome.deliver(()) } }
+        )
+        await outcome.get()
     }
 
     /// Drops the pages of one range of a file whose lock is held; waits at most a millisecond,
@@ -193,18 +245,14 @@ extension MountedVolume {
     /// not be waited for (rule F5).
     func invalidateBriefly(_ inode: Inode, _ range: Range<UInt64>) async {
         guard let kernel else { return }
-        let outcome = Outcome<Void>()
-        let handle = inode.handle
-        engine.spawn {
-            await kernel.invalidateInode(handle, data: (range.lowerBound, UInt64(range.count)))
-            if outcome.value == nil { outcome.deliver(()) }
-        }
-        engine.clock.schedule(
-            at: engine.clock.now.advanced(milliseconds: 1),
-            in: engine,
-            EngineBound { if outcome.value == nil { outcome.deliver(()) } }
-        )
-        await outcome.get()
+        await wait(for: drop([range], inode, kernel), milliseconds: 1)
+    }
+
+    /// Drops the pages of one range and waits until they are gone. Not for a request that has pages
+    /// locked in the kernel, nor inside the lock.
+    func invalidateWholly(_ inode: Inode, _ range: Range<UInt64>) async {
+        guard let kernel else { return }
+        await drop([range], inode, kernel).get()
     }
 }
 
@@ -220,17 +268,4 @@ private func without(_ holes: [Range<UInt64>], _ ranges: [Range<UInt64>]) -> [Ra
         if start < range.upperBound { rest.append(start..<range.upperBound) }
     }
     return rest
-}
-
-extension Inode {
-    /// Pages of parked requests, rounded out, ascending.
-    func parkedPages(pageSize: UInt64) -> [Range<UInt64>] {
-        var pages = parkedWrites.map { $0.page..<$0.page + pageSize }
-        for read in parkedReads {
-            let start = read.range.lowerBound / pageSize * pageSize
-            let end = (read.range.upperBound + pageSize - 1) / pageSize * pageSize
-            pages.append(start..<end)
-        }
-        return pages.sorted { ($0.lowerBound, $0.upperBound) < ($1.lowerBound, $1.upperBound) }
-    }
 }

@@ -421,6 +421,10 @@ package protocol FileOperations: AnyObject {
 /// The kernel's caches, as far as the file system must know of them. Called inside the engine; each
 /// call returns when the kernel no longer holds the thing.
 package protocol KernelCache: AnyObject {
+    /// Whether a file whose reads and writes go past the page cache (FOPEN_DIRECT_IO) can still be
+    /// mapped shared (Docs/KERNEL.md, rule M2).
+    var mapsDirectFiles: Bool { get }
+
     /// Drops cached attributes, and, with `data`, all pages of the range (to the end if `length` is
     /// nil), writing dirty pages back through `write` first. Returns only after an in-flight first
     /// reply for this inode is covered too (Docs/KERNEL.md, rule F4). While it runs, WRITEs with

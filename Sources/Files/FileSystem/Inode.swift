@@ -81,18 +81,12 @@ package final class Inode {
     /// An invalidation ran while a writable handle was open; cached writes then drop their own
     /// pages (rule F5).
     var wasInvalidatedWhileWritable = false
+    /// When a peer last made this node give its lock up while the file was open here.
+    var foughtOver: Tick?
     /// Open files here that may write.
     var writableOpens = 0
-    /// Last pages of cached writes that wait for the lock: locked by the kernel, so no invalidation
-    /// may wait for them (F3).
-    var parkedWrites: [(ticket: UInt64, page: UInt64)] = []
-    /// Page-cache fills, and write-backs that came without EX, that wait for the lock (F3).
-    var parkedReads: [(ticket: UInt64, range: Range<UInt64>)] = []
-    /// Fills answered while an invalidation ran (F3).
-    var filledDuringInvalidation: [Range<UInt64>] = []
-    var isInvalidating = false
-    /// Called when a request parks while an invalidation pass runs.
-    var whenParked: (() -> Void)?
+    /// What the kernel does with the file's pages.
+    var pageUse = PageUse()
     /// In the list of those that nobody refers to.
     var isIdleListed = false
 

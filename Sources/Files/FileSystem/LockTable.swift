@@ -138,7 +138,8 @@ package final class LockTable: LockClient {
         glock.machine.enterIfPossible(mode)
     }
 
-    /// Enters, waiting for peers and for other holders. Ends with `leave`.
+    /// Enters, waiting for peers and for other holders. Ends with `leave`. `bytes` are those whose
+    /// pages the kernel may hold meanwhile.
     ///
     /// - Throws: `interrupted` when the request was interrupted while it waited; `inputOutput` when
     /// the lock manager has
@@ -147,9 +148,9 @@ package final class LockTable: LockClient {
         _ glock: Glock,
         _ mode: HolderMode,
         _ interruption: Interruption? = nil,
-        isUrgent: Bool = false
+        bytes: Range<UInt64>? = nil
     ) async throws(FileError) {
-        if glock.machine.enterIfPossible(mode, isUrgent: isUrgent) { return }
+        if glock.machine.enterIfPossible(mode, bytes: bytes) { return }
         if interruption?.isRequested == true { throw .interrupted }
         let ticket = nextTicket
         nextTicket += 1
@@ -158,7 +159,7 @@ package final class LockTable: LockClient {
             glock.waiters[ticket] = continuation
             interruption?.onRequest = { [weak self] in self?.withdraw(glock, ticket) }
             change(glock) {
-                $0.enter(mode, ticket: ticket, isUrgent: isUrgent, &$1)
+                $0.enter(mode, ticket: ticket, bytes: bytes, &$1)
             }
         }
         interruption?.onRequest = nil
@@ -199,9 +200,9 @@ package final class LockTable: LockClient {
 
     // MARK: Demotion, called by owners
 
-    /// Lets urgent holders in, or keeps them out.
-    package func admitUrgent(_ glock: Glock, _ admits: Bool) {
-        change(glock) { $0.admitUrgent(admits, &$1) }
+    /// Lets those in who use some of these bytes, until the next call (Glock G4b).
+    package func admitUsers(of bytes: [Range<UInt64>], _ glock: Glock) {
+        change(glock) { $0.admitUsers(of: bytes, &$1) }
     }
 
     /// Waits until nobody is inside who needs more than `mode`.

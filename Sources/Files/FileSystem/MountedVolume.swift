@@ -100,8 +100,6 @@ package final class MountedVolume: FileOperations {
     let barrierOwner: BarrierOwner
     /// One at a time makes room.
     let spaceGate = Gate()
-    /// Tickets for parked requests.
-    var nextParkTicket: UInt64 = 1
     /// Usage of groups whose lock is elsewhere, as last read.
     var usageCache = UsageCache()
 
@@ -179,7 +177,7 @@ package final class MountedVolume: FileOperations {
     func mayBeCached(_ inode: Inode) -> Bool {
         // What is told while an invalidation runs might be kept for ever: it has dropped attributes
         // already.
-        if inode.isInvalidating { return false }
+        if inode.pageUse.isInvalidating { return false }
         return kernelList == nil || inode.kernelListIndex != nil || inode.handle == .root
     }
 
@@ -210,17 +208,18 @@ package final class MountedVolume: FileOperations {
 
     // MARK: Holding
 
-    /// Enters an inode's glock and has its fields at hand. Ends with `release`.
+    /// Enters an inode's glock and has its fields at hand. Ends with `release`. `bytes` are those
+    /// whose pages the kernel may hold until the request is answered (KERNEL F3).
     ///
     /// - Throws: `interrupted`, `stale` when the inode has been freed, `inputOutput`.
     func hold(
         _ inode: Inode,
         _ mode: HolderMode,
         _ interruption: Interruption? = nil,
-        isUrgent: Bool = false
+        bytes: Range<UInt64>? = nil
     ) async throws(FileError) -> StoredInode {
         if inode.isFreed { throw .stale }
-        try await locks.enter(inode.glock, mode, interruption, isUrgent: isUrgent)
+        try await locks.enter(inode.glock, mode, interruption, bytes: bytes)
         if let stored = inode.stored, !inode.isFreed { return stored }
         do throws(FileError) {
             return try await load(inode)
@@ -358,6 +357,8 @@ package struct VolumeCounters: Sendable {
     package var invalidatedNames: UInt64 = 0
     package var repeatedInvalidations: UInt64 = 0
     package var strayWritebacks: UInt64 = 0
+    /// Pages of waiting writes that may have been filled before (Demotion D3).
+    package var doubtfulPages: UInt64 = 0
     package var orphansListed: UInt64 = 0
     package var orphansFreed: UInt64 = 0
     package var orphansLeft: UInt64 = 0

@@ -37,7 +37,7 @@ extension MountedVolume {
                 throw error
             }
         }
-        if intent.reads && intent.writes && !reply.isDirect {
+        if intent.reads && intent.writes {
             await makeFillsExclusive(inode)
         }
         return reply
@@ -66,16 +66,33 @@ extension MountedVolume {
         _ interruption: Interruption?
     ) async throws(FileError) -> OpenReply {
         try await enterOpenLock(inode, isFresh, interruption)
-        // Appends go past the page cache, whose idea of the end of the file may be old (rule F7).
-        let isDirect = intent.appends && intent.writes
+        let isDirect = opensDirect(inode, intent)
         if intent.writes { inode.writableOpens += 1 }
         if intent.reads && intent.writes { inode.readWriteOpens += 1 }
         let file = OpenFile(inode: inode, intent: intent, isDirect: isDirect)
         return OpenReply(
             handle: openFiles.insert(file),
-            keepsCache: !isDirect,
+            keepsCache: true,
             isDirect: isDirect
         )
+    }
+
+    /// For so long a file that nodes have fought over is taken to be shared, in nanoseconds.
+    private static let memoryOfFights: UInt64 = 10_000_000_000
+
+    /// Whether read(2) and write(2) of a new open file go past the page cache.
+    ///
+    /// Those that append do, because the page cache's idea of the end of the file may be old (rule
+    /// F7). So do those that write to a file which nodes fight over: write(2) puts its bytes into
+    /// pages before we hold the lock (rule F5), and a page that is filled for them would need EX
+    /// (rule M1), while a read that goes past the page cache needs only PR (rule M2).
+    private func opensDirect(_ inode: Inode, _ intent: OpenIntent) -> Bool {
+        guard intent.writes else { return false }
+        // A file that is open for reading and writing must stay fit to be mapped.
+        if intent.reads, let kernel, !kernel.mapsDirectFiles { return false }
+        if intent.appends { return true }
+        guard let last = inode.foughtOver else { return false }
+        return engine.clock.now.rawValue - last.rawValue < Self.memoryOfFights
     }
 
     /// Counts an open; the first one enters the open lock.

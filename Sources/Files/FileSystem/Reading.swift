@@ -38,7 +38,7 @@ extension MountedVolume {
         }
         if isFill {
             inode.kernelMayCache = true
-            if inode.isInvalidating { inode.filledDuringInvalidation.append(offset..<end) }
+            inode.pageUse.noteFill(offset..<end)
         }
         guard offset < stored.record.size else { return 0 }
         let count = Int(min(end, stored.record.size) - offset)
@@ -57,12 +57,21 @@ extension MountedVolume {
     ) async throws(FileError) -> StoredInode {
         if let stored = holdIfCached(inode, mode) { return stored }
         guard isFill else { return try await hold(inode, mode, interruption) }
-        let ticket = nextParkTicket
-        nextParkTicket += 1
-        inode.parkedReads.append((ticket, range))
-        inode.whenParked?()
-        defer { inode.parkedReads.removeAll { $0.ticket == ticket } }
-        return try await hold(inode, mode, interruption, isUrgent: true)
+        return try await holdParked(inode, mode, .fill, pages(around: range), interruption)
+    }
+
+    /// Holds for a request for which the kernel holds pages while it waits (rule F3).
+    func holdParked(
+        _ inode: Inode,
+        _ mode: HolderMode,
+        _ kind: ParkedRequest.Kind,
+        _ pages: Range<UInt64>,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> StoredInode {
+        let ticket = inode.pageUse.park(kind, pages)
+        inode.pageUse.whenParked?()
+        defer { inode.pageUse.unpark(ticket) }
+        return try await hold(inode, mode, interruption, bytes: pages)
     }
 
     /// Reads `count` bytes, all inside the file, of an inode that is held.

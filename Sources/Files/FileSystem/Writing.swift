@@ -30,6 +30,7 @@ extension MountedVolume {
         guard buffer.count > 0 else { return 0 }
         guard offset <= Self.largestFile - UInt64(buffer.count) else { throw .tooLarge }
         if !flags.isWriteback { await dirtyAccount.waitForRoom() }
+        if flags.isDirect { await dropOvertaken(inode) }
         let invalidations = inode.invalidations
         // The kernel has put the bytes into its pages before it asks.
         if !flags.isDirect { inode.kernelMayCache = true }
@@ -40,9 +41,21 @@ extension MountedVolume {
             await invalidateBriefly(inode, offset..<offset + UInt64(count))
         }
         if start != offset, inode.kernelMayCache {
-            await invalidateBriefly(inode, start..<start + UInt64(count))
+            let place = start..<start + UInt64(count)
+            if flags.isDirect {
+                await invalidateWholly(inode, place)
+            } else {
+                await invalidateBriefly(inode, place)
+            }
         }
         return count
+    }
+
+    /// Has the kernel drop the pages that are older than the device, when there are many.
+    private func dropOvertaken(_ inode: Inode) async {
+        guard let pages = inode.pageUse.beginDroppingOvertaken() else { return }
+        await invalidateWholly(inode, pages)
+        inode.pageUse.endDroppingOvertaken()
     }
 
     /// Takes the lock and writes; returns where and how much.
@@ -77,12 +90,40 @@ extension MountedVolume {
             guard start <= Self.largestFile - UInt64(bytes.count) else { throw .tooLarge }
         }
         if flags.dropsPrivileges { dropPrivileges(stored) }
+        let range = start..<start + UInt64(bytes.count)
+        if flags.isWriteback {
+            return (start, try await writeBackHeld(inode, stored, range, bytes))
+        }
+        if flags.isDirect {
+            inode.pageUse.noteDirectWrite(range)
+        } else {
+            inode.pageUse.noteCachedWrite(offset..<offset + UInt64(buffer.count))
+        }
         return (start, try await writeHeld(inode, stored, at: start, bytes))
     }
 
-    /// Holds for a write; while it waits, a cached write is parked: the kernel has its last page
-    /// locked if the write covers that page in part only, at its front or at its end, and it was
-    /// not up to date (rule F3).
+    /// Writes what a mapping has changed, except what was written past the page cache since the page
+    /// was filled (rule M4).
+    private func writeBackHeld(
+        _ inode: Inode,
+        _ stored: StoredInode,
+        _ range: Range<UInt64>,
+        _ bytes: UnsafeRawBufferPointer
+    ) async throws(FileError) -> Int {
+        for piece in inode.pageUse.overtaken.gaps(in: range) {
+            let start = Int(piece.lowerBound - range.lowerBound)
+            _ = try await writeHeld(
+                inode,
+                stored,
+                at: piece.lowerBound,
+                UnsafeRawBufferPointer(rebasing: bytes[start..<start + piece.count])
+            )
+        }
+        return bytes.count
+    }
+
+    /// Holds for a write; while it waits, the kernel may hold its last page, or be waiting to have
+    /// it written back (rule F3).
     private func holdForWrite(
         _ inode: Inode,
         _ range: Range<UInt64>,
@@ -90,36 +131,37 @@ extension MountedVolume {
         _ interruption: Interruption?
     ) async throws(FileError) -> StoredInode {
         if let stored = holdIfCached(inode, .exclusive) { return stored }
-        if flags.isWriteback, inode.glock.held != .exclusive {
-            return try await holdForStrayWriteback(inode, range)
+        let touched = pages(around: range)
+        if flags.isWriteback {
+            // A page that became up to date without any lock, by a write(2) that is not carried out
+            // yet, and was then stored into.
+            if inode.glock.held != .exclusive { counters.strayWritebacks += 1 }
+            return try await holdParked(inode, .exclusive, .writeBack, touched, nil)
         }
-        let lastPage = (range.upperBound - 1) / 4096 * 4096
-        let isWhole = range.lowerBound <= lastPage && range.upperBound == lastPage + 4096
-        guard !flags.isWriteback, !flags.isDirect, !isWhole else {
-            return try await hold(inode, .exclusive, interruption, isUrgent: true)
+        guard !flags.isDirect else { return try await hold(inode, .exclusive, interruption) }
+        if inode.glock.held != .exclusive || inode.glock.machine.phase != .steady {
+            dropUnwritten(inode, wholePages(in: range))
         }
-        let ticket = nextParkTicket
-        nextParkTicket += 1
-        inode.parkedWrites.append((ticket, lastPage))
-        inode.whenParked?()
-        defer { inode.parkedWrites.removeAll { $0.ticket == ticket } }
-        return try await hold(inode, .exclusive, interruption, isUrgent: true)
+        let lastPage = touched.upperBound - kernelPage..<touched.upperBound
+        // Pages that are covered as a whole are up to date at once, and not locked.
+        if range.lowerBound <= lastPage.lowerBound, range.upperBound == lastPage.upperBound {
+            return try await hold(inode, .exclusive, interruption)
+        }
+        return try await holdParked(inode, .exclusive, .partialWrite, lastPage, interruption)
     }
 
-    /// Holds for the write-back of a page that became up to date without any lock, by a write(2)
-    /// that has not been carried out yet, and was then stored into. Its pages are locked by the
-    /// kernel and not stale: no invalidation may wait for them.
-    private func holdForStrayWriteback(
-        _ inode: Inode,
-        _ range: Range<UInt64>
-    ) async throws(FileError) -> StoredInode {
-        counters.strayWritebacks += 1
-        let ticket = nextParkTicket
-        nextParkTicket += 1
-        inode.parkedReads.append((ticket, range))
-        inode.whenParked?()
-        defer { inode.parkedReads.removeAll { $0.ticket == ticket } }
-        return try await hold(inode, .exclusive, nil, isUrgent: true)
+    /// A write(2) that must wait for the lock has already put its bytes into pages of the kernel,
+    /// which has taken those that it covers as a whole for up to date. Nobody shall read or store
+    /// there before the write is carried out.
+    private func dropUnwritten(_ inode: Inode, _ range: Range<UInt64>) {
+        guard let kernel, !range.isEmpty else { return }
+        let handle = inode.handle
+        engine.spawn {
+            await kernel.invalidateInode(
+                handle,
+                data: (range.lowerBound, UInt64(range.count))
+            )
+        }
     }
 
     /// Set-user-id and, of executables, set-group-id go when somebody writes.

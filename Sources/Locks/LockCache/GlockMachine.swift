@@ -27,11 +27,11 @@
 //   G1. Exclusive holders are alone; shared holders only with shared ones.
 //   G2. Whoever is inside is covered by `held`: shared by PR or EX, exclusive by EX.
 //   G3. The lock is kept after the last holder has left, until a peer wants it or memory does.
-//   G4. While `wanted` is set nobody new enters beyond the mode that will be left, except (a) the
-//   holders for
-//       whose sake the lock was just granted, so that every grant does some work, and (b) urgent
-//       holders while the owner invalidates the kernel's caches: the kernel may hold the very page
-//       that the invalidation waits for (Docs/KERNEL.md, rule F3).
+//   G4. While `wanted` is set nobody new enters beyond the mode that will be left, except
+//       (a) the holders for whose sake the lock was just granted, so that every grant does some
+//       work, and
+//       (b) holders that use bytes which the owner is just invalidating in the kernel ("urgent"):
+//       the kernel may hold the very page that the invalidation waits for (KERNEL F3).
 //   G5. Lowering starts only when the owner says that what was cached is written back and
 //   invalidated.
 //   G6. An upgrade of a lock that caches never waits with the old mode in hand: it is asked for
@@ -81,7 +81,8 @@ package struct GlockMachine: Sendable {
     private struct Waiter: Sendable {
         var ticket: UInt64
         var mode: HolderMode
-        var isUrgent: Bool
+        /// The bytes it uses, when the kernel may hold their pages for it (G4b).
+        var bytes: Range<UInt64>?
     }
 
     package private(set) var held: LockMode = .null
@@ -89,8 +90,8 @@ package struct GlockMachine: Sendable {
     package private(set) var wanted: LockMode?
     package private(set) var sharedCount = 0
     package private(set) var isExclusive = false
-    /// Whether urgent holders may enter while demoting (G4b).
-    package private(set) var admitsUrgent = false
+    /// The bytes whose users may enter while demoting (G4b); none: nobody may.
+    package private(set) var urgentBytes: [Range<UInt64>] = []
     /// Urgent holders admitted since the demotion began.
     package private(set) var urgentAdmissions = 0
     private var queue: [Waiter] = []
@@ -120,9 +121,11 @@ package struct GlockMachine: Sendable {
     // MARK: Holders
 
     /// Enters at once if that is possible; the common case.
-    package mutating func enterIfPossible(_ mode: HolderMode, isUrgent: Bool = false) -> Bool {
-        guard queue.isEmpty || (isUrgent && admitsUrgent), mayEnter(mode, isUrgent: isUrgent)
-        else { return false }
+    package mutating func enterIfPossible(
+        _ mode: HolderMode,
+        bytes: Range<UInt64>? = nil
+    ) -> Bool {
+        guard queue.isEmpty || isUrgent(bytes), mayEnter(mode, bytes) else { return false }
         admit(mode)
         return true
     }
@@ -131,18 +134,18 @@ package struct GlockMachine: Sendable {
     package mutating func enter(
         _ mode: HolderMode,
         ticket: UInt64,
-        isUrgent: Bool = false,
+        bytes: Range<UInt64>? = nil,
         _ actions: inout [GlockAction]
     ) {
         if isShutDown {
             actions.append(.refuse(ticket))
             return
         }
-        if enterIfPossible(mode, isUrgent: isUrgent) {
+        if enterIfPossible(mode, bytes: bytes) {
             actions.append(.grant(ticket))
             return
         }
-        queue.append(Waiter(ticket: ticket, mode: mode, isUrgent: isUrgent))
+        queue.append(Waiter(ticket: ticket, mode: mode, bytes: bytes))
         proceed(&actions)
     }
 
@@ -158,7 +161,7 @@ package struct GlockMachine: Sendable {
         } else if isShutDown || !isIdle || wanted != nil {
             actions.append(.refuse(ticket))
         } else {
-            probe = Waiter(ticket: ticket, mode: mode, isUrgent: false)
+            probe = Waiter(ticket: ticket, mode: mode, bytes: nil)
             phase = .requesting(mode.lockMode)
             actions.append(.request(mode.lockMode, [.noQueue, .noQueueButNotify]))
         }
@@ -186,7 +189,12 @@ package struct GlockMachine: Sendable {
         proceed(&actions)
     }
 
-    private func mayEnter(_ mode: HolderMode, isUrgent: Bool) -> Bool {
+    private func isUrgent(_ bytes: Range<UInt64>?) -> Bool {
+        guard let bytes else { return false }
+        return urgentBytes.contains { $0.overlaps(bytes) }
+    }
+
+    private func mayEnter(_ mode: HolderMode, _ bytes: Range<UInt64>?) -> Bool {
         guard held.covers(mode.lockMode), hasRoom(for: mode) else { return false }
         switch phase {
         case .steady:
@@ -197,7 +205,7 @@ package struct GlockMachine: Sendable {
             // writer for ever. The answer to a request that does not queue is not far.
             return false
         case .demoting(let target):
-            return target.covers(mode.lockMode) || (isUrgent && admitsUrgent)
+            return target.covers(mode.lockMode) || isUrgent(bytes)
         case .lowering(let target):
             return target.covers(mode.lockMode)
         }
@@ -301,13 +309,17 @@ package struct GlockMachine: Sendable {
 
     // MARK: Demotion
 
-    /// The owner opens or closes the door for urgent holders; only while demoting.
-    package mutating func admitUrgent(_ admits: Bool, _ actions: inout [GlockAction]) {
+    /// The owner invalidates these bytes: whoever uses some of them may enter, as far as the held
+    /// mode covers it, until the next call. Only while demoting.
+    package mutating func admitUsers(
+        of bytes: [Range<UInt64>],
+        _ actions: inout [GlockAction]
+    ) {
         guard case .demoting = phase else {
             preconditionFailure("Glock G4: urgent holders outside a demotion")
         }
-        admitsUrgent = admits
-        if admits { admitUrgentWaiters(&actions) }
+        urgentBytes = bytes
+        admitUrgentWaiters(&actions)
     }
 
     /// What was cached beyond the target is written back and invalidated (G5), and nobody is inside
@@ -317,7 +329,7 @@ package struct GlockMachine: Sendable {
             preconditionFailure("Glock G5: the end of a demotion that had not begun")
         }
         precondition(isDrained(for: target), "Glock G2: holders inside beyond the lowered mode")
-        admitsUrgent = false
+        urgentBytes = []
         urgentAdmissions = 0
         phase = .lowering(target)
         actions.append(.lower(target))
@@ -333,7 +345,7 @@ package struct GlockMachine: Sendable {
         var index = 0
         while index < queue.count {
             let waiter = queue[index]
-            if waiter.isUrgent, mayEnter(waiter.mode, isUrgent: true) {
+            if isUrgent(waiter.bytes), mayEnter(waiter.mode, waiter.bytes) {
                 queue.remove(at: index)
                 admit(waiter.mode)
                 actions.append(.grant(waiter.ticket))
@@ -348,7 +360,7 @@ package struct GlockMachine: Sendable {
     /// Does whatever the state allows next.
     private mutating func proceed(_ actions: inout [GlockAction]) {
         if case .demoting = phase {
-            if admitsUrgent { admitUrgentWaiters(&actions) }
+            admitUrgentWaiters(&actions)
             admitCovered(&actions)
             return
         }
@@ -385,7 +397,7 @@ package struct GlockMachine: Sendable {
 
     /// Lets in whoever is at the head and may enter in the present phase.
     private mutating func admitCovered(_ actions: inout [GlockAction]) {
-        while let head = queue.first, mayEnter(head.mode, isUrgent: false) {
+        while let head = queue.first, mayEnter(head.mode, nil) {
             queue.removeFirst()
             admit(head.mode)
             actions.append(.grant(head.ticket))
@@ -408,6 +420,8 @@ package struct GlockMachine: Sendable {
         precondition(sharedCount == 0 || held.covers(.protectedRead) || isShutDown, "Glock G2")
         if case .demoting(let target) = phase {
             precondition(!target.covers(held), "a demotion that demotes nothing")
+        } else {
+            precondition(urgentBytes.isEmpty || isShutDown, "Glock G4")
         }
     }
 }

@@ -65,6 +65,8 @@ package final class FuseKernelCache: KernelCache, @unchecked Sendable {
         }
     }
 
+    package var mapsDirectFiles: Bool { session.agreement.mapsDirectFiles }
+
     // MARK: Inodes
 
     package func invalidateInode(

@@ -205,6 +205,12 @@ final class ConcurrentRun {
         if opened.file.intent.reads, process.dice.oneIn(2) {
             let done = try await process.node.kernel.store(opened.file, at: offset, bytes)
             if done != count { throw SimulationFailure("stored \(done) of \(count)") }
+            // A store into a page that a write(2) of the same node is just replacing takes effect
+            // with that write at the latest (Docs/CAVEATS.md).
+            await process.node.kernel.writesEnd(
+                opened.file.inode,
+                offset..<offset + UInt64(count)
+            )
         } else {
             try await process.node.write(opened.file, offset, bytes)
         }

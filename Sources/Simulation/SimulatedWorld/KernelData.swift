@@ -115,6 +115,12 @@ extension KernelModel {
         _ bytes: ArraySlice<UInt8>
     ) async throws(FileError) -> Int {
         let inode = file.inode
+        let number = (inode.unanswered.last?.number ?? 0) + 1
+        inode.unanswered.append((number, offset..<offset + UInt64(bytes.count)))
+        defer {
+            inode.unanswered.removeAll { $0.number == number }
+            inode.answered.notify()
+        }
         let unit = UInt64(KernelPage.size)
         var touched: [KernelPage] = []
         var locked: KernelPage?
@@ -199,6 +205,11 @@ extension KernelModel {
         _ bytes: [UInt8]
     ) async throws(FileError) -> Int {
         precondition(file.intent.reads && file.intent.writes, "a shared mapping needs both")
+        if file.isDirect {
+            // Mapping such a file drops all its pages.
+            guard mapsDirectFiles else { throw .notSupported }
+            await dropPages(file.inode, 0, nil)
+        }
         let unit = UInt64(KernelPage.size)
         var done = 0
         while done < bytes.count {
@@ -220,5 +231,16 @@ extension KernelModel {
             done += length
         }
         return done
+    }
+
+    /// Returns when every write(2) has been carried out that had been begun on the pages of these
+    /// bytes.
+    func writesEnd(_ inode: KernelInode, _ bytes: Range<UInt64>) async {
+        let unit = UInt64(KernelPage.size)
+        let pages = bytes.lowerBound / unit * unit..<(bytes.upperBound + unit - 1) / unit * unit
+        let begun = inode.unanswered.filter { $0.bytes.overlaps(pages) }.map(\.number)
+        while inode.unanswered.contains(where: { begun.contains($0.number) }) {
+            await inode.answered.wait()
+        }
     }
 }

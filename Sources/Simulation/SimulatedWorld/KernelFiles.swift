@@ -89,7 +89,15 @@ extension KernelModel {
             try await self.volume.setAttributes(node, handle, change, KernelModel.caller, nil)
         }
         let old = inode.size
-        await self.change(inode, reply.attributes, isValid: reply.isCacheable, since: since)
+        // Linux takes the size at once. What else the reply says it does not keep if something
+        // changed the attributes while the request was under way: the next stat asks.
+        let isCrossed = inode.attributeVersion > since
+        await self.change(
+            inode,
+            reply.attributes,
+            isValid: reply.isCacheable && !isCrossed,
+            since: nil
+        )
         if change.size != nil, old != reply.attributes.size { await dropPages(inode, 0, nil) }
     }
 

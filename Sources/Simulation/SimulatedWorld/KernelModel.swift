@@ -79,6 +79,9 @@ package final class KernelInode {
 
     let pages = KernelPages()
     var files: [KernelFile] = []
+    /// What write(2) has put into pages and the file system has not carried out yet.
+    var unanswered: [(number: Int, bytes: Range<UInt64>)] = []
+    let answered = Signal()
 
     /// Some open file through which dirty pages can be written.
     var writableFile: KernelFile? { files.first { $0.intent.writes } }
@@ -118,6 +121,8 @@ package final class KernelModel: KernelCache {
     let root: KernelInode
     /// One rename between directories at a time.
     let renaming = Gate()
+    /// Kernels before Linux 6.6 cannot map a file that is opened direct.
+    package let mapsDirectFiles: Bool
     /// Write-backs of mappings that failed.
     package var writebackErrors: [FileError] = []
     /// Told of data requests and invalidations, one line each.
@@ -139,6 +144,7 @@ package final class KernelModel: KernelCache {
         self.volume = volume
         self.name = name
         self.dice = dice
+        mapsDirectFiles = !self.dice.oneIn(4)
         let unknown = FileAttributes(
             inode: InodeNumber(address: .none, generation: 0),
             mode: 0o040755,

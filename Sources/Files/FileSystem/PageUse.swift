@@ -1,0 +1,206 @@
+// What this node knows of the kernel's pages of one file, as far as giving the lock up depends on
+// it (Demotion.swift; Docs/KERNEL.md, rules F3 and F5).
+
+import Execution
+
+/// The size of the kernel's pages, in bytes.
+let kernelPage: UInt64 = 4096
+
+/// Rounds a range of bytes out to whole pages.
+func pages(around bytes: Range<UInt64>) -> Range<UInt64> {
+    let start = bytes.lowerBound / kernelPage * kernelPage
+    let rest = bytes.upperBound % kernelPage
+    let (end, overflow) = bytes.upperBound.addingReportingOverflow(
+        rest == 0 ? 0 : kernelPage - rest
+    )
+    return start..<(overflow ? UInt64.max : end)
+}
+
+/// The pages that a range of bytes covers as a whole; empty if it covers none.
+func wholePages(in bytes: Range<UInt64>) -> Range<UInt64> {
+    let outer = pages(around: bytes)
+    let start =
+        outer.lowerBound == bytes.lowerBound ? outer.lowerBound : outer.lowerBound + kernelPage
+    let end = bytes.upperBound / kernelPage * kernelPage
+    return start..<max(start, end)
+}
+
+/// A set of bytes, as ranges that are ascending and apart.
+struct ByteRanges {
+    private(set) var ranges: [Range<UInt64>] = []
+
+    var isEmpty: Bool { ranges.isEmpty }
+
+    func overlaps(_ range: Range<UInt64>) -> Bool { ranges.contains { $0.overlaps(range) } }
+
+    mutating func add(_ range: Range<UInt64>) {
+        guard !range.isEmpty else { return }
+        let first = ranges.firstIndex { $0.upperBound >= range.lowerBound } ?? ranges.count
+        var end = first
+        var merged = range
+        while end < ranges.count, ranges[end].lowerBound <= range.upperBound {
+            merged =
+                min(
+                    merged.lowerBound,
+                    ranges[end].lowerBound
+                )..<max(
+                    merged.upperBound,
+                    ranges[end].upperBound
+                )
+            end += 1
+        }
+        ranges.replaceSubrange(first..<end, with: CollectionOfOne(merged))
+    }
+
+    mutating func subtract(_ range: Range<UInt64>) {
+        guard overlaps(range) else { return }
+        ranges = ranges.flatMap { Self.without(range, $0) }
+    }
+
+    /// What of `range` is not in the set.
+    func gaps(in range: Range<UInt64>) -> [Range<UInt64>] {
+        var rest = ByteRanges()
+        rest.add(range)
+        for own in ranges where own.overlaps(range) { rest.subtract(own) }
+        return rest.ranges
+    }
+
+    /// Replaces more pieces than `count` by the one range around them.
+    mutating func coarsen(above count: Int) {
+        guard ranges.count > count, let first = ranges.first, let last = ranges.last else { return }
+        ranges = [first.lowerBound..<last.upperBound]
+    }
+
+    /// All of them; none afterwards.
+    mutating func take() -> [Range<UInt64>] {
+        defer { ranges = [] }
+        return ranges
+    }
+
+    private static func without(
+        _ hole: Range<UInt64>,
+        _ range: Range<UInt64>
+    ) -> [Range<UInt64>] {
+        guard hole.overlaps(range) else { return [range] }
+        var rest: [Range<UInt64>] = []
+        if range.lowerBound < hole.lowerBound { rest.append(range.lowerBound..<hole.lowerBound) }
+        if hole.upperBound < range.upperBound { rest.append(hole.upperBound..<range.upperBound) }
+        return rest
+    }
+}
+
+/// A data request that waits for the lock while the kernel holds pages for it.
+struct ParkedRequest {
+    /// What the kernel does with the pages meanwhile.
+    enum Kind {
+        /// READ into the page cache: they are locked and hold nothing yet.
+        case fill
+        /// WRITE of what a mapping or an unanswered write(2) left in them: an invalidation waits for
+        /// the answer.
+        case writeBack
+        /// write(2) that covers the last page in part: the page is locked if it was not up to date,
+        /// and then holds nothing that is read; if it was, it is not locked, and may become old.
+        case partialWrite
+    }
+
+    let ticket: UInt64
+    let kind: Kind
+    let pages: Range<UInt64>
+}
+
+/// The pages of one file in the kernel. Engine-bound.
+struct PageUse {
+    private(set) var parked: [ParkedRequest] = []
+    private var nextTicket: UInt64 = 1
+    /// Called when a request parks.
+    var whenParked: (() -> Void)?
+    /// An invalidation of all pages is under way.
+    var isInvalidating = false
+    /// What was filled or written in the kernel's pages since the running pass began: it has to be
+    /// invalidated once more.
+    var touched = ByteRanges()
+    /// All pages that can be up to date in the kernel, and maybe more.
+    private(set) var upToDate = ByteRanges()
+    /// What was written past the page cache into pages that may have been up to date: such a page is
+    /// older than the device there, until the kernel has asked for it again. When a mapping has
+    /// changed other bytes of it, its write-back leaves these out (Docs/KERNEL.md, rule M4).
+    private(set) var overtaken = ByteRanges()
+    /// What was added to `overtaken` while its pages are being dropped.
+    private var overtakenMeanwhile: ByteRanges?
+    /// More pieces than this are merged (`upToDate`), or their pages are dropped (`overtaken`).
+    static let mostPieces = 64
+
+    /// Enters a waiting request; ends with `unpark`.
+    mutating func park(_ kind: ParkedRequest.Kind, _ pages: Range<UInt64>) -> UInt64 {
+        let ticket = nextTicket
+        nextTicket += 1
+        parked.append(ParkedRequest(ticket: ticket, kind: kind, pages: pages))
+        return ticket
+    }
+
+    mutating func unpark(_ ticket: UInt64) { parked.removeAll { $0.ticket == ticket } }
+
+    /// The kernel fills pages with these bytes, by an answer that is decided under the lock.
+    mutating func noteFill(_ bytes: Range<UInt64>) {
+        let range = pages(around: bytes)
+        // It would not ask for a page that it has.
+        forget(overtaken: range)
+        note(range)
+    }
+
+    /// The kernel has put these bytes of a write(2), which is being carried out, into its pages.
+    mutating func noteCachedWrite(_ bytes: Range<UInt64>) {
+        forget(overtaken: wholePages(in: bytes))
+        note(pages(around: bytes))
+    }
+
+    private mutating func forget(overtaken range: Range<UInt64>) {
+        overtaken.subtract(range)
+        overtakenMeanwhile?.subtract(range)
+    }
+
+    private mutating func note(_ range: Range<UInt64>) {
+        if isInvalidating { touched.add(range) }
+        upToDate.add(range)
+        upToDate.coarsen(above: Self.mostPieces)
+    }
+
+    /// Bytes go to the device past the page cache.
+    mutating func noteDirectWrite(_ bytes: Range<UInt64>) {
+        guard upToDate.overlaps(pages(around: bytes)) else { return }
+        overtaken.add(bytes)
+        overtakenMeanwhile?.add(bytes)
+    }
+
+    /// The pages to drop because too many pieces are overtaken; nil if they are few, or if the pages
+    /// are being dropped already. Ends with `endDroppingOvertaken`.
+    mutating func beginDroppingOvertaken() -> Range<UInt64>? {
+        guard overtaken.ranges.count > Self.mostPieces, overtakenMeanwhile == nil,
+            let first = overtaken.ranges.first, let last = overtaken.ranges.last
+        else { return nil }
+        overtakenMeanwhile = ByteRanges()
+        return pages(around: first.lowerBound..<last.upperBound)
+    }
+
+    /// The pages that were there at `beginDroppingOvertaken` are gone.
+    mutating func endDroppingOvertaken() {
+        guard let rest = overtakenMeanwhile else { return }
+        overtaken = rest
+        overtakenMeanwhile = nil
+    }
+
+    /// All pages were invalidated.
+    mutating func forgetAll() {
+        upToDate = ByteRanges()
+        overtaken = ByteRanges()
+        overtakenMeanwhile = overtakenMeanwhile.map { _ in ByteRanges() }
+    }
+
+    func mayBeUpToDate(_ pages: Range<UInt64>) -> Bool { upToDate.overlaps(pages) }
+
+    /// The pages of parked requests of these kinds, ascending.
+    func parkedPages(_ kinds: [ParkedRequest.Kind]) -> [Range<UInt64>] {
+        parked.filter { kinds.contains($0.kind) }.map(\.pages)
+            .sorted { ($0.lowerBound, $0.upperBound) < ($1.lowerBound, $1.upperBound) }
+    }
+}
