@@ -19,6 +19,11 @@ final class MemoryNode {
     init(_ attributes: FileAttributes) { self.attributes = attributes }
 }
 
+/// Kinds of operation that can be held back whatever they are about.
+enum OperationKind: Int, Sendable {
+    case read, write, change
+}
+
 /// An operation that waits until the test lets it go.
 final class Hold {
     let arrived = Outcome<Void>()
@@ -40,6 +45,8 @@ final class MemoryFiles: FileOperations {
     var opensDirectly = false
     /// Names whose lookup, creation or removal waits.
     var holds: [[UInt8]: Hold] = [:]
+    /// The next operation of its kind waits.
+    var heldNext: [Hold?] = [nil, nil, nil]
     /// Called with each write's flags and length.
     var onWrite: ((WriteFlags, Int) -> Void)?
     var onRead: ((Bool) -> Void)?
@@ -131,6 +138,23 @@ final class MemoryFiles: FileOperations {
         _ interruption: Interruption?
     ) async throws(FileError) {
         guard let hold = holds[Array(name)] else { return }
+        try await wait(for: hold, interruption)
+    }
+
+    /// An operation that was held back once goes on by itself the next time.
+    private func waitIfHeld(
+        _ kind: OperationKind,
+        _ interruption: Interruption?
+    ) async throws(FileError) {
+        guard let hold = heldNext[kind.rawValue] else { return }
+        heldNext[kind.rawValue] = nil
+        try await wait(for: hold, interruption)
+    }
+
+    private func wait(
+        for hold: Hold,
+        _ interruption: Interruption?
+    ) async throws(FileError) {
         if hold.arrived.value == nil { hold.arrived.deliver(()) }
         interruption?.onRequest = {
             hold.wasInterrupted = true
@@ -322,6 +346,7 @@ final class MemoryFiles: FileOperations {
         _ interruption: Interruption?
     ) async throws(FileError) -> AttributesReply {
         let file = try self.node(node)
+        try await waitIfHeld(.change, interruption)
         if let mode = change.mode {
             file.attributes.mode = file.attributes.mode & 0o170000 | mode & 0o7777
         }
@@ -381,6 +406,7 @@ final class MemoryFiles: FileOperations {
     ) async throws(FileError) -> Int {
         let file = try self.node(node)
         onRead?(isFill)
+        try await waitIfHeld(.read, interruption)
         let start = min(Int(offset), file.data.count)
         let end = min(start + buffer.count, file.data.count)
         file.data.withUnsafeBytes { buffer.copyBytes(from: $0[start..<end]) }
@@ -397,6 +423,7 @@ final class MemoryFiles: FileOperations {
     ) async throws(FileError) -> Int {
         let file = try self.node(node)
         onWrite?(flags, buffer.count)
+        if !flags.isWriteback { try await waitIfHeld(.write, interruption) }
         let start = flags.appends ? file.data.count : Int(offset)
         let end = start + buffer.count
         if end > file.data.count && !flags.isWriteback { resize(file, end) }

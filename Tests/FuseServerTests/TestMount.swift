@@ -55,6 +55,36 @@ final class TestMount: @unchecked Sendable {
 
     func file(_ name: String) -> String { "\(path)/\(name)" }
 
+    /// Holds back the next operation on a name.
+    func hold(_ name: String) -> EngineBound<Hold> {
+        inside { files in
+            let hold = Hold()
+            files.holds[Array(name.utf8)] = hold
+            return EngineBound(hold)
+        }
+    }
+
+    /// Holds back the next operation of a kind.
+    func hold(next kind: OperationKind) -> EngineBound<Hold> {
+        inside { files in
+            let hold = Hold()
+            files.heldNext[kind.rawValue] = hold
+            return EngineBound(hold)
+        }
+    }
+
+    /// Waits until the operation is there.
+    func arrival(of hold: EngineBound<Hold>) {
+        inside { _ in await hold.value.arrived.get() }
+    }
+
+    func release(_ hold: EngineBound<Hold>) {
+        inside { files in
+            files.holds = files.holds.filter { $0.value !== hold.value }
+            if hold.value.released.value == nil { hold.value.released.deliver(()) }
+        }
+    }
+
     func node(_ name: String) -> NodeHandle {
         inside { files in
             let wanted = Array(name.utf8)

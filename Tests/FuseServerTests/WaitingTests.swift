@@ -13,12 +13,12 @@ extension MountedTests {
         @Test func aHeldRequestDelaysNoOther() throws {
             try withMount { mount in
                 for name in ["a", "b"] { try makeFile(mount.file(name), [1]) }
-                let hold = hold("held", mount)
+                let hold = mount.hold("held")
                 let waiter = try background { statusCode(mount.file("held")) }
-                arrival(of: hold, mount)
+                mount.arrival(of: hold)
                 #expect(status(mount.file("a")) != nil)
                 #expect(try content(mount.file("b")) == [1])
-                release(hold, mount)
+                mount.release(hold)
                 #expect(waiter.result() == Int(-ENOENT))
             }
         }
@@ -26,13 +26,13 @@ extension MountedTests {
         @Test func manyHeldRequestsDelayNoOther() throws {
             try withMount { mount in
                 try makeFile(mount.file("a"), [1])
-                let holds = (0..<50).map { hold("held\($0)", mount) }
+                let holds = (0..<50).map { mount.hold("held\($0)") }
                 let waiters = try (0..<50).map { index in
                     try background { statusCode(mount.file("held\(index)")) }
                 }
-                for hold in holds { arrival(of: hold, mount) }
+                for hold in holds { mount.arrival(of: hold) }
                 #expect(try content(mount.file("a")) == [1])
-                for hold in holds { release(hold, mount) }
+                for hold in holds { mount.release(hold) }
                 for waiter in waiters { #expect(waiter.result() == Int(-ENOENT)) }
             }
         }
@@ -40,7 +40,7 @@ extension MountedTests {
         /// KERNEL D7.
         @Test func aKilledProcessInterruptsItsRequest() throws {
             try withMount { mount in
-                let hold = hold("held", mount)
+                let hold = mount.hold("held")
                 var process: pid_t = 0
                 var words =
                     ["stat", mount.file("held")].map { (word: String) in strdup(word) } + [nil]
@@ -54,7 +54,7 @@ extension MountedTests {
                 posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
                 #expect(posix_spawnp(&process, "stat", nil, &attributes, &words, environ) == 0)
                 posix_spawnattr_destroy(&attributes)
-                arrival(of: hold, mount)
+                mount.arrival(of: hold)
                 #expect(kill(process, SIGTERM) == 0)
                 var exit: Int32 = 0
                 #expect(waitpid(process, &exit, 0) == process)
@@ -70,11 +70,11 @@ extension MountedTests {
             try withMount { mount in
                 try #require(mount.server.agreement.keepsEntries)
                 #expect(statusCode(mount.file("kept")) == Int(-ENOENT))
-                let hold = hold("held", mount)
+                let hold = mount.hold("held")
                 let waiter = try background {
                     call { Int(lockstep_open(mount.file("held"), O_CREAT | O_RDWR, 0o644)) }
                 }
-                arrival(of: hold, mount)
+                mount.arrival(of: hold)
                 let cache = EngineBound(mount.server.kernelCache)
                 let counts = mount.requests {
                     mount.inside { _ in
@@ -85,7 +85,7 @@ extension MountedTests {
                     }
                 }
                 #expect(counts.total == 0)
-                release(hold, mount)
+                mount.release(hold)
                 let file = waiter.result()
                 #expect(file >= 0)
                 close(Int32(file))
@@ -100,7 +100,7 @@ extension MountedTests {
                 for round in 0..<20 {
                     let names = (0..<200).map { "n\(round)-\($0)" }
                     for name in names { #expect(statusCode(mount.file(name)) == Int(-ENOENT)) }
-                    let hold = hold("held\(round)", mount)
+                    let hold = mount.hold("held\(round)")
                     let waiter = try background {
                         call {
                             Int(lockstep_open(mount.file("held\(round)"), O_CREAT | O_RDWR, 0o644))
@@ -113,7 +113,7 @@ extension MountedTests {
                             names: names.map { Array($0.utf8) }
                         )
                     }
-                    release(hold, mount)
+                    mount.release(hold)
                     let file = waiter.result()
                     #expect(file >= 0)
                     close(Int32(file))
@@ -125,17 +125,17 @@ extension MountedTests {
             try withMount { mount in
                 try makeFile(mount.file("a"))
                 let node = mount.node("a")
-                let hold = hold("held", mount)
+                let hold = mount.hold("held")
                 let waiter = try background {
                     call { Int(lockstep_open(mount.file("held"), O_CREAT | O_RDWR, 0o644)) }
                 }
-                arrival(of: hold, mount)
+                mount.arrival(of: hold)
                 let cache = EngineBound(mount.server.kernelCache)
                 mount.inside { _ in
                     await cache.value.invalidateInode(node, data: (offset: 0, length: nil))
                     await cache.value.invalidateInode(.root, data: nil)
                 }
-                release(hold, mount)
+                mount.release(hold)
                 close(Int32(waiter.result()))
             }
         }
@@ -147,15 +147,15 @@ extension MountedTests {
                 // The name must be asked for again.
                 let cache = EngineBound(mount.server.kernelCache)
                 mount.inside { _ in await cache.value.invalidateEntries(of: .root, names: nil) }
-                let hold = hold("held", mount)
+                let hold = mount.hold("held")
                 let waiter = try background {
                     call { Int(lockstep_open(mount.file("held"), O_RDONLY, 0)) }
                 }
-                arrival(of: hold, mount)
+                mount.arrival(of: hold)
                 let before = mount.inside { files in (try? files.node(node))?.references ?? 99 }
                 #expect(!abortIsRefused(mount))
                 #expect(waiter.result() < 0)
-                release(hold, mount)
+                mount.release(hold)
                 // The reply's fate is known when the effect behind it has run.
                 while mount.inside({ files in (try? files.node(node))?.references ?? 99 }) > before
                 {
@@ -222,25 +222,6 @@ extension MountedTests {
 
         // MARK: Helpers
 
-        private func hold(_ name: String, _ mount: TestMount) -> EngineBound<Hold> {
-            mount.inside { files in
-                let hold = Hold()
-                files.holds[Array(name.utf8)] = hold
-                return EngineBound(hold)
-            }
-        }
-
-        private func arrival(of hold: EngineBound<Hold>, _ mount: TestMount) {
-            mount.inside { _ in await hold.value.arrived.get() }
-        }
-
-        private func release(_ hold: EngineBound<Hold>, _ mount: TestMount) {
-            mount.inside { files in
-                files.holds = files.holds.filter { $0.value !== hold.value }
-                if hold.value.released.value == nil { hold.value.released.deliver(()) }
-            }
-        }
-
         private func abortIsRefused(_ mount: TestMount) -> Bool {
             do {
                 try mount.server.unmount(.abort)
@@ -250,11 +231,12 @@ extension MountedTests {
             }
         }
 
-        /// Runs a system call that may wait, on a thread of its own.
-        private func background(_ body: @escaping @Sendable () -> Int) throws -> BackgroundCall {
-            try BackgroundCall(body)
-        }
     }
+}
+
+/// Runs a system call that may wait, on a thread of its own.
+func background(_ body: @escaping @Sendable () -> Int) throws -> BackgroundCall {
+    try BackgroundCall(body)
 }
 
 /// A system call on a thread of its own.
