@@ -51,7 +51,8 @@ final class Mount: @unchecked Sendable {
     init(_ arguments: MountArguments, _ log: LineLog) throws {
         self.arguments = arguments
         self.log = log
-        file = try VolumeFile(arguments)
+        executor = try CombiningExecutor()
+        file = try VolumeFile(arguments, executor)
         var status = stat()
         guard stat(arguments.directory, &status) == 0 else {
             throw MountError("\(arguments.directory): \(errnoText(errno))")
@@ -59,7 +60,6 @@ final class Mount: @unchecked Sendable {
         guard status.st_mode & S_IFMT == S_IFDIR else {
             throw MountError("\(arguments.directory) is not a directory")
         }
-        executor = try CombiningExecutor()
         clock = try LinuxClock()
         engine = Engine(executor: executor, clock: clock)
         inbox = Inbox(engine: engine)
@@ -204,6 +204,7 @@ final class Mount: @unchecked Sendable {
         options.mountOptions = arguments.kernelOptions + (arguments.isReadOnly ? ["ro"] : [])
         options.allowsOthers = arguments.allowsOthers
         options.treatsKernelAsOld = arguments.treatsKernelAsOld
+        if let watch = arguments.watchMicroseconds { options.watchLength = watch * 1000 }
         return FuseServer(options: options, engine: engine)
     }
 

@@ -34,6 +34,8 @@ struct MountArguments {
     var treatsKernelAsOld = false
     var panicsOnError = false
     var patienceSeconds: UInt64 = 30
+    /// Microseconds; nil for the default.
+    var watchMicroseconds: UInt64?
     /// For mount(2).
     var kernelOptions: [String] = []
 
@@ -50,7 +52,8 @@ struct MountArguments {
           -o OPTIONS    ro, rw, noatime, relatime, nodev, dev, nosuid, suid, noexec, exec, sync, dirsync,
                         allow_other, default_permissions (always on), node=NAME,
                         cluster=local, slot=N, run=DIR, commit=SECONDS, patience=SECONDS,
-                        errors=withdraw|panic, takeover, buffered, kernel=old, debug; remount is refused;
+                        errors=withdraw|panic, takeover, buffered, kernel=old, watch=MICROSECONDS, debug;
+                        remount is refused;
                         _netdev, nofail, auto, noauto, user, users, defaults and x-* are accepted
 
         Exit status: 0 mounted, 1 wrong usage, 2 a system error, 32 the mount failed.
@@ -157,6 +160,7 @@ struct MountArguments {
             runDirectory = value
         case "commit": commitSeconds = UInt64(try Self.number(name, value, 1...300))
         case "patience": patienceSeconds = UInt64(try Self.number(name, value, 0...3600))
+        case "watch": watchMicroseconds = UInt64(try Self.number(name, value, 0...10_000))
         case "node": break  // a name for people; slots are what counts
         case "errors":
             guard ["withdraw", "panic"].contains(value) else {

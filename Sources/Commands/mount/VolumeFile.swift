@@ -20,7 +20,8 @@ struct VolumeFile {
     let superblock: Superblock
     let path: String
 
-    init(_ arguments: MountArguments) throws {
+    /// `executor`: of the engine that will use the device.
+    init(_ arguments: MountArguments, _ executor: CombiningExecutor) throws {
         guard let full = realpath(arguments.device, nil) else {
             throw MountError("\(arguments.device): \(errnoText(errno))")
         }
@@ -28,6 +29,7 @@ struct VolumeFile {
         free(full)
         var options = FileBlockDevice.Options()
         options.allowsBuffered = arguments.allowsBuffered
+        options.enter = { executor.enterIfIdle($0) }
         do {
             device = try FileBlockDevice(path: path, options: options)
         } catch {

@@ -1,5 +1,6 @@
 // What a mount is told.
 
+import Glibc
 package import LinuxSystem
 
 /// How to mount and serve.
@@ -15,6 +16,9 @@ package struct FuseOptions: Sendable {
     package var allowsOthers = false
     /// Threads that receive requests.
     package var receiverCount: Int
+    /// How long a receiver that waits for a request looks for it before it sleeps, in nanoseconds
+    /// (Rota.swift). Not where there is one processor only.
+    package var watchLength: UInt64 = sysconf(Int32(_SC_NPROCESSORS_ONLN)) > 1 ? 100_000 : 0
     /// Requests the kernel may have in the background (readahead, write-back, release).
     package var maximumBackground: UInt16 = 64
     /// The most data in one READ or WRITE, in bytes; a multiple of 4096 up to 1 MiB.

@@ -79,7 +79,8 @@ package final class FuseServer: @unchecked Sendable {
             session: session,
             dispatcher: dispatcher,
             engine: engine,
-            pool: pool
+            pool: pool,
+            watchLength: options.watchLength
         )
         notifyThreads = NotifyThreads(log: options.log)
         kernelCache = FuseKernelCache(

@@ -1,15 +1,12 @@
 // The threads that receive requests.
 //
-// Each waits for /dev/fuse with an epoll instance of its own (EPOLLEXCLUSIVE: a request wakes one
-// of them, mostly on the processor of the process that asks). Receiving and registering are one
+// One of them waits for the kernel, the others rest (Rota.swift). Receiving and registering are one
 // step under the arrival latch, so that requests are registered in the order in which the kernel
 // queued them (KERNEL D2):
 //
-//   epoll_wait ── arrival.lock ── read ──┬── engine idle: enter; answer at once or register;
-//   arrival.unlock;
-//                                        │   drain what that started; send the answer
-//                                        └── engine taken: queue it for whoever is inside;
-//                                        arrival.unlock
+//   arrival.lock ── read ──┬── engine idle: enter; answer at once or register; arrival.unlock;
+//                          │   drain what that started; send the answer
+//                          └── engine taken: queue it for whoever is inside; arrival.unlock
 //
 // Invariants
 // A1. Between the read and the registration (or the append to `queue`) nobody else reads.
@@ -40,7 +37,18 @@ final class Receiver: @unchecked Sendable {
     private var queue: [Request] = []
     private var isPumpComing = false
 
-    init(session: Session, dispatcher: Dispatcher, engine: Engine, pool: BufferPool) {
+    private let rota = Rota()
+    /// Nanoseconds.
+    private let watchLength: UInt64
+
+    init(
+        session: Session,
+        dispatcher: Dispatcher,
+        engine: Engine,
+        pool: BufferPool,
+        watchLength: UInt64
+    ) {
+        self.watchLength = watchLength
         self.session = session
         self.dispatcher = dispatcher
         self.engine = engine
@@ -62,20 +70,23 @@ final class Receiver: @unchecked Sendable {
         }
         defer { close(waiter) }
         var interest = epoll_event()
-        interest.events = EPOLLIN.rawValue | EPOLLEXCLUSIVE.rawValue
+        interest.events = EPOLLIN.rawValue
         guard epoll_ctl(waiter, EPOLL_CTL_ADD, session.descriptor, &interest) == 0 else {
             session.log.error("epoll_ctl on /dev/fuse: \(errnoText(errno))")
             return
         }
-        let thread = ReceivingThread(buffer: pool.take())
-        while receiveOne(thread) {
+        let thread = ReceivingThread(buffer: pool.take(), watch: Watch(length: watchLength))
+        while receiveOne(thread), !rota.hasEnded {
+            if !thread.isSentry || thread.goesOn() { continue }
             var event = epoll_event()
             _ = epoll_wait(waiter, &event, 1, -1)
         }
+        rota.end()
         pool.giveBack(thread.buffer)
     }
 
-    /// Takes a request if there is one; false when the connection has ended.
+    /// Takes a request if there is one; otherwise the thread is the sentry, or has rested. False
+    /// when the connection has ended.
     private func receiveOne(_ thread: ReceivingThread) -> Bool {
         arrival.lock()
         let area = thread.buffer.receiveArea
@@ -83,10 +94,14 @@ final class Receiver: @unchecked Sendable {
         guard count >= 0, let start = area.baseAddress else {
             let code = errno
             arrival.unlock()
-            return goesOn(after: code)
+            guard goesOn(after: code) else { return false }
+            thread.streak = 0
+            if !thread.isSentry, rota.standOrRest() { thread.becomeSentry() }
+            return true
         }
         let message = Message(start: start, count: count)
         counts[min(Int(message.header.pointee.opcode), 63)] += 1
+        leavePost(thread, message)
 
         var result = AtOnce.later
         let entered = engine.executor.enterIfIdle {
@@ -105,6 +120,26 @@ final class Receiver: @unchecked Sendable {
             }
         }
         return true
+    }
+
+    /// Bytes of data above which somebody else receives while they are copied.
+    private static let muchData = 64 << 10
+    /// Requests in a row that were there already when they were looked for.
+    private static let queueIsLong = 3
+
+    /// The thread will be busy; if for long, another one is called.
+    private func leavePost(_ thread: ReceivingThread, _ message: Message) {
+        thread.streak += 1
+        let needsAnother =
+            thread.streak >= Self.queueIsLong || message.count >= Self.muchData
+            || message.opcode == .read
+        if thread.isSentry {
+            thread.isSentry = false
+            thread.watch.succeeded()
+            rota.leave(needsAnother: needsAnother)
+        } else if needsAnother {
+            rota.callAnother()
+        }
     }
 
     private func goesOn(after code: Int32) -> Bool {
@@ -153,13 +188,30 @@ final class Receiver: @unchecked Sendable {
 /// What belongs to one receiving thread.
 private final class ReceivingThread {
     var buffer: TransferBuffer
+    var watch: Watch
+    var isSentry = false
+    /// Requests received since the queue was last found empty.
+    var streak = 0
     /// Where answers given at once are written.
     let scratch: UnsafeMutableRawPointer
 
-    init(buffer: TransferBuffer) {
+    init(buffer: TransferBuffer, watch: Watch) {
         self.buffer = buffer
+        self.watch = watch
         scratch = .allocate(byteCount: Request.replyCapacity, alignment: 16)
     }
 
     deinit { scratch.deallocate() }
+
+    func becomeSentry() {
+        isSentry = true
+        watch.begin(at: LinuxClock.monotonic)
+    }
+
+    /// Whether to look again without sleeping. Others who want the processor go first.
+    func goesOn() -> Bool {
+        guard watch.goesOn(at: LinuxClock.monotonic) else { return false }
+        sched_yield()
+        return true
+    }
 }

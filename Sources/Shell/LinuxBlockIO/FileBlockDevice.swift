@@ -45,6 +45,10 @@ package final class FileBlockDevice: BlockingBlockDevice, @unchecked Sendable {
         /// Opens a block device exclusively (O_EXCL): refused with EBUSY while the kernel itself
         /// has a file system or a volume manager on it. No effect on image files.
         package var exclusive = false
+        /// Runs a body inside the engine whose tasks use the device, on the calling thread, if nobody
+        /// is inside; false if it did not (`EngineExecutor.enterIfIdle`). With it the thread that has
+        /// done a transfer goes on with the task that waited for it, instead of waking another.
+        package var enter: (@Sendable (() -> Void) -> Bool)?
         /// Threads that do I/O: 1 ... 64.
         package var threadCount = 6
 
@@ -61,6 +65,7 @@ package final class FileBlockDevice: BlockingBlockDevice, @unchecked Sendable {
     package let isBlockSpecial: Bool
 
     private let descriptor: Int32
+    private let enter: (@Sendable (() -> Void) -> Bool)?
     private let size: Atomic<UInt64>
     private let tally = Tally()
     private let latch = Latch()
@@ -87,6 +92,7 @@ package final class FileBlockDevice: BlockingBlockDevice, @unchecked Sendable {
         let opened = try OpenedFile(path: path, options: options)
         self.path = path
         descriptor = opened.descriptor
+        enter = options.enter
         alignment = opened.alignment
         isDirect = opened.isDirect
         isBlockSpecial = opened.isBlockSpecial
@@ -272,7 +278,7 @@ package final class FileBlockDevice: BlockingBlockDevice, @unchecked Sendable {
                 latch.unlock()
                 let code = transfer(request.kind, request.base, request.count, request.offset)
                 end()
-                request.continuation.resume(returning: code)  // F2
+                answer([request.continuation], code)
                 latch.lock()
             } else if hasEnded {
                 break
@@ -290,8 +296,15 @@ package final class FileBlockDevice: BlockingBlockDevice, @unchecked Sendable {
         let code = synchronise()
         latch.unlock()
         end(waiters.count)
-        for waiter in waiters { waiter.resume(returning: code) }  // F2
+        answer(waiters, code)
         latch.lock()
+    }
+
+    /// Resumes who waited (F2), inside the engine if that is possible.
+    private func answer(_ waiters: [UnsafeContinuation<Int32, Never>], _ code: Int32) {
+        func resume() { for waiter in waiters { waiter.resume(returning: code) } }
+        if let enter, enter(resume) { return }
+        resume()
     }
 
     /// Flushes. Returns 0 or an errno. The latch is held before and after, not meanwhile; one at a
