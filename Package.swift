@@ -171,6 +171,10 @@ let commands: [Target] = [
         ]
     ),
     command(
+        "umount",
+        ["Vocabulary", "DiskFormat", "Membership", "LinuxSystem", "HostCluster", "CLinux"]
+    ),
+    command(
         "lockstep",
         [
             "Vocabulary", "DiskFormat", "BlockIO", "LinuxSystem", "LinuxBlockIO", "HostCluster",
@@ -251,6 +255,7 @@ let package = Package(
     products: [
         .executable(name: "mkfs.lockstep", targets: ["mkfs"]),
         .executable(name: "mount.lockstep", targets: ["mount"]),
+        .executable(name: "umount.lockstep", targets: ["umount"]),
         .executable(name: "fsck.lockstep", targets: ["fsck"]),
         .executable(name: "lockstep", targets: ["lockstep"]),
         .executable(name: "lockstep-simulate", targets: ["simulate"]),

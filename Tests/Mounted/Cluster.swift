@@ -100,7 +100,7 @@ final class TestCluster {
 
     /// The daemons of a node: the processes that name its directory.
     func processes(of node: TestNode) -> [pid_t] {
-        Commands.processes(naming: ["mount.lockstep", node.root])
+        Commands.processes(naming: ["/mount.lockstep", node.root])
     }
 
     func isMounted(_ node: TestNode) -> Bool { device(of: node) != nil }

@@ -27,7 +27,9 @@ enum Commands {
         return program.split(separator: "/").dropLast().reduce("") { $0 + "/" + $1 }
     }()
 
-    static let required = ["mkfs.lockstep", "mount.lockstep", "fsck.lockstep", "lockstep"]
+    static let required = [
+        "mkfs.lockstep", "mount.lockstep", "umount.lockstep", "fsck.lockstep", "lockstep",
+    ]
 
     /// Those that have not been built.
     static var missing: [String] {

@@ -77,6 +77,13 @@ enum Files {
         return Status(raw)
     }
 
+    /// The device of the file system that a path is on.
+    static func device(_ path: String) throws -> UInt64 {
+        var raw = stat()
+        try check(stat(path, &raw))
+        return UInt64(raw.st_dev)
+    }
+
     static func exists(_ path: String) -> Bool { (try? status(path)) != nil }
 
     static func open(_ path: String, _ flags: Int32, mode: UInt32 = 0o644) throws -> Int32 {

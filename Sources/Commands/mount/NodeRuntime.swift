@@ -123,6 +123,7 @@ final class NodeRuntime: @unchecked Sendable {
             return
         }
         becomeReady(view.epoch)
+        freeOrphansOfTheAbsent()
     }
 
     private func becomeReady(_ epoch: Epoch) {
@@ -169,8 +170,15 @@ final class NodeRuntime: @unchecked Sendable {
         locks.journalsReplayed(view.epoch)
         onReplayed?(view.epoch)
         becomeReady(view.epoch)
-        guard let volume else { return }
-        for slot in view.slotsToReplay where slot != member.node.slot {
+        freeOrphansOfTheAbsent()
+    }
+
+    /// What nodes deleted that have died, or have left while others had it open: the coordinator
+    /// frees it.
+    private func freeOrphansOfTheAbsent() {
+        guard let volume, let view, view.coordinator == member.node else { return }
+        for slot in (0..<file.superblock.slotCount).map(SlotIndex.init(_:))
+        where !view.contains(NodeID(slot: slot)) {
             engine.spawn { await volume.freeOrphans(of: slot) }
         }
     }
@@ -224,13 +232,7 @@ final class NodeRuntime: @unchecked Sendable {
                 "\(file.path): the root directory cannot be read (\(error)); run fsck.lockstep"
             )
         }
-        if view?.coordinator == member.node {
-            let count = superblock.slotCount
-            for other in 0..<count
-            where view?.contains(NodeID(slot: SlotIndex(other))) == false {
-                engine.spawn { await volume.freeOrphans(of: SlotIndex(other)) }
-            }
-        }
+        freeOrphansOfTheAbsent()
         return volume
     }
 

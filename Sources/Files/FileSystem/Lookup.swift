@@ -106,7 +106,12 @@ extension MountedVolume {
             try checkDirectory(stored)
             target = remember(stored.record.parent)
         }
-        return .found(try await entryReply(target, interruption, isEntryCacheable: false))
+        do throws(FileError) {
+            return .found(try await entryReply(target, interruption, isEntryCacheable: false))
+        } catch {
+            unrefer(target)
+            throw error
+        }
     }
 
     /// Fails for anything but a directory that still exists.

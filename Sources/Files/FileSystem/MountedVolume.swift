@@ -92,6 +92,8 @@ package final class MountedVolume: FileOperations {
     /// Tasks that are freeing an orphan right now; `stop` waits for them.
     var reapers = 0
     let reapersEnded = Signal()
+    /// Orphans of other nodes that this one frees when they are closed.
+    var orphansAwaited: Set<InodeNumber> = []
     /// Never notified: where tasks of a withdrawn volume stay.
     let stillness = Signal()
     let renameGlock: Glock

@@ -5,8 +5,9 @@
 //
 // Who frees it? The node that deleted it waits for the inode's open lock in EX, holding nothing
 // else: it is granted when the last process on the last node has closed the inode. After a death,
-// and at mount, a node does the same for what it finds in its own slot's orphan directory, the
-// coordinator also for slots that nobody is in. Two may wait for one inode: the inode's lock in EX
+// and at mount, a node does the same for what it finds in its own slot's orphan directory, and the
+// coordinator, with each view, for slots that nobody is in: a node may leave while others have open
+// what it deleted. Two may wait for one inode: the inode's lock in EX
 // and the orphan flag decide, the second finds the inode gone.
 //
 // Here the open lock comes before the inode's, against the lock order (L1). It cannot lock up: who
@@ -88,6 +89,7 @@ extension MountedVolume {
 
     /// Frees an orphan as soon as nobody has it open on any node; does nothing for other inodes.
     func freeOrphanWhenClosed(_ inode: Inode) async {
+        defer { unrefer(inode) }
         guard !inode.isFreed, !isWithdrawn, !options.isReadOnly else { return }
         do throws(FileError) {
             let openLock = openGlock(of: inode)
@@ -109,7 +111,6 @@ extension MountedVolume {
             // Gone already, or the node is going down: the list on disk remembers.
             if error != .stale { counters.orphansLeft += 1 }
         }
-        unrefer(inode)
     }
 
     private func freeOrphan(_ child: Held) async throws(FileError) {
@@ -165,7 +166,8 @@ extension MountedVolume {
         return remember(try await readDescriptor(slot).orphanDirectory)
     }
 
-    /// Looks through the orphan directory of a slot and frees what nobody has open.
+    /// Looks through the orphan directory of a slot and frees what nobody has open, now or later.
+    /// What it waits for already it does not wait for twice.
     package func freeOrphans(of slot: SlotIndex) async {
         guard !options.isReadOnly else { return }
         var found: [InodeNumber] = []
@@ -184,9 +186,12 @@ extension MountedVolume {
         } catch {
             return
         }
-        for number in found where !isStopping {
+        for number in found where !isStopping && orphansAwaited.insert(number).inserted {
             let inode = remember(number)
-            engine.spawn { await self.freeOrphanWhenClosed(inode) }
+            engine.spawn {
+                await self.freeOrphanWhenClosed(inode)
+                self.orphansAwaited.remove(number)
+            }
         }
     }
 }

@@ -64,8 +64,11 @@ extension MountedVolume {
         _ interruption: Interruption?
     ) async throws(FileError) -> [InodeNumber] {
         var line: [InodeNumber] = []
-        var current = directory
-        while current.number != superblock.root {
+        var next = directory
+        while next.number != superblock.root {
+            let current = next
+            // It may be known for this alone.
+            defer { unrefer(current) }
             let stored = try await hold(current, .shared, interruption)
             let parent = stored.record.parent
             let isDirectory = stored.record.isDirectory
@@ -74,7 +77,7 @@ extension MountedVolume {
             // Longer than any path the kernel would walk: the chain is damaged.
             guard line.count < 100_000 else { throw .loop }
             line.append(parent)
-            current = remember(parent)
+            next = remember(parent)
         }
         return line
     }
@@ -144,7 +147,12 @@ extension MountedVolume {
             [sourceEntry, targetEntry].compactMap { $0 },
             interruption
         )
-        defer { for child in children { release(child.inode, .exclusive) } }
+        defer {
+            for child in children {
+                release(child.inode, .exclusive)
+                unrefer(child.inode)
+            }
+        }
         let moved = children.first { $0.inode.number == source }
         let replaced = children.first { $0.inode.number == target }
         guard let moved else { preconditionFailure("the moved object is held") }
@@ -205,7 +213,11 @@ extension MountedVolume {
                     )
                 )
             } catch {
-                for child in held { release(child.inode, .exclusive) }
+                unrefer(inode)
+                for child in held {
+                    release(child.inode, .exclusive)
+                    unrefer(child.inode)
+                }
                 throw error
             }
         }

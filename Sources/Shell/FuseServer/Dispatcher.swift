@@ -43,6 +43,10 @@ final class Dispatcher: @unchecked Sendable {
 
     /// Requests without a reply, by number.
     private var requests: [UInt64: Request] = [:]
+    /// Replies that are being taken back.
+    private var undoing = 0
+    /// A request or an undoing has ended.
+    private let progress = Signal()
 
     init(
         engine: Engine,
@@ -74,6 +78,13 @@ final class Dispatcher: @unchecked Sendable {
         for request in requests.values.sorted(by: { $0.message.unique < $1.message.unique }) {
             request.interruption.request()
         }
+    }
+
+    /// Waits until every request has been decided and what was not taken is taken back: a program
+    /// whose connection was ended by force has no answer, but what it had asked for is carried out
+    /// or not, never half.
+    func settle() async {
+        while !requests.isEmpty || undoing > 0 { await progress.wait() }
     }
 
     // MARK: At once
@@ -210,6 +221,7 @@ final class Dispatcher: @unchecked Sendable {
         // What the file system captured must not be released outside the engine.
         request.interruption.onRequest = nil
         requests[request.message.unique] = nil
+        if requests.isEmpty { progress.notify() }
         activity.end(request.message)
         engine.executor.afterLeaving { [self] in deliver(request, answer) }
     }
@@ -260,6 +272,11 @@ final class Dispatcher: @unchecked Sendable {
         let bound = EngineBound(undo)
         guard undo.node != nil || undo.file != nil || undo.directory != nil else { return }
         engine.spawnImmediately {
+            self.undoing += 1
+            defer {
+                self.undoing -= 1
+                self.progress.notify()
+            }
             let operations = self.operations
             if let file = bound.value.file { await operations.release(file.node, file.handle) }
             if let directory = bound.value.directory {

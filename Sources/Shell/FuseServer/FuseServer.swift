@@ -148,13 +148,25 @@ package final class FuseServer: @unchecked Sendable {
         raiseReadAhead()
     }
 
-    /// Serves until the kernel has closed the connection and every invalidation has ended. Once.
+    /// Serves until the kernel has closed the connection, and every request and every invalidation
+    /// has ended. Once.
     package func run() {
         precondition(library != nil, "run comes after mount")
         for thread in threads { thread.join() }
         session.end()
         // Whoever asked is gone; what still waits for a lock need not.
-        engine.enter { [dispatcher] in dispatcher.interruptAll() }
+        let isSettled = Latch()
+        let settled = WaitCondition()
+        nonisolated(unsafe) var isDone = false
+        engine.spawnImmediately {
+            self.dispatcher.interruptAll()
+            await self.dispatcher.settle()
+            isSettled.withLock {
+                isDone = true
+                settled.signal()
+            }
+        }
+        isSettled.withLock { while !isDone { settled.wait(isSettled) } }
         notifyThreads.stop()
         library?.detach()
     }
