@@ -108,7 +108,7 @@ extension MountedTests {
                 )
                 func orphansFreed() throws -> Bool {
                     let status = try Commands.demand("lockstep", ["status", "--json", reader.root])
-                    return status.output.contains("\"orphansFreed\":1,")
+                    return status.output.contains("\"orphansFreed\": 1,")
                 }
                 let content = [UInt8](repeating: 7, count: 8 << 20)
                 try Files.write(content, to: leaver.root + "/deleted")

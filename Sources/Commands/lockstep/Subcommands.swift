@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Glibc
+import Vocabulary
 
 /// `lockstep status`
 struct Status: ParsableCommand {
@@ -23,24 +24,40 @@ struct Status: ParsableCommand {
         }
         let answers = try place.daemons().compactMap { try $0.ask("status") }
         if json {
-            let joined = answers.map { String($0.dropLast()) }.joined(separator: ",")
-            print("[\(joined)]")
+            print(JSONText.array(try answers.map(parsed)).text)
             return
         }
         if answers.isEmpty { print("no Lockstep volume is mounted here") }
-        for answer in answers { show(Fields(json: answer)) }
+        for answer in answers { show(try parsed(answer)) }
     }
 
-    private func show(_ fields: Fields) {
+    private func parsed(_ answer: String) throws -> JSONText {
+        do throws(JSONError) {
+            return try JSONText(parsing: answer)
+        } catch {
+            throw AdministrationError("a daemon's answer is \(error); is it of another version?")
+        }
+    }
+
+    private func show(_ status: JSONText) {
+        func field(_ names: String...) -> String {
+            let found = names.reduce(status as JSONText?) { $0?[$1] }
+            switch found {
+            case .string(let text)?: return text
+            case .array(let values)?: return values.map(\.text).joined(separator: " ")
+            case let value?: return value.text
+            case nil: return "?"
+            }
+        }
         print(
-            "node \(fields["node"]) at \(fields["mountPoint"]) on \(fields["device"]): "
-                + "epoch \(fields["epoch"]), members \(fields["members"]), pid \(fields["pid"])"
+            "\(field("nodeName")) at \(field("mountPoint")) on \(field("device")): "
+                + "epoch \(field("epoch")), members \(field("members")), pid \(field("pid"))"
         )
         print(
-            "  \(fields["requests"]) requests, \(fields["glocks"]) locks cached, "
-                + "\(fields["inodes"]) inodes, \(fields["dirtyBytes"]) bytes dirty, "
-                + "\(fields["demotions"]) locks given way"
-                + (fields["withdrawn"] == "true" ? ", WITHDRAWN" : "")
+            "  \(field("requests")) requests, \(field("glocks")) locks cached, "
+                + "\(field("inodes")) inodes, \(field("dirtyBytes")) bytes dirty, "
+                + "\(field("counters", "demotions")) locks given way"
+                + (status["withdrawn"] == .boolean(true) ? ", WITHDRAWN" : "")
         )
     }
 }
@@ -57,17 +74,16 @@ struct Locks: ParsableCommand {
     var json = false
 
     func run() throws {
-        var parts: [String] = []
+        var parts: [JSONText] = []
         for daemon in try place.daemons() {
             guard let answer = try daemon.ask("locks") else { continue }
             if json {
-                let lines = answer.split(separator: "\n").map { JSONQuoting.quoted(String($0)) }
-                parts.append("[" + lines.joined(separator: ",") + "]")
+                parts.append(.array(answer.split(separator: "\n").map { .string(String($0)) }))
             } else {
                 print(answer, terminator: "")
             }
         }
-        if json { print("[" + parts.joined(separator: ",") + "]") }
+        if json { print(JSONText.array(parts).text) }
     }
 }
 
@@ -125,52 +141,4 @@ struct Sync: ParsableCommand {
             throw AdministrationError("the daemon of \(directory) does not answer")
         }
     }
-}
-
-/// Text as JSON has it.
-enum JSONQuoting {
-    static func quoted(_ value: String) -> String {
-        var result = "\""
-        for scalar in value.unicodeScalars {
-            if scalar == "\"" || scalar == "\\" { result += "\\" }
-            result.unicodeScalars.append(scalar.value < 32 ? " " : scalar)
-        }
-        return result + "\""
-    }
-}
-
-/// Scalar fields and flat lists of a status answer, by name, wherever they stand: names are unique
-/// in it.
-struct Fields {
-    private var values: [String: String] = [:]
-
-    init(json: String) {
-        var name = ""
-        var value = ""
-        var isInText = false
-        var isValue = false
-        var depth = 0
-        for character in json {
-            if character == "\"" {
-                isInText.toggle()
-            } else if isInText {
-                if isValue { value.append(character) } else { name.append(character) }
-            } else if character == ":" {
-                isValue = true
-            } else if character == "[" {
-                depth += 1
-            } else if character == "]" {
-                depth -= 1
-            } else if character == "{" || ((character == "," || character == "}") && depth == 0) {
-                if isValue { values[name] = value }
-                name = ""
-                value = ""
-                isValue = false
-            } else if isValue {
-                value.append(character == "," ? " " : character)
-            }
-        }
-    }
-
-    subscript(name: String) -> String { values[name] ?? "?" }
 }

@@ -43,42 +43,45 @@ struct Inspection: @unchecked Sendable {
         guard let node = mount.node, let server = mount.server, let volume = node.volume else {
             return "{}"
         }
-        var json = JSONText()
-        json.object {
-            $0.field("volume", "\(mount.file.superblock.volume)")
-            $0.field("name", mount.file.superblock.volumeName)
-            $0.field("device", mount.file.path)
-            $0.field("mountPoint", server.options.mountPoint)
-            $0.field("node", node.locks.node.rawValue)
-            $0.field("slot", node.locks.node.slot.rawValue)
-            $0.field("pid", getpid())
-            $0.field("epoch", node.view?.epoch.rawValue ?? 0)
-            $0.list("members", (node.view?.members ?? []).map { "\($0.node.rawValue)" })
-            $0.list("slotsToReplay", (node.view?.slotsToReplay ?? []).map { "\($0.rawValue)" })
-            $0.field("requests", server.requestCounts.total)
-            $0.object("requestsByKind") { kinds in
-                for opcode in Opcode.allCases where server.requestCounts[opcode] > 0 {
-                    kinds.field("\(opcode)", server.requestCounts[opcode])
-                }
-            }
-            volume.describe(&$0)
-            let device = mount.file.device.counters
-            $0.object("deviceCounters") {
-                $0.field("reads", device.reads)
-                $0.field("writes", device.writes)
-                $0.field("flushes", device.flushes)
-            }
-            $0.list(
-                "recoveries",
-                node.recoveries.map {
-                    "{\"slot\":\($0.slot.rawValue),\"epoch\":\($0.epoch.rawValue),"
-                        + "\"transactions\":\($0.report.transactions),"
-                        + "\"written\":\($0.report.written),"
-                        + "\"microseconds\":\($0.nanoseconds / 1000)}"
-                }
-            )
-        }
-        return json.text
+        let mountPoint = server.options.mountPoint
+        let view = node.view
+        let requests = server.requestCounts
+        let device = mount.file.device.counters
+        let members: [JSONText.Member] = [
+            .init("volume", .string("\(mount.file.superblock.volume)")),
+            .init("name", .string(mount.file.superblock.volumeName)),
+            .init("device", .string(mount.file.path)),
+            .init("mountPoint", .string(mountPoint)),
+            .init("node", .count(node.locks.node.rawValue)),
+            .init("nodeName", .string(mount.arguments.nodeName ?? "\(node.locks.node)")),
+            .init("slot", .count(node.locks.node.slot.rawValue)),
+            .init("pid", .count(getpid())),
+            .init("epoch", .count(view?.epoch.rawValue ?? 0)),
+            .init("members", .array((view?.members ?? []).map { .count($0.node.rawValue) })),
+            .init(
+                "slotsToReplay",
+                .array((view?.slotsToReplay ?? []).map { .count($0.rawValue) })
+            ),
+            .init("requests", .count(requests.total)),
+            .init(
+                "requestsByKind",
+                .object(
+                    Opcode.allCases.filter { requests[$0] > 0 }.map {
+                        .init("\($0)", .count(requests[$0]))
+                    }
+                )
+            ),
+        ]
+        let rest: [JSONText.Member] = [
+            .init(
+                "deviceCounters",
+                .counts([
+                    ("reads", device.reads), ("writes", device.writes), ("flushes", device.flushes),
+                ])
+            ),
+            .init("recoveries", .array(node.recoveries.map(\.json))),
+        ]
+        return JSONText.object(members + volume.description + rest).text
     }
 
     private func locks() -> String {
@@ -95,93 +98,65 @@ struct Inspection: @unchecked Sendable {
 
 extension MountedVolume {
     /// The volume's part of the status.
-    fileprivate func describe(_ json: inout JSONText) {
+    fileprivate var description: [JSONText.Member] {
         let journal = journalStatistics
         let counters = counters
-        let inodes = inodeCount
-        let dirty = dirtyByteCount
-        let glocks = locks.count
-        json.field("withdrawn", isWithdrawn)
-        json.field("inodes", inodes)
-        json.field("glocks", glocks)
-        json.field("dirtyBytes", dirty)
-        json.object("journal") {
-            $0.field("commits", journal.commits)
-            $0.field("blocksLogged", journal.blocksLogged)
-            $0.field("blocksWrittenHome", journal.blocksWrittenHome)
-            $0.field("flushes", journal.flushes)
-            $0.field("ringBlocks", journal.ringBlocks)
-            $0.field("usedBlocks", journal.usedBlocks)
-        }
-        json.object("counters") {
-            $0.field("demotions", counters.demotions)
-            $0.field("invalidatedInodes", counters.invalidatedInodes)
-            $0.field("invalidatedNames", counters.invalidatedNames)
-            $0.field("repeatedInvalidations", counters.repeatedInvalidations)
-            $0.field("strayWritebacks", counters.strayWritebacks)
-            $0.field("orphansListed", counters.orphansListed)
-            $0.field("orphansFreed", counters.orphansFreed)
-            $0.field("storageErrors", counters.storageErrors)
-        }
+        return [
+            .init("withdrawn", .boolean(isWithdrawn)),
+            .init("inodes", .count(inodeCount)),
+            .init("glocks", .count(locks.count)),
+            .init("dirtyBytes", .count(dirtyByteCount)),
+            .init(
+                "journal",
+                .counts([
+                    ("commits", journal.commits), ("blocksLogged", journal.blocksLogged),
+                    ("blocksWrittenHome", journal.blocksWrittenHome), ("flushes", journal.flushes),
+                    ("ringBlocks", journal.ringBlocks),
+                    ("usedBlocks", journal.usedBlocks),
+                ])
+            ),
+            .init(
+                "counters",
+                .counts([
+                    ("demotions", counters.demotions),
+                    ("invalidatedInodes", counters.invalidatedInodes),
+                    ("invalidatedNames", counters.invalidatedNames),
+                    ("repeatedInvalidations", counters.repeatedInvalidations),
+                    ("strayWritebacks", counters.strayWritebacks),
+                    ("doubtfulPages", counters.doubtfulPages),
+                    ("orphansListed", counters.orphansListed),
+                    ("orphansFreed", counters.orphansFreed),
+                    ("orphansLeft", counters.orphansLeft),
+                    ("storageErrors", counters.storageErrors),
+                ])
+            ),
+        ]
     }
 }
 
-/// A JSON text in the making: objects, fields, lists of finished values.
-struct JSONText {
-    private(set) var text = ""
-    private var needsComma = false
+extension RecoveryReport {
+    fileprivate var json: JSONText {
+        .counts([
+            ("slot", slot.rawValue), ("epoch", epoch.rawValue),
+            ("transactions", report.transactions),
+            ("written", report.written),
+            ("microseconds", nanoseconds / 1000),
+        ])
+    }
+}
 
-    mutating func object(_ body: (inout JSONText) -> Void) {
-        text += "{"
-        needsComma = false
-        body(&self)
-        text += "}"
-        needsComma = true
+extension JSONText {
+    /// A number that is never negative.
+    fileprivate static func count(_ value: some BinaryInteger) -> JSONText {
+        .number(UInt64(clamping: value))
     }
 
-    mutating func object(_ name: String, _ body: (inout JSONText) -> Void) {
-        key(name)
-        object(body)
-    }
-
-    mutating func field(_ name: String, _ value: some BinaryInteger) {
-        key(name)
-        text += "\(value)"
-    }
-
-    mutating func field(_ name: String, _ value: Bool) {
-        key(name)
-        text += value ? "true" : "false"
-    }
-
-    mutating func field(_ name: String, _ value: String) {
-        key(name)
-        text += Self.quoted(value)
-    }
-
-    mutating func list(_ name: String, _ values: [String]) {
-        key(name)
-        text += "[" + values.joined(separator: ",") + "]"
-    }
-
-    private mutating func key(_ name: String) {
-        if needsComma { text += "," }
-        needsComma = true
-        text += Self.quoted(name) + ":"
-    }
-
-    static func quoted(_ value: String) -> String {
-        var result = "\""
-        for scalar in value.unicodeScalars {
-            switch scalar {
-            case "\"": result += "\\\""
-            case "\\": result += "\\\\"
-            case _ where scalar.value < 32:
-                let digits = String(scalar.value, radix: 16)
-                result += "\\u" + String(repeating: "0", count: 4 - digits.utf8.count) + digits
-            default: result.unicodeScalars.append(scalar)
+    fileprivate static func counts(_ members: [(String, any BinaryInteger)]) -> JSONText {
+        func number(_ value: some BinaryInteger) -> JSONText { .number(UInt64(clamping: value)) }
+        return .object(
+            members.map { name, value in
+                Member(name, number(value))
             }
-        }
-        return result + "\""
+        )
     }
 }

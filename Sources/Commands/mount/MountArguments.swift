@@ -24,6 +24,8 @@ struct MountArguments {
 
     var isReadOnly = false
     var slot: SlotIndex?
+    /// A name for people, shown by `lockstep status`; the slot is what counts.
+    var nodeName: String?
     var runDirectory: String?
     var updatesAccessTime = true
     var commitSeconds: UInt64 = 5
@@ -161,7 +163,11 @@ struct MountArguments {
         case "commit": commitSeconds = UInt64(try Self.number(name, value, 1...300))
         case "patience": patienceSeconds = UInt64(try Self.number(name, value, 0...3600))
         case "watch": watchMicroseconds = UInt64(try Self.number(name, value, 0...10_000))
-        case "node": break  // a name for people; slots are what counts
+        case "node":
+            guard (1...64).contains(value.utf8.count),
+                value.unicodeScalars.allSatisfy({ $0.value > 32 && $0.value != 127 })
+            else { throw UsageError("node=\(value): expected 1 to 64 bytes without blanks") }
+            nodeName = value
         case "errors":
             guard ["withdraw", "panic"].contains(value) else {
                 throw UsageError("errors=\(value): expected withdraw or panic")

@@ -76,17 +76,28 @@ final class ConcurrentRun {
     private(set) var failure: String?
     private(set) var operations = 0
 
-    private static let fileCount = 3
-    private static let slots: [(offset: UInt64, count: Int)] = [
+    /// Where the registers of a file are, in bytes; none overlap.
+    private typealias Slots = [(offset: UInt64, count: Int)]
+    private static let scattered: Slots = [
         (0, 512), (512, 64), (4096, 4096), (8192 + 100, 1000), (16384, 512),
     ]
+    /// All in two pages, written in part.
+    private static let crowded: Slots = [
+        (0, 512), (512, 64), (1024, 1000), (4000, 96), (4096, 64),
+    ]
+    private let fileCount: Int
+    private let slots: Slots
     private static let recordSize = 32
 
     init(_ simulation: Simulation) {
         self.simulation = simulation
         engine = simulation.engine
         cluster = simulation.cluster
-        registers = (0..<Self.fileCount).map { _ in Self.slots.map { _ in Register() } }
+        // Every third run fights over one page.
+        let isCrowded = simulation.dice.oneIn(3)
+        fileCount = isCrowded ? 1 : 3
+        slots = isCrowded ? Self.crowded : Self.scattered
+        registers = (0..<fileCount).map { [slots] _ in slots.map { _ in Register() } }
         names = (0..<6).map { _ in ContestedName() }
     }
 
@@ -98,7 +109,7 @@ final class ConcurrentRun {
     func play(steps: Int) async throws {
         guard let first = cluster.living.first else { return }
         try await first.kernel.make(.directory(mode: 0o755), [Array("shared".utf8)])
-        for name in (0..<Self.fileCount).map({ "r\($0)" }) + ["size", "log"] {
+        for name in (0..<fileCount).map({ "r\($0)" }) + ["size", "log"] {
             let file = try await first.kernel.open(path(name), .both, creates: 0o644)
             if name.hasPrefix("r") {
                 try await first.write(file, 0, [UInt8](repeating: 0, count: 20_480))
@@ -193,9 +204,9 @@ final class ConcurrentRun {
 
     private func writeRegister(_ process: inout SimulatedProcess) async throws {
         let (file, slot) = (
-            process.dice.below(Self.fileCount), process.dice.below(Self.slots.count)
+            process.dice.below(fileCount), process.dice.below(slots.count)
         )
-        let (offset, count) = Self.slots[slot]
+        let (offset, count) = slots[slot]
         let opened = try await process.open(path("r\(file)"), file, writes: true)
         let value = nextValue
         nextValue += 1
@@ -224,9 +235,9 @@ final class ConcurrentRun {
 
     private func readRegister(_ process: inout SimulatedProcess) async throws {
         let (file, slot) = (
-            process.dice.below(Self.fileCount), process.dice.below(Self.slots.count)
+            process.dice.below(fileCount), process.dice.below(slots.count)
         )
-        let (offset, count) = Self.slots[slot]
+        let (offset, count) = slots[slot]
         let opened = try await process.open(path("r\(file)"), file, writes: false)
         let begin = step
         let bytes = try await process.node.kernel.read(opened.file, at: offset, count: count)

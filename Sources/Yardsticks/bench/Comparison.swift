@@ -7,6 +7,7 @@
 
 import CLinux
 import Glibc
+import Vocabulary
 
 /// Three file systems on one disk.
 final class Comparison {
@@ -131,7 +132,7 @@ final class Comparison {
         let parts = Self.order.flatMap { test in
             subjects.flatMap { subject in
                 (results[test]?[subject.name] ?? []).map {
-                    "{\"subject\": \(quoted(subject.name)), \"result\": \($0.json)}"
+                    "{\"subject\": \(JSONText.string(subject.name).text), \"result\": \($0.json)}"
                 }
             }
         }

@@ -1,5 +1,7 @@
 // Results in words for people and in JSON for scripts.
 
+import Vocabulary
+
 /// A number with the digits that carry meaning.
 func rounded(_ value: Double) -> String {
     if value >= 100 { return "\(Int(value.rounded()))" }
@@ -25,22 +27,6 @@ func table(_ rows: [[String]]) -> String {
     return lines.joined(separator: "\n")
 }
 
-/// A string as JSON writes it.
-func quoted(_ text: String) -> String {
-    var result = "\""
-    for scalar in text.unicodeScalars {
-        switch scalar {
-        case "\"": result += "\\\""
-        case "\\": result += "\\\\"
-        case _ where scalar.value < 32:
-            let digits = String(scalar.value, radix: 16)
-            result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
-        default: result.unicodeScalars.append(scalar)
-        }
-    }
-    return result + "\""
-}
-
 extension Measurement {
     /// One line of a report.
     var row: [String] {
@@ -54,7 +40,7 @@ extension Measurement {
     static let header = ["test", "what", "took", "rate", "median µs", "p99 µs", ""]
 
     var json: String {
-        "{\"test\": \(quoted(test)), \"unit\": \(quoted(unit)), \"count\": \(count), "
+        "{\"test\": \(JSONText.string(test).text), \"unit\": \(JSONText.string(unit).text), \"count\": \(count), "
             + "\"seconds\": \(seconds), \"perSecond\": \(rate), \"medianMicroseconds\": \(median), "
             + "\"p99Microseconds\": \(percentile99), \"bytes\": \(bytes)}"
     }

@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Glibc
+import Vocabulary
 
 struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -64,7 +65,7 @@ struct Run: ParsableCommand {
         if options.json {
             let results = all.map(\.json).joined(separator: ",\n")
             print(
-                "{\"label\": \(quoted(label)), \"directory\": \(quoted(directory)), "
+                "{\"label\": \(JSONText.string(label).text), \"directory\": \(JSONText.string(directory).text), "
                     + "\"results\": [\n\(results)\n]}"
             )
         } else {
