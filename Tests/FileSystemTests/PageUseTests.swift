@@ -60,45 +60,36 @@ import Vocabulary
 }
 
 @Suite struct PageUseTests {
-    @Test func onlyWhatTheKernelMayHaveIsOvertaken() {
+    @Test func onlyWhatTheKernelMayHaveIsOvertaken() throws {
         var use = PageUse()
-        use.noteDirectWrite(100..<200)
-        #expect(use.overtaken.isEmpty)
+        #expect(use.beginDirectWrite(100..<200) == nil)
         use.noteFill(0..<4096)
-        use.noteDirectWrite(100..<200)
-        use.noteDirectWrite(9000..<9100)
-        #expect(use.overtaken.ranges == [100..<200])
+        let begunFirst = use.beginDirectWrite(100..<200)
+        let first = try #require(begunFirst)
+        #expect(!use.mayBeUpToDate(0..<4096), "its page is being dropped")
+        #expect(use.beginDirectWrite(9000..<9100) == nil)
+        #expect(use.notOvertaken(0..<4096) == [0..<100, 200..<4096])
         // A write through the page cache that covers the page in part leaves the old bytes there.
         use.noteCachedWrite(300..<400)
-        #expect(use.overtaken.ranges == [100..<200])
-        use.noteCachedWrite(0..<4096)
-        #expect(use.overtaken.isEmpty)
-        use.noteDirectWrite(100..<200)
+        #expect(use.notOvertaken(0..<4096) == [0..<100, 200..<4096])
+        let begunSecond = use.beginDirectWrite(150..<250)
+        let second = try #require(begunSecond)
+        use.endDirectWrite(first)
+        #expect(use.notOvertaken(0..<4096) == [0..<150, 250..<4096])
+        // What the kernel asks for again it does not have.
         use.noteFill(4000..<4001)
-        #expect(use.overtaken.isEmpty)
-        use.noteDirectWrite(100..<200)
+        #expect(use.notOvertaken(0..<4096) == [0..<4096])
+        #expect(use.mayBeUpToDate(0..<4096))
+        use.endDirectWrite(second)
+        let begunThird = use.beginDirectWrite(100..<200)
+        let third = try #require(begunThird)
+        use.noteCachedWrite(0..<4096)
+        #expect(use.notOvertaken(0..<4096) == [0..<4096])
+        use.endDirectWrite(third)
+        _ = use.beginDirectWrite(100..<200)
         use.forgetAll()
-        #expect(use.overtaken.isEmpty)
+        #expect(use.notOvertaken(0..<4096) == [0..<4096])
         #expect(!use.mayBeUpToDate(0..<UInt64.max))
-    }
-
-    @Test func whatIsOvertakenWhilePagesAreDroppedIsKept() {
-        var use = PageUse()
-        use.noteFill(0..<1 << 20)
-        for index in 0...UInt64(PageUse.mostPieces) {
-            #expect(use.beginDroppingOvertaken() == nil)
-            use.noteDirectWrite(index * 4096..<index * 4096 + 10)
-        }
-        #expect(use.beginDroppingOvertaken() == 0..<UInt64(PageUse.mostPieces + 1) * 4096)
-        #expect(use.beginDroppingOvertaken() == nil, "one at a time")
-        use.noteFill(0..<4096)
-        use.noteDirectWrite(5..<10)
-        use.noteDirectWrite(5000..<5001)
-        use.noteFill(4096..<8192)
-        #expect(use.overtaken.overlaps(8192..<8193), "not dropped yet")
-        use.endDroppingOvertaken()
-        #expect(use.overtaken.ranges == [5..<10])
-        #expect(use.beginDroppingOvertaken() == nil)
     }
 
     @Test func passesAreRepeatedForWhatWasTouched() {
@@ -108,7 +99,7 @@ import Vocabulary
         use.isInvalidating = true
         use.noteFill(5000..<5001)
         use.noteCachedWrite(100..<4097)
-        use.noteDirectWrite(0..<4096)
+        _ = use.beginDirectWrite(0..<4096)
         #expect(use.touched.take() == [0..<8192])
     }
 
@@ -118,6 +109,7 @@ import Vocabulary
         let fill = use.park(.fill, 0..<4096)
         #expect(use.parkedPages([.fill, .partialWrite]) == [0..<4096, 8192..<12288])
         #expect(use.parkedPages([.writeBack]) == [])
+        #expect(use.isParked(write) && use.isParked(fill))
         use.unpark(fill)
         #expect(use.parkedPages([.fill, .partialWrite]) == [8192..<12288])
         use.unpark(write)

@@ -153,6 +153,23 @@ extension MountedTests {
             }
         }
 
+        /// KERNEL M5.
+        @Test func onOldKernelsDirectFilesAreNotMapped() throws {
+            try withMount(configure: { $0.treatsKernelAsOld = true }) { mount in
+                #expect(!mount.server.agreement.mapsDirectFiles)
+                #expect(!mount.server.kernelCache.mapsDirectFiles)
+                try makeFile(mount.file("a"), Array(repeating: 1, count: 4096))
+                mount.inside { $0.opensDirectly = true }
+                let file = try openFile(mount.file("a"), O_RDWR)
+                defer { close(file) }
+                #expect(mmap(nil, 4096, PROT_READ, MAP_SHARED, file, 0) == MAP_FAILED)
+                #expect(errno == ENODEV)
+                let copy = mmap(nil, 4096, PROT_READ, MAP_PRIVATE, file, 0)
+                #expect(copy != MAP_FAILED)
+                munmap(copy, 4096)
+            }
+        }
+
         @Test func kernelsWithoutEpochsKeepNoNames() throws {
             try withMount(configure: { $0.treatsKernelAsOld = true }) { mount in
                 try makeFile(mount.file("a"))

@@ -103,6 +103,14 @@ final class TestCluster {
         Commands.processes(naming: ["/mount.lockstep", node.root])
     }
 
+    /// The guardians of a node: children of its daemon.
+    func guardians(of node: TestNode) -> [pid_t] {
+        let daemons = processes(of: node)
+        return Commands.processes(naming: ["mount.lockstep", "--guardian"]).filter { process in
+            daemons.contains { $0 == parent(of: process) }
+        }
+    }
+
     func isMounted(_ node: TestNode) -> Bool { device(of: node) != nil }
 
     /// The number of the FUSE connection, from the mount table (asking the mount could hang).

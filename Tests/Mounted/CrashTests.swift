@@ -13,10 +13,13 @@ final class SyncedLog: @unchecked Sendable {
     // making, a byte in a pipe for each record, and read only after that thread has ended.
     private let path: String
     private let seed: UInt64
+    /// O_DSYNC or O_SYNC instead of an fsync after each record.
+    private let synchronousFlag: Int32
     private(set) var acknowledged = 0
     private var pipe: [Int32] = [-1, -1]
 
-    init(_ path: String, seed: UInt64) throws {
+    init(_ path: String, seed: UInt64, synchronousFlag: Int32 = 0) throws {
+        self.synchronousFlag = synchronousFlag
         self.path = path
         self.seed = seed
         try check(Glibc.pipe(&pipe))
@@ -33,10 +36,11 @@ final class SyncedLog: @unchecked Sendable {
     /// Writes records, each with its fsync, and every tenth a small file of its own beside it,
     /// until `limit` or until the mount goes away.
     func write(limit: Int) {
-        try? Files.withOpen(path, O_WRONLY | O_CREAT | O_APPEND) { descriptor in
+        let flags = O_WRONLY | O_CREAT | O_APPEND | synchronousFlag
+        try? Files.withOpen(path, flags) { descriptor in
             while acknowledged < limit {
                 try Files.write(record(acknowledged), to: descriptor, at: nil)
-                try check(fsync(descriptor))
+                if synchronousFlag == 0 { try check(fsync(descriptor)) }
                 if acknowledged % 10 == 0 {
                     let data = record(acknowledged)
                     try Files.write(data, to: "\(path).\(acknowledged)", sync: true)
@@ -89,7 +93,11 @@ extension MountedTests {
                 var logs: [SyncedLog] = []
                 for round in 0..<4 {
                     let path = "\(node.root)/log\(round)"
-                    let log = try SyncedLog(path, seed: UInt64(round) * 1_000_000)
+                    let log = try SyncedLog(
+                        path,
+                        seed: UInt64(round) * 1_000_000,
+                        synchronousFlag: [0, O_DSYNC, O_SYNC, 0][round]
+                    )
                     let writer = TestThread { log.write(limit: 1_000_000) }
                     // Let it be somewhere in the middle, a different middle each time.
                     let isAlive = log.wait(for: 20 + 37 * round, limit: 60)

@@ -127,6 +127,93 @@ extension MountedTests {
             }
         }
 
+        /// A connection that is ended by force leaves caches behind that still serve whoever has a
+        /// file open. They are empty before another node may change anything.
+        @Test func aForcedEndLeavesNothingOldBehind() throws {
+            try #require(geteuid() == 0, "only root can end a connection by force")
+            let cluster = try TestCluster(nodes: 2)
+            try Watchdog.guarding(cluster, limit: 60) {
+                try cluster.mountAll()
+                let (one, two) = (cluster.nodes[0], cluster.nodes[1])
+                let old = [UInt8](repeating: 1, count: 8192)
+                try Files.write(old, to: one.root + "/file")
+                let reader = try check(lockstep_open(one.root + "/file", O_RDONLY, 0))
+                defer { close(reader) }
+                var bytes = [UInt8](repeating: 0, count: 8192)
+                try check(pread(reader, &bytes, 8192, 0))
+                #expect(bytes == old)
+                let before = try cluster.requests(of: one)
+                for _ in 0..<100 { try check(pread(reader, &bytes, 8192, 0)) }
+                #expect(try cluster.requests(of: one) < before + 50, "it is cached")
+                try Commands.demand("umount.lockstep", ["-f", "-l", one.root])
+                try Files.write([UInt8](repeating: 2, count: 8192), to: two.root + "/file")
+                #expect(pread(reader, &bytes, 8192, 0) < 0, "old bytes from a dead mount")
+                try cluster.unmountAll()
+                try cluster.checkClean()
+            }
+        }
+
+        /// A guardian that is killed is replaced, so that a later death of the daemon is guarded.
+        @Test func aGuardianThatEndsIsReplaced() throws {
+            let cluster = try TestCluster(nodes: 2)
+            try Watchdog.guarding(cluster, limit: 60) {
+                try cluster.mountAll()
+                let (one, two) = (cluster.nodes[0], cluster.nodes[1])
+                try Files.write([1, 2, 3], to: one.root + "/file")
+                let reader = try check(lockstep_open(one.root + "/file", O_RDONLY, 0))
+                defer { close(reader) }
+                var bytes: [UInt8] = [0, 0, 0]
+                try check(pread(reader, &bytes, 3, 0))
+                let first = cluster.guardians(of: one)
+                #expect(first.count == 1)
+                for process in first { kill(process, SIGKILL) }
+                while cluster.guardians(of: one).isEmpty || cluster.guardians(of: one) == first {
+                    sched_yield()
+                }
+                for process in cluster.processes(of: one) { kill(process, SIGKILL) }
+                // Granted only after the new guardian has taken back what node 1's kernel had.
+                try Files.write([4, 5, 6], to: two.root + "/file")
+                #expect(pread(reader, &bytes, 3, 0) < 0, "old bytes from a dead mount")
+                try Commands.demand("fusermount3", ["-u", "-z", one.root])
+                try cluster.mount(one)
+                try cluster.unmountAll()
+                try cluster.checkClean()
+            }
+        }
+
+        /// SIGTERM makes durable what was changed even while somebody keeps the mount busy, and a
+        /// second one does no harm to what lies at the directory by then.
+        @Test func aBusyNodeThatIsStoppedLosesNothing() throws {
+            let cluster = try TestCluster(nodes: 1)
+            try Watchdog.guarding(cluster, limit: 60) {
+                try cluster.mountAll()
+                let node = cluster.nodes[0]
+                let busy = try check(lockstep_open(node.root + "/busy", O_RDWR | O_CREAT, 0o644))
+                let daemons = cluster.processes(of: node)
+                for process in daemons { kill(process, SIGTERM) }
+                while try Files.device(node.root + "/..") != Files.device(node.root) {
+                    sched_yield()
+                }
+                let content = [UInt8](repeating: 9, count: 100_000)
+                try Files.write(content, to: busy, at: 0)
+                try Commands.demand("mount", ["-t", "tmpfs", "none", node.root])
+                defer { _ = try? Commands.run("umount", [node.root]) }
+                for process in daemons { kill(process, SIGTERM) }
+                try check(fsync(busy))
+                try Files.write([1], to: node.root + "/on-top")
+                for process in daemons { kill(process, SIGKILL) }
+                close(busy)
+                for process in daemons {
+                    #expect(Commands.waitForEnd(of: process, limit: 30))
+                }
+                try Commands.demand("umount", [node.root])
+                try cluster.mount(node)
+                #expect(try Files.contents(node.root + "/busy") == content)
+                try cluster.unmountAll()
+                try cluster.checkClean()
+            }
+        }
+
         /// Writers, makers and removers that are at work on all nodes when one node's connection is
         /// ended by force: what they had begun is carried out or not, never half; others go on.
         @Test func requestsUnderWayAreSettledBeforeTheNodeLeaves() throws {

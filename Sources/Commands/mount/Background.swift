@@ -47,6 +47,16 @@ func startDaemon(_ words: [String], _ arguments: MountArguments, _ console: Line
         environ
     )
     close(ends[1])
+    if failure == 0 {
+        // Whoever stops this command stops the mount that it waits for.
+        blockSignals([SIGTERM, SIGINT, SIGHUP])
+        let daemon = process
+        do {
+            try handleSignals([SIGTERM, SIGINT, SIGHUP]) { _ in kill(daemon, SIGTERM) == 0 }
+        } catch {
+            console.warning("signals are not passed on: \(error)")
+        }
+    }
     guard failure == 0 else {
         console.error("cannot start the daemon: \(errnoText(failure))")
         return ExitCode.system
@@ -114,6 +124,7 @@ func runDaemon(_ arguments: MountArguments) -> Int32 {
             readiness.tell(readyWord)
             return ExitCode.success
         }
+        try mount.takeSignals()
         try mount.begin()
         readiness.tell(readyWord)
         if isBackground { detachFromTerminal() }

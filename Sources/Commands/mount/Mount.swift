@@ -42,7 +42,10 @@ final class Mount: @unchecked Sendable {
     private var cluster: HostCluster?
     private var volumeGuard: VolumeGuard?
     private var transport: UnixTransport?
-    private var guardian: Guardian?
+    private var guardian: GuardianKeeper?
+    /// Under `stateLatch`: signals unmount from now on.
+    private var isServing = false
+    private let stateLatch = Latch()
     private var kernelList: GuardedList?
     private var administration: Administration?
     private let inbox: Inbox
@@ -82,6 +85,7 @@ final class Mount: @unchecked Sendable {
     /// Takes a beginning back that failed half way: nobody shall see a death where there was a
     /// typing mistake.
     private func giveUp() {
+        guardian?.stop()
         if let server, isMounted {
             do {
                 try server.unmount(.lazy)
@@ -90,7 +94,7 @@ final class Mount: @unchecked Sendable {
                 log.error("cannot unmount again: \(error)")
             }
         }
-        kernelList?.inodes.sayFarewell()
+        takeBackAndSayFarewell()
         guard let node, node.volume != nil else {
             leaveCluster(isClean: false)
             return
@@ -182,6 +186,7 @@ final class Mount: @unchecked Sendable {
         let bound = EngineBound(volume)
         try waitInEngine {
             bound.value.kernel = server.kernelCache
+            server.kernelCache.onFailure = { [weak self] why in self?.fail(why) }
             server.kernelCache.isReferenced = { bound.value.kernelRefers(to: $0) }
             bound.value.kernelList = list
             bound.value.controlPath = control
@@ -190,12 +195,22 @@ final class Mount: @unchecked Sendable {
         try server.mount()
         isMounted = true
         list.connect(mountPoint)
-        guardian = try Guardian.start(
-            slot: cluster.member.node.slot,
-            in: cluster.directory,
-            fuseDescriptor: server.fileDescriptor,
-            list: list.inodes
+        let slot = cluster.member.node.slot
+        let inodes = list.inodes
+        guardian = try GuardianKeeper(
+            start: {
+                try Guardian.start(
+                    slot: slot,
+                    in: cluster.directory,
+                    fuseDescriptor: server.fileDescriptor,
+                    list: inodes
+                )
+            },
+            log: log,
+            onLost: { [weak self] why in self?.fail(why) }
         )
+        // Only now may the kernel keep what it is told.
+        try waitInEngine { bound.value.isGuarded = true }
         administration = try Administration(path: control, mount: self)
     }
 
@@ -234,31 +249,57 @@ final class Mount: @unchecked Sendable {
         )
     }
 
+    // MARK: Signals
+
+    /// SIGTERM and its like: before the mount answers, the beginning is given up as if the process
+    /// had been killed; afterwards everything is made durable, and the mount is detached and ends
+    /// with its last user. Call it before `begin`.
+    func takeSignals() throws {
+        try handleSignals([SIGTERM, SIGINT, SIGHUP]) { [self] number in
+            guard stateLatch.withLock({ isServing }), let server else {
+                fail("signal \(number) came before the mount answered")
+                return false
+            }
+            if let volume = node?.volume {
+                engine.spawnImmediately {
+                    do throws(FileError) {
+                        try await volume.synchronizeAll()
+                    } catch {
+                        self.log.error("what was changed could not be made durable: \(error)")
+                    }
+                }
+            }
+            do {
+                try server.unmount(.lazy)
+            } catch {
+                log.error("cannot unmount: \(error)")
+            }
+            return true
+        }
+    }
+
     // MARK: Serving
 
     /// Serves until the mount ends; returns the exit code.
     func serve() -> Int32 {
         guard let server else { return ExitCode.system }
-        do {
-            try handleSignals([SIGTERM, SIGINT, SIGHUP]) { [log] _ in
-                do {
-                    try server.unmount(.lazy)
-                } catch {
-                    log.error("cannot unmount: \(error)")
-                }
-                return true
-            }
-        } catch {
-            log.error("signals are not handled: \(error)")
-        }
+        stateLatch.withLock { isServing = true }
         server.run()
         return end()
     }
 
+    /// Before the locks are given up. A connection that was ended by force leaves caches behind that
+    /// still serve whoever has a file open.
+    private func takeBackAndSayFarewell() {
+        guard let inodes = kernelList?.inodes else { return }
+        server?.kernelCache.takeEverythingBack { inodes.forEach($0) }
+        inodes.sayFarewell()
+    }
+
     private func end() -> Int32 {
         administration?.stop()
-        // The kernel has let the mount go: nothing of it is cached any more.
-        kernelList?.inodes.sayFarewell()
+        guardian?.stop()
+        takeBackAndSayFarewell()
         var code = ExitCode.success
         do {
             guard let node else { return ExitCode.system }

@@ -204,15 +204,16 @@ extension MountedVolume {
     /// waiting for. The pass then goes on by itself, and another one leaves the request's pages out.
     private func ends(_ pass: Outcome<Void>, _ inode: Inode) async -> Bool {
         let outcome = Outcome<Bool>()
-        inode.pageUse.whenParked = { [engine] in
+        inode.pageUse.whenParked = { [engine] ticket in
             // A short time for the pass to end by itself: most passes are not waiting for the
-            // request.
+            // request, and who is let in is not parked for long.
             let soon = engine.clock.now.advanced(milliseconds: 1)
             engine.clock.schedule(
                 at: soon,
                 in: engine,
                 EngineBound {
-                    if outcome.value == nil { outcome.deliver(false) }
+                    guard outcome.value == nil, inode.pageUse.isParked(ticket) else { return }
+                    outcome.deliver(false)
                 }
             )
         }
@@ -240,12 +241,16 @@ extension MountedVolume {
         await outcome.get()
     }
 
-    /// Drops the pages of one range of a file whose lock is held; waits at most a millisecond,
-    /// because a page that the kernel has locked for the very request that is being answered need
-    /// not be waited for (rule F5).
-    func invalidateBriefly(_ inode: Inode, _ range: Range<UInt64>) async {
+    /// Drops the pages of a cached write that was carried out (rule F5). The last page, if the write
+    /// covers it in part, may be locked for this very request; then it shows nothing, and is not
+    /// waited for longer than a millisecond.
+    func invalidateAfterwards(_ inode: Inode, _ range: Range<UInt64>) async {
         guard let kernel else { return }
-        await wait(for: drop([range], inode, kernel), milliseconds: 1)
+        let all = pages(around: range)
+        let last = lockedPage(of: range)
+        let front = all.lowerBound..<(last?.lowerBound ?? all.upperBound)
+        if !front.isEmpty { await drop([front], inode, kernel).get() }
+        if let last { await wait(for: drop([last], inode, kernel), milliseconds: 1) }
     }
 
     /// Drops the pages of one range and waits until they are gone. Not for a request that has pages

@@ -39,15 +39,39 @@ package final class DirtyAccount {
 
     func add(_ bytes: Int) { byteCount += UInt64(bytes) }
 
+    fileprivate func failed() {
+        hasFailed = true
+        shrunk.notify()
+    }
+
     func remove(_ bytes: Int) {
         precondition(byteCount >= UInt64(bytes), "more bytes cleaned than were dirty")
         byteCount -= UInt64(bytes)
         if byteCount <= limit { shrunk.notify() }
     }
 
+    /// More is dirty than should be: whoever writes waits.
+    var isFull: Bool { byteCount > limit }
+
+    /// Called when somebody begins to wait for room.
+    var onFull: (() -> Void)?
+    /// Called with the first failure of each file's data.
+    var onFailure: ((StorageError) -> Void)?
+    /// The last write to the device failed: there may never be room.
+    fileprivate(set) var hasFailed = false
+
     /// Waits until there is room for more.
-    func waitForRoom() async {
-        while byteCount > limit { await shrunk.wait() }
+    ///
+    /// - Throws: `interrupted`; `inputOutput` when the device takes nothing.
+    func waitForRoom(_ interruption: Interruption?) async throws(FileError) {
+        interruption?.onRequest = { [weak self] in self?.shrunk.notify() }
+        defer { interruption?.onRequest = nil }
+        while isFull {
+            if interruption?.isRequested == true { throw .interrupted }
+            if hasFailed { throw .inputOutput }
+            onFull?()
+            await shrunk.wait()
+        }
     }
 
     /// A buffer of at least `byteCount` bytes; the big ones are used again.
@@ -93,7 +117,8 @@ package final class DirtyData: OrderedData {
     private var inFlightCount = 0
     /// Writers that have brought blocks in and not changed them yet: no run goes meanwhile (D5).
     private var holds = 0
-    private var failure: StorageError?
+    /// What a write to the device failed with; it stays, and the data stays dirty.
+    private(set) var failure: StorageError?
     /// When the oldest byte became dirty.
     package private(set) var since: Tick?
 
@@ -340,9 +365,12 @@ package final class DirtyData: OrderedData {
                 at: run.physical.rawValue * UInt64(blockSize)
             )
             landedCount += 1
+            account.hasFailed = false
         } catch {
+            if failure == nil { account.onFailure?(.device(error)) }
             failure = .device(error)
             run.isDirty = true
+            account.failed()
         }
         finish(run)
     }

@@ -215,6 +215,9 @@ package struct WriteFlags: Sendable {
     package var isDirect: Bool
     /// FUSE_WRITE_KILL_SUIDGID
     package var dropsPrivileges: Bool
+    /// O_SYNC or O_DSYNC, of the file or of this write: it is durable when it is answered. For
+    /// writes through the page cache the kernel sees to that with FSYNC.
+    package var isSynchronous = false
 
     package init(appends: Bool, isWriteback: Bool, isDirect: Bool, dropsPrivileges: Bool) {
         self.appends = appends

@@ -55,6 +55,8 @@ package final class Inode {
     var opens = 0
     /// Open directory handles here.
     var listings = 0
+    /// Tasks that will use it and have not begun.
+    var pins = 0
     /// Open files here through which a shared mapping could be written (rule M1).
     var readWriteOpens = 0
     /// No page is left in the kernel that was filled under PR (rule M1). While files are open for
@@ -104,7 +106,7 @@ package final class Inode {
     }
 
     /// Whether anybody but the cache itself needs the object.
-    var isReferenced: Bool { lookups > 0 || opens > 0 || listings > 0 }
+    var isReferenced: Bool { lookups > 0 || opens > 0 || listings > 0 || pins > 0 }
 
     /// The dirty data, made at first use.
     func dirtyData() -> DirtyData {

@@ -28,7 +28,7 @@ extension MountedVolume {
         }
         guard let found else {
             directory.answered.add(name)
-            return .absent(isCacheable: true)
+            return .absent(isCacheable: mayBeCached(directory))
         }
         let child = remember(found.inode)
         do throws(FileError) {
@@ -53,7 +53,7 @@ extension MountedVolume {
         case .unknown: return nil
         case .absent:
             directory.answered.add(name)
-            return .absent(isCacheable: true)
+            return .absent(isCacheable: mayBeCached(directory))
         case .found(let found):
             guard let child = inodes[found.inode],
                 let childStored = holdIfCached(child, .shared)

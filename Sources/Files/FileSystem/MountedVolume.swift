@@ -78,6 +78,8 @@ package final class MountedVolume: FileOperations {
     /// Where what the kernel may know is listed for whoever takes it back after this process was
     /// killed.
     package var kernelList: (any KernelList)?
+    /// Somebody is there to do so: what the kernel is told before it may not keep.
+    package var isGuarded = false
     /// Where this mount takes administrators' requests; told to who asks for the attribute
     /// `controlAttribute`.
     package var controlPath: String?
@@ -135,6 +137,8 @@ package final class MountedVolume: FileOperations {
         barrierGlock = locks.make(.logBarrier, owner: barrierOwner)
         groups.volume = self
         barrierOwner.volume = self
+        dirtyAccount.onFailure = { [weak self] error in self?.report(error) }
+        dirtyAccount.onFull = { [weak self] in self?.makeDirtyRoom() }
         journal.onFailure = { [weak self] error in self?.withdraw("the journal failed: \(error)") }
     }
 
@@ -180,7 +184,8 @@ package final class MountedVolume: FileOperations {
         // What is told while an invalidation runs might be kept for ever: it has dropped attributes
         // already.
         if inode.pageUse.isInvalidating { return false }
-        return kernelList == nil || inode.kernelListIndex != nil || inode.handle == .root
+        guard kernelList != nil else { return true }
+        return isGuarded && (inode.kernelListIndex != nil || inode.handle == .root)
     }
 
     /// After a reference has gone: lists the inode as idle if it was the last.

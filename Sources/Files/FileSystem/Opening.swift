@@ -88,8 +88,8 @@ extension MountedVolume {
     /// (rule M1), while a read that goes past the page cache needs only PR (rule M2).
     private func opensDirect(_ inode: Inode, _ intent: OpenIntent) -> Bool {
         guard intent.writes else { return false }
-        // A file that is open for reading and writing must stay fit to be mapped.
-        if intent.reads, let kernel, !kernel.mapsDirectFiles { return false }
+        // Where such files cannot be mapped, shared mappings are not safe at all (rule M5).
+        if intent.reads, let kernel, !kernel.mapsDirectFiles { return true }
         if intent.appends { return true }
         guard let last = inode.foughtOver else { return false }
         return engine.clock.now.rawValue - last.rawValue < Self.memoryOfFights
@@ -144,9 +144,13 @@ extension MountedVolume {
     }
 
     package func flush(_ node: NodeHandle, _ handle: OpenHandle) async throws(FileError) {
-        // Nothing is written at close: what must be durable is synchronised. An earlier failure is
-        // reported here.
+        // Nothing is written at close: what must be durable is synchronised. An earlier failure to
+        // write the file's data is reported here.
         try checkUsable()
+        if let file = openFiles[handle], file.intent.writes, let failure = file.inode.dirty?.failure
+        {
+            throw fileError(.storage(failure))
+        }
     }
 
     package func release(_ node: NodeHandle, _ handle: OpenHandle) async {

@@ -87,9 +87,20 @@ extension MountedVolume {
         counters.orphansListed += 1
     }
 
+    /// Begins to wait until nobody has an orphan open on any node, and frees it then.
+    func awaitClosing(of inode: Inode) {
+        // Memory shall not want it back before the task has begun.
+        inode.pins += 1
+        engine.spawn {
+            await self.freeOrphanWhenClosed(inode)
+            inode.pins -= 1
+            self.orphansAwaited.remove(inode.number)
+            self.unrefer(inode)
+        }
+    }
+
     /// Frees an orphan as soon as nobody has it open on any node; does nothing for other inodes.
-    func freeOrphanWhenClosed(_ inode: Inode) async {
-        defer { unrefer(inode) }
+    private func freeOrphanWhenClosed(_ inode: Inode) async {
         guard !inode.isFreed, !isWithdrawn, !options.isReadOnly else { return }
         do throws(FileError) {
             let openLock = openGlock(of: inode)
@@ -187,11 +198,7 @@ extension MountedVolume {
             return
         }
         for number in found where !isStopping && orphansAwaited.insert(number).inserted {
-            let inode = remember(number)
-            engine.spawn {
-                await self.freeOrphanWhenClosed(inode)
-                self.orphansAwaited.remove(number)
-            }
+            awaitClosing(of: remember(number))
         }
     }
 }

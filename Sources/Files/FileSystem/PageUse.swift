@@ -25,6 +25,16 @@ func wholePages(in bytes: Range<UInt64>) -> Range<UInt64> {
     return start..<max(start, end)
 }
 
+/// The last page of a write(2) through the page cache, if it is covered in part only: the kernel
+/// holds it locked unless it was up to date. Pages that are covered as a whole are up to date at
+/// once, and not locked.
+func lockedPage(of range: Range<UInt64>) -> Range<UInt64>? {
+    let end = pages(around: range).upperBound
+    let page = end - kernelPage..<end
+    let isWhole = range.lowerBound <= page.lowerBound && range.upperBound == end
+    return isWhole ? nil : page
+}
+
 /// A set of bytes, as ranges that are ascending and apart.
 struct ByteRanges {
     private(set) var ranges: [Range<UInt64>] = []
@@ -112,8 +122,8 @@ struct ParkedRequest {
 struct PageUse {
     private(set) var parked: [ParkedRequest] = []
     private var nextTicket: UInt64 = 1
-    /// Called when a request parks.
-    var whenParked: (() -> Void)?
+    /// Called with its ticket when a request parks.
+    var whenParked: ((UInt64) -> Void)?
     /// An invalidation of all pages is under way.
     var isInvalidating = false
     /// What was filled or written in the kernel's pages since the running pass began: it has to be
@@ -121,14 +131,17 @@ struct PageUse {
     var touched = ByteRanges()
     /// All pages that can be up to date in the kernel, and maybe more.
     private(set) var upToDate = ByteRanges()
-    /// What was written past the page cache into pages that may have been up to date: such a page is
-    /// older than the device there, until the kernel has asked for it again. When a mapping has
-    /// changed other bytes of it, its write-back leaves these out (Docs/KERNEL.md, rule M4).
-    private(set) var overtaken = ByteRanges()
-    /// What was added to `overtaken` while its pages are being dropped.
-    private var overtakenMeanwhile: ByteRanges?
-    /// More pieces than this are merged (`upToDate`), or their pages are dropped (`overtaken`).
+    /// Pages of more pieces than this are taken for one piece.
     static let mostPieces = 64
+
+    /// What was written past the page cache into pages that may have been up to date. Such a page is
+    /// older than the device there, until it is dropped or the kernel has asked for it again. When a
+    /// mapping has changed other bytes of it, its write-back leaves these out (KERNEL M4).
+    private struct DirectWrite {
+        let ticket: UInt64
+        var bytes: ByteRanges
+    }
+    private var overtaking: [DirectWrite] = []
 
     /// Enters a waiting request; ends with `unpark`.
     mutating func park(_ kind: ParkedRequest.Kind, _ pages: Range<UInt64>) -> UInt64 {
@@ -139,6 +152,8 @@ struct PageUse {
     }
 
     mutating func unpark(_ ticket: UInt64) { parked.removeAll { $0.ticket == ticket } }
+
+    func isParked(_ ticket: UInt64) -> Bool { parked.contains { $0.ticket == ticket } }
 
     /// The kernel fills pages with these bytes, by an answer that is decided under the lock.
     mutating func noteFill(_ bytes: Range<UInt64>) {
@@ -155,8 +170,7 @@ struct PageUse {
     }
 
     private mutating func forget(overtaken range: Range<UInt64>) {
-        overtaken.subtract(range)
-        overtakenMeanwhile?.subtract(range)
+        for index in overtaking.indices { overtaking[index].bytes.subtract(range) }
     }
 
     private mutating func note(_ range: Range<UInt64>) {
@@ -165,35 +179,39 @@ struct PageUse {
         upToDate.coarsen(above: Self.mostPieces)
     }
 
-    /// Bytes go to the device past the page cache.
-    mutating func noteDirectWrite(_ bytes: Range<UInt64>) {
-        guard upToDate.overlaps(pages(around: bytes)) else { return }
-        overtaken.add(bytes)
-        overtakenMeanwhile?.add(bytes)
+    /// Bytes were written past the page cache; still under the lock. The result, unless no page of
+    /// theirs can be up to date, names the write until `endDirectWrite`; meanwhile the pages are
+    /// dropped.
+    mutating func beginDirectWrite(_ bytes: Range<UInt64>) -> UInt64? {
+        let range = pages(around: bytes)
+        guard upToDate.overlaps(range) else { return nil }
+        let ticket = nextTicket
+        nextTicket += 1
+        var set = ByteRanges()
+        set.add(bytes)
+        overtaking.append(DirectWrite(ticket: ticket, bytes: set))
+        // What is filled from now on is noted again.
+        upToDate.subtract(range)
+        return ticket
     }
 
-    /// The pages to drop because too many pieces are overtaken; nil if they are few, or if the pages
-    /// are being dropped already. Ends with `endDroppingOvertaken`.
-    mutating func beginDroppingOvertaken() -> Range<UInt64>? {
-        guard overtaken.ranges.count > Self.mostPieces, overtakenMeanwhile == nil,
-            let first = overtaken.ranges.first, let last = overtaken.ranges.last
-        else { return nil }
-        overtakenMeanwhile = ByteRanges()
-        return pages(around: first.lowerBound..<last.upperBound)
-    }
+    /// The pages that were there at `beginDirectWrite` are gone.
+    mutating func endDirectWrite(_ ticket: UInt64) { overtaking.removeAll { $0.ticket == ticket } }
 
-    /// The pages that were there at `beginDroppingOvertaken` are gone.
-    mutating func endDroppingOvertaken() {
-        guard let rest = overtakenMeanwhile else { return }
-        overtaken = rest
-        overtakenMeanwhile = nil
+    /// What of a page that a mapping has changed is not older than the device.
+    func notOvertaken(_ range: Range<UInt64>) -> [Range<UInt64>] {
+        var rest = ByteRanges()
+        rest.add(range)
+        for write in overtaking {
+            for bytes in write.bytes.ranges { rest.subtract(bytes) }
+        }
+        return rest.ranges
     }
 
     /// All pages were invalidated.
     mutating func forgetAll() {
         upToDate = ByteRanges()
-        overtaken = ByteRanges()
-        overtakenMeanwhile = overtakenMeanwhile.map { _ in ByteRanges() }
+        overtaking = []
     }
 
     func mayBeUpToDate(_ pages: Range<UInt64>) -> Bool { upToDate.overlaps(pages) }

@@ -69,7 +69,7 @@ extension MountedVolume {
         _ interruption: Interruption?
     ) async throws(FileError) -> StoredInode {
         let ticket = inode.pageUse.park(kind, pages)
-        inode.pageUse.whenParked?()
+        inode.pageUse.whenParked?(ticket)
         defer { inode.pageUse.unpark(ticket) }
         return try await hold(inode, mode, interruption, bytes: pages)
     }

@@ -63,7 +63,7 @@ extension MountedVolume {
         defer { if isAlone { locks.leave(openLock, .exclusive) } }
         if isAlone, try await removeWhole(directory, child, removal) { return }
         try await removeName(directory, child, removal, orphaning: true)
-        engine.spawn { await self.freeOrphanWhenClosed(childInode) }
+        awaitClosing(of: childInode)
     }
 
     private func checkRemovable(_ child: Held, _ isDirectory: Bool) throws(FileError) {

@@ -300,7 +300,7 @@ extension MountedVolume {
             replaced.stored.store(in: allocator.transaction)
             replaced.inode.lastSequence = allocator.transaction.sequence
         }
-        if isLast { engine.spawn { await self.freeOrphanWhenClosed(replaced.inode) } }
+        if isLast { awaitClosing(of: replaced.inode) }
     }
 
     private func exchange(

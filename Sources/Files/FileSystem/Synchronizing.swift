@@ -71,6 +71,11 @@ extension MountedVolume {
         for data in dirty { try await data.writeBack() }
     }
 
+    /// Begins to write everything that is dirty, because writers wait for room.
+    func makeDirtyRoom() {
+        inodes.forEach { $0.dirty?.startWriteBack() }
+    }
+
     /// Writes what has been dirty for longer than the commit interval. Called by a timer.
     func writeBackOld() async {
         let age = options.commitInterval

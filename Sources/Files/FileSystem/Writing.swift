@@ -29,33 +29,59 @@ extension MountedVolume {
         }
         guard buffer.count > 0 else { return 0 }
         guard offset <= Self.largestFile - UInt64(buffer.count) else { throw .tooLarge }
-        if !flags.isWriteback { await dirtyAccount.waitForRoom() }
-        if flags.isDirect { await dropOvertaken(inode) }
-        let invalidations = inode.invalidations
         // The kernel has put the bytes into its pages before it asks.
         if !flags.isDirect { inode.kernelMayCache = true }
-        let (start, count) = try await writeLocked(inode, offset, buffer, flags, interruption)
+        if !flags.isWriteback, dirtyAccount.isFull {
+            let range = offset..<offset + UInt64(buffer.count)
+            try await waitForRoom(inode, range, flags, interruption)
+        }
+        let invalidations = inode.invalidations
+        var ticket: UInt64?
+        let (start, count) = try await writeLocked(
+            inode,
+            offset,
+            buffer,
+            flags,
+            interruption,
+            &ticket
+        )
+        let written = start..<start + UInt64(count)
+        if let ticket {
+            // The kernel drops the pages of a direct write itself, but not of one that it does not
+            // wait for (asynchronous I/O), nor at our offset.
+            await invalidateWholly(inode, pages(around: written))
+            inode.pageUse.endDirectWrite(ticket)
+        }
         guard count > 0, !flags.isWriteback else { return buffer.count }
         let isContended = inode.invalidations != invalidations || inode.wasInvalidatedWhileWritable
         if !flags.isDirect, isContended || start != offset {
-            await invalidateBriefly(inode, offset..<offset + UInt64(count))
+            await invalidateAfterwards(inode, offset..<offset + UInt64(count))
         }
-        if start != offset, inode.kernelMayCache {
-            let place = start..<start + UInt64(count)
-            if flags.isDirect {
-                await invalidateWholly(inode, place)
-            } else {
-                await invalidateBriefly(inode, place)
-            }
+        if !flags.isDirect, start != offset { await invalidateAfterwards(inode, written) }
+        // For others the kernel asks for FSYNC itself.
+        if flags.isSynchronous, flags.isDirect {
+            try await synchronize(node, handle, dataOnly: false)
         }
         return count
     }
 
-    /// Has the kernel drop the pages that are older than the device, when there are many.
-    private func dropOvertaken(_ inode: Inode) async {
-        guard let pages = inode.pageUse.beginDroppingOvertaken() else { return }
-        await invalidateWholly(inode, pages)
-        inode.pageUse.endDroppingOvertaken()
+    /// Waits until there is not too much dirty data. Meanwhile the kernel may hold the write's last
+    /// page, as when it waits for the lock.
+    private func waitForRoom(
+        _ inode: Inode,
+        _ range: Range<UInt64>,
+        _ flags: WriteFlags,
+        _ interruption: Interruption?
+    ) async throws(FileError) {
+        let ticket =
+            flags.isDirect
+            ? nil
+            : lockedPage(of: range).map {
+                inode.pageUse.park(.partialWrite, $0)
+            }
+        if let ticket { inode.pageUse.whenParked?(ticket) }
+        defer { if let ticket { inode.pageUse.unpark(ticket) } }
+        try await dirtyAccount.waitForRoom(interruption)
     }
 
     /// Takes the lock and writes; returns where and how much.
@@ -64,7 +90,8 @@ extension MountedVolume {
         _ offset: UInt64,
         _ buffer: UnsafeRawBufferPointer,
         _ flags: WriteFlags,
-        _ interruption: Interruption?
+        _ interruption: Interruption?,
+        _ overtaking: inout UInt64?
     ) async throws(FileError) -> (start: UInt64, count: Int) {
         let stored = try await holdForWrite(
             inode,
@@ -94,12 +121,14 @@ extension MountedVolume {
         if flags.isWriteback {
             return (start, try await writeBackHeld(inode, stored, range, bytes))
         }
-        if flags.isDirect {
-            inode.pageUse.noteDirectWrite(range)
-        } else {
+        if !flags.isDirect {
             inode.pageUse.noteCachedWrite(offset..<offset + UInt64(buffer.count))
         }
-        return (start, try await writeHeld(inode, stored, at: start, bytes))
+        let count = try await writeHeld(inode, stored, at: start, bytes)
+        if flags.isDirect {
+            overtaking = inode.pageUse.beginDirectWrite(start..<start + UInt64(count))
+        }
+        return (start, count)
     }
 
     /// Writes what a mapping has changed, except what was written past the page cache since the page
@@ -110,7 +139,7 @@ extension MountedVolume {
         _ range: Range<UInt64>,
         _ bytes: UnsafeRawBufferPointer
     ) async throws(FileError) -> Int {
-        for piece in inode.pageUse.overtaken.gaps(in: range) {
+        for piece in inode.pageUse.notOvertaken(range) {
             let start = Int(piece.lowerBound - range.lowerBound)
             _ = try await writeHeld(
                 inode,
@@ -142,12 +171,10 @@ extension MountedVolume {
         if inode.glock.held != .exclusive || inode.glock.machine.phase != .steady {
             dropUnwritten(inode, wholePages(in: range))
         }
-        let lastPage = touched.upperBound - kernelPage..<touched.upperBound
-        // Pages that are covered as a whole are up to date at once, and not locked.
-        if range.lowerBound <= lastPage.lowerBound, range.upperBound == lastPage.upperBound {
+        guard let page = lockedPage(of: range) else {
             return try await hold(inode, .exclusive, interruption)
         }
-        return try await holdParked(inode, .exclusive, .partialWrite, lastPage, interruption)
+        return try await holdParked(inode, .exclusive, .partialWrite, page, interruption)
     }
 
     /// A write(2) that must wait for the lock has already put its bytes into pages of the kernel,

@@ -84,7 +84,13 @@ final class Dispatcher: @unchecked Sendable {
     /// whose connection was ended by force has no answer, but what it had asked for is carried out
     /// or not, never half.
     func settle() async {
-        while !requests.isEmpty || undoing > 0 { await progress.wait() }
+        while !requests.isEmpty { await progress.wait() }
+        // Effects run in order: behind this one every reply has been delivered, and what was not
+        // taken has begun to be taken back.
+        await withUnsafeContinuation { (continuation: UnsafeContinuation<Void, Never>) in
+            engine.executor.afterLeaving { [engine] in engine.enter { continuation.resume() } }
+        }
+        while undoing > 0 { await progress.wait() }
     }
 
     // MARK: At once

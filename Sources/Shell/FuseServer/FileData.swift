@@ -37,12 +37,14 @@ extension Dispatcher {
         let data = try message.rest(after: MemoryLayout<fuse_write_in>.size)
         guard data.count >= Int(wish.size) else { throw .inputOutput }
         let isWriteback = wish.write_flags & UInt32(FUSE_WRITE_CACHE) != 0
-        let flags = WriteFlags(
+        var flags = WriteFlags(
             appends: !isWriteback && wish.flags & UInt32(O_APPEND) != 0,
             isWriteback: isWriteback,
             isDirect: wish.write_flags & UInt32(FUSE_WRITE_LOCKOWNER) != 0,
             dropsPrivileges: wish.write_flags & UInt32(FUSE_WRITE_KILL_SUIDGID) != 0
         )
+        // O_SYNC holds the bit of O_DSYNC.
+        flags.isSynchronous = !isWriteback && wish.flags & UInt32(O_DSYNC) != 0
         let count = try await operations.write(
             message.node,
             OpenHandle(wish.fh),

@@ -45,6 +45,9 @@ package final class FuseKernelCache: KernelCache, @unchecked Sendable {
     /// forget it. The file system sets this when answers can be decided some steps before they are
     /// returned: the references counted here begin with the return (F4). Called inside the engine.
     package var isReferenced: ((NodeHandle) -> Bool)?
+    /// Called when something cannot be taken back from the kernel: the lock that protects it must
+    /// not be given up. On any thread.
+    package var onFailure: (@Sendable (String) -> Void)?
     /// Invalidations of names that are under way.
     private var attempts: [EntryAttempt] = []
 
@@ -114,7 +117,7 @@ package final class FuseKernelCache: KernelCache, @unchecked Sendable {
                 attempt += 1
                 pause(attempt, node)
             default:
-                session.log.error("invalidating node \(node.rawValue): \(errnoText(code))")
+                fail("the kernel does not drop inode \(node.rawValue): \(errnoText(code))")
                 return true
             }
         }
@@ -161,10 +164,10 @@ package final class FuseKernelCache: KernelCache, @unchecked Sendable {
         let attempt = EntryAttempt(parent: parent)
         attempts.append(attempt)
         threads.submit { [self] in
-            for name in names where !attempt.isGivenUp {
-                dropName(name, of: parent)
+            let isDone = names.allSatisfy { attempt.isGivenUp || dropName($0, of: parent) }
+            engine.enter { [self] in
+                if isDone { end(attempt, .dropped) } else { fallBack(attempt) }
             }
-            engine.enter { [self] in end(attempt, .dropped) }
         }
         engine.clock.schedule(
             at: engine.clock.now.advanced(milliseconds: Self.patience),
@@ -190,9 +193,10 @@ package final class FuseKernelCache: KernelCache, @unchecked Sendable {
     }
 
     private func forgetAllNames(_ parent: NodeHandle) async {
-        let code = await onNotifyThread { self.session.notify(FuseNotification.incrementEpoch()) }
+        // This one never waits in the kernel, and must not wait for a thread that does (C2).
+        let code = session.notify(FuseNotification.incrementEpoch())
         if code != 0 && code != ENODEV && code != ENOTCONN {
-            session.log.error("making the kernel forget its names: \(errnoText(code))")
+            fail("the kernel does not forget its names: \(errnoText(code))")
         }
         await dropListing(of: parent)
     }
@@ -201,14 +205,38 @@ package final class FuseKernelCache: KernelCache, @unchecked Sendable {
         await dropInode(parent, FuseNotification.invalidateInode(parent, offset: 0, length: 0))
     }
 
-    /// On a notify thread. May wait for the directory's lock.
-    private func dropName(_ name: [UInt8], of parent: NodeHandle) {
+    /// On a notify thread. May wait for the directory's lock. False if the kernel could not.
+    private func dropName(_ name: [UInt8], of parent: NodeHandle) -> Bool {
         let code = session.notify(FuseNotification.invalidateEntry(parent, name: name))
         switch code {
         // ENOENT: neither the name nor the directory is cached. ENOTDIR: no longer a directory.
-        case 0, ENOENT, ENOTDIR, ENODEV, ENOTCONN, EBADF: return
+        case 0, ENOENT, ENOTDIR, ENODEV, ENOTCONN, EBADF: return true
         default:
-            session.log.error("dropping a name of node \(parent.rawValue): \(errnoText(code))")
+            session.log.warning("dropping a name of node \(parent.rawValue): \(errnoText(code))")
+            return false
+        }
+    }
+
+    private func fail(_ why: String) {
+        session.log.error(why)
+        onFailure?(why)
+    }
+
+    // MARK: After the end
+
+    /// Takes back everything that the kernel may have: after the connection has ended, whoever has a
+    /// file open is served from the caches still if it was ended by force. No request is answered
+    /// any more, so none of this waits. `nodes` are all that the kernel was told of. From a thread
+    /// outside the engine.
+    package func takeEverythingBack(_ nodes: ((UInt64) -> Void) -> Void) {
+        _ = session.notifyAfterEnd(FuseNotification.incrementEpoch())
+        nodes { number in
+            let message = FuseNotification.invalidateInode(NodeHandle(number), offset: 0, length: 0)
+            let code = session.notifyAfterEnd(message)
+            // ENOENT: the mount is gone, or the kernel has forgotten the inode.
+            if code != 0 && code != ENOENT && code != ENODEV {
+                fail("the kernel does not drop inode \(number): \(errnoText(code))")
+            }
         }
     }
 }

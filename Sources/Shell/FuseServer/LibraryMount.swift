@@ -7,7 +7,8 @@ import LinuxSystem
 
 /// A mount point with our connection on it.
 final class LibraryMount: @unchecked Sendable {
-    // Sendable: `session` is given up once, under `latch`; the rest is constant.
+    // Sendable: `session` is given up once, under `latch`; `device` is set by `init`; the rest is
+    // constant.
 
     /// Of /dev/fuse.
     let descriptor: Int32
@@ -16,6 +17,8 @@ final class LibraryMount: @unchecked Sendable {
 
     private let latch = Latch()
     private var session: OpaquePointer?
+    /// Which mount it is: another may come to lie over it, or take its place.
+    private var device: String?
 
     init(_ options: FuseOptions) throws(FuseServerError) {
         guard let resolved = realpath(options.mountPoint, nil) else {
@@ -51,6 +54,7 @@ final class LibraryMount: @unchecked Sendable {
         }
         session = made
         descriptor = fuse_session_fd(made)
+        device = deviceNumber()
     }
 
     /// What libfuse said, without its prefix and line end.
@@ -110,6 +114,8 @@ final class LibraryMount: @unchecked Sendable {
     // MARK: Ending
 
     func unmount(_ mode: FuseServer.UnmountMode) throws(FuseServerError) {
+        // Detached already, and its last user has not gone.
+        guard isStillMounted() else { return }
         if geteuid() == 0 {
             let flags: Int32 =
                 switch mode {
@@ -165,7 +171,7 @@ final class LibraryMount: @unchecked Sendable {
         }
     }
 
-    private func isStillMounted() -> Bool { deviceNumber() != nil }
+    private func isStillMounted() -> Bool { device != nil && deviceNumber() == device }
 
     /// A mount whose connection has ended answers ENOTCONN.
     private func isDead() -> Bool {

@@ -12,7 +12,8 @@ package struct FuseAgreement: Sendable, Equatable {
     /// Whether names may stay in the kernel: it can be told to forget them all without a lock.
     package var keepsEntries = false
 
-    /// Whether files opened with FOPEN_DIRECT_IO can be mapped shared (Linux 6.6).
+    /// Whether files opened with FOPEN_DIRECT_IO can be mapped shared. Linux can from 6.6 on; it is
+    /// taken from 6.16 on (KERNEL M5).
     package var mapsDirectFiles: Bool { features & Feature.directIOAllowMap != 0 }
 }
 
@@ -62,14 +63,16 @@ enum Negotiation {
         }
         var offered = UInt64(offer.flags)
         if offered & Feature.extendedInit != 0 { offered |= UInt64(offer.flags2) << 32 }
-        let taken = offered & Feature.wanted
+        // Before Linux 6.16 the kernel may send the write-back of a mapped page after it said that the
+        // page was invalidated: files are then opened so that they cannot be mapped shared (M5).
+        let isNew = offer.minor >= FuseNotification.epochMinor && !options.treatsKernelAsOld
+        let taken = offered & Feature.wanted & (isNew ? ~0 : ~Feature.directIOAllowMap)
         guard taken & Feature.needed == Feature.needed else {
             throw .negotiation("it lacks what a coherent cache needs (features \(offered))")
         }
 
         var agreement = FuseAgreement(minor: offer.minor, features: taken)
-        agreement.keepsEntries =
-            offer.minor >= FuseNotification.epochMinor && !options.treatsKernelAsOld
+        agreement.keepsEntries = isNew
 
         var out = fuse_init_out()
         out.major = 7

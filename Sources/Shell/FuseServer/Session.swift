@@ -30,7 +30,8 @@ final class Session: @unchecked Sendable {
         self.agreement = agreement
     }
 
-    /// Whether the kernel has closed the connection. Nothing of ours is in its caches then.
+    /// Whether the connection has ended. If it was ended by force, whoever has a file open is still
+    /// served from the kernel's caches (`FuseKernelCache.takeEverythingBack`).
     var hasEnded: Bool { endLatch.withLock { isOver } }
 
     /// The kernel has closed the connection.
@@ -65,6 +66,12 @@ final class Session: @unchecked Sendable {
     /// Writes a notification. Blocks as long as the kernel does. Returns 0 or the error number.
     func notify(_ message: [UInt8]) -> Int32 {
         if hasEnded { return ENODEV }
+        return notifyAfterEnd(message)
+    }
+
+    /// As `notify`, also when the connection has ended: the kernel takes it as long as the mount is
+    /// used.
+    func notifyAfterEnd(_ message: [UInt8]) -> Int32 {
         while true {
             let written = message.withUnsafeBytes {
                 Glibc.write(descriptor, $0.baseAddress, $0.count)

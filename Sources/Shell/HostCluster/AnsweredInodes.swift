@@ -132,7 +132,7 @@ package final class AnsweredInodes: @unchecked Sendable {
     }
 
     /// Calls `body` with every inode in the list.
-    func forEach(_ body: (UInt64) -> Void) {
+    package func forEach(_ body: (UInt64) -> Void) {
         let count = min(Int(clamping: word(24).load(ordering: .acquiring)), capacity)
         for index in 0..<count {
             let inode = word(Self.headerLength + index * 8).load(ordering: .acquiring)

@@ -88,11 +88,24 @@ package final class Guardian: Sendable {
         return Guardian(process: process, handle: handle)
     }
 
-    /// Whether it still runs. If it does not, another must be started, or the mount be given up.
+    /// Whether it still runs.
     package var isRunning: Bool {
         guard handle.hasEnded else { return true }
         waitpid(process, nil, WNOHANG)
         return false
+    }
+
+    /// Waits for its end; false if `descriptor` became readable first. If it ends, another must be
+    /// started, or the mount be given up.
+    package func ends(before descriptor: Int32) -> Bool {
+        var entries = [
+            pollfd(fd: handle.descriptor, events: Int16(POLLIN), revents: 0),
+            pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0),
+        ]
+        while poll(&entries, 2, -1) < 0 && errno == EINTR {}
+        if entries[1].revents != 0 { return false }
+        waitpid(process, nil, 0)
+        return true
     }
 
     /// Runs a program with these descriptors as 3, 4, ... and no signal blocked, in its own

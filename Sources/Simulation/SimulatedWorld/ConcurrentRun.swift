@@ -108,6 +108,7 @@ final class ConcurrentRun {
     /// Makes the files, lets the processes run, and looks at the end.
     func play(steps: Int) async throws {
         guard let first = cluster.living.first else { return }
+        for node in cluster.living { node.kernel.mapsDirectFiles = !simulation.dice.oneIn(4) }
         try await first.kernel.make(.directory(mode: 0o755), [Array("shared".utf8)])
         for name in (0..<fileCount).map({ "r\($0)" }) + ["size", "log"] {
             let file = try await first.kernel.open(path(name), .both, creates: 0o644)
@@ -213,7 +214,9 @@ final class ConcurrentRun {
         let bytes = record(value, count)
         let register = registers[file][slot]
         let write = register.begin(value, at: step)
-        if opened.file.intent.reads, process.dice.oneIn(2) {
+        if opened.file.intent.reads, process.node.kernel.canMap(opened.file),
+            process.dice.oneIn(2)
+        {
             let done = try await process.node.kernel.store(opened.file, at: offset, bytes)
             if done != count { throw SimulationFailure("stored \(done) of \(count)") }
             // A store into a page that a write(2) of the same node is just replacing takes effect

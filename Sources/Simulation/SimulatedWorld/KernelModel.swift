@@ -121,8 +121,8 @@ package final class KernelModel: KernelCache {
     let root: KernelInode
     /// One rename between directories at a time.
     let renaming = Gate()
-    /// Kernels before Linux 6.6 cannot map a file that is opened direct.
-    package let mapsDirectFiles: Bool
+    /// Kernels before Linux 6.16 are not let map a file that is opened direct (KERNEL M5).
+    package var mapsDirectFiles = true
     /// Write-backs of mappings that failed.
     package var writebackErrors: [FileError] = []
     /// Told of data requests and invalidations, one line each.
@@ -144,7 +144,6 @@ package final class KernelModel: KernelCache {
         self.volume = volume
         self.name = name
         self.dice = dice
-        mapsDirectFiles = !self.dice.oneIn(4)
         let unknown = FileAttributes(
             inode: InodeNumber(address: .none, generation: 0),
             mode: 0o040755,
