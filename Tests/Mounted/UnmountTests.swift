@@ -167,7 +167,9 @@ extension MountedTests {
                 let first = cluster.guardians(of: one)
                 #expect(first.count == 1)
                 for process in first { kill(process, SIGKILL) }
+                let deadline = monotonicSeconds() + 30
                 while cluster.guardians(of: one).isEmpty || cluster.guardians(of: one) == first {
+                    guard monotonicSeconds() < deadline else { throw Trouble("no new guardian") }
                     sched_yield()
                 }
                 for process in cluster.processes(of: one) { kill(process, SIGKILL) }
