@@ -32,6 +32,16 @@ struct Daemon {
 
     init(socketPath: String) { self.socketPath = socketPath }
 
+    /// The run directory and the volume that the socket lies in.
+    var place: (root: String, volume: VolumeID)? {
+        // <run directory>/<volume>/admin-<slot>
+        let parts = socketPath.split(separator: "/")
+        guard parts.count > 2, let volume = VolumeID(String(parts[parts.count - 2])) else {
+            return nil
+        }
+        return ("/" + parts.dropLast(2).joined(separator: "/"), volume)
+    }
+
     /// The daemons of the same volume on this host, this one among them; ascending by slot.
     func companions() -> [Daemon] {
         guard let cut = socketPath.lastIndex(of: "/") else { return [self] }
@@ -102,6 +112,14 @@ struct Place: ParsableArguments {
 
     @Option(name: .customLong("run"), help: "The run directory, if it is not the default.")
     var runDirectory: String?
+
+    /// The volumes meant, with their run directory: that of the directory, or all.
+    func volumes() throws -> [(root: String?, volume: VolumeID)] {
+        if let directory {
+            return try Daemon(of: directory).place.map { [($0.root, $0.volume)] } ?? []
+        }
+        return try HostClusterStatus.volumes(in: runDirectory).map { (runDirectory, $0) }
+    }
 
     /// The daemons meant: those of the directory's volume, or all.
     func daemons() throws -> [Daemon] {

@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Glibc
+import HostCluster
 import Vocabulary
 
 /// `lockstep status`
@@ -29,6 +30,16 @@ struct Status: ParsableCommand {
         }
         if answers.isEmpty { print("no Lockstep volume is mounted here") }
         for answer in answers { show(try parsed(answer)) }
+        for (root, volume) in try place.volumes() {
+            for slot in try HostClusterStatus.read(volume, in: root)?.slots ?? []
+            where !slot.isAlive && slot.isGuarded {
+                let mountPoint = slot.content?.mountPoint ?? "?"
+                print(
+                    "node \(slot.slot.rawValue + 1) at \(mountPoint) has died; the others wait for its "
+                        + "guardian, which is taking back what its kernel has cached"
+                )
+            }
+        }
     }
 
     private func parsed(_ answer: String) throws -> JSONText {

@@ -62,7 +62,12 @@ func startDaemon(_ words: [String], _ arguments: MountArguments, _ console: Line
         return ExitCode.system
     }
     let answer = readAll(ends[0])
-    if answer == readyWord { return ExitCode.success }
+    if answer == readyWord {
+        if arguments.isVerbose {
+            console.notice("\(arguments.device) is mounted at \(arguments.directory)")
+        }
+        return ExitCode.success
+    }
     if answer.isEmpty {
         var status: Int32 = 0
         waitpid(process, &status, 0)

@@ -50,8 +50,10 @@ struct MountArguments {
           -f            do everything except mounting
           -s            ignore mount options that are not known
           -n            accepted for mount(8); nothing is written to /etc/mtab anyway
-          -v            say what is done
-          -o OPTIONS    ro, rw, noatime, relatime, nodev, dev, nosuid, suid, noexec, exec, sync, dirsync,
+          -v            say on standard error when it is mounted
+          -r, -w        as -o ro and -o rw
+          -t TYPE       accepted for mount(8)
+          -o OPTIONS    ro, rw, noatime, relatime, nodev, dev, nosuid, suid, noexec, exec, sync, async,
                         allow_other, default_permissions (always on), node=NAME,
                         cluster=local, slot=N, run=DIR, commit=SECONDS, patience=SECONDS,
                         errors=withdraw|panic, takeover, buffered, kernel=old, watch=MICROSECONDS, debug;
@@ -130,12 +132,14 @@ struct MountArguments {
             updatesAccessTime = false
             kernelOptions.append(flag)
         case "relatime", "atime": updatesAccessTime = true
-        case "nodev", "nosuid", "noexec", "dev", "suid", "exec", "sync", "async", "dirsync":
+        case "nodev", "nosuid", "noexec", "dev", "suid", "exec", "sync", "async":
             kernelOptions.append(flag)
         case "allow_other": allowsOthers = true
         case "debug": isDebugging = true
         case "takeover": takesOver = true
         case "buffered": allowsBuffered = true
+        case "dirsync":
+            throw UsageError("dirsync is not supported: a directory is made durable by fsync")
         case "remount":
             throw UsageError("remount is not possible: unmount and mount again")
         case "default_permissions", "defaults", "_netdev", "nofail", "auto", "noauto", "user",

@@ -155,7 +155,8 @@ extension MountedVolume {
     private func drop(
         _ ranges: [Range<UInt64>],
         _ inode: Inode,
-        _ kernel: any KernelCache
+        _ kernel: any KernelCache,
+        whenBegun: (() -> Void)? = nil
     ) -> Outcome<Void> {
         let outcome = Outcome<Void>()
         var remaining = ranges.count
@@ -168,7 +169,8 @@ extension MountedVolume {
                     data: (
                         range.lowerBound,
                         range.upperBound == .max ? nil : UInt64(range.count)
-                    )
+                    ),
+                    whenBegun: whenBegun
                 )
                 remaining -= 1
                 if remaining == 0 { outcome.deliver(()) }
@@ -192,7 +194,7 @@ extension MountedVolume {
         }
         for page in doubtful where inode.pageUse.mayBeUpToDate(page) {
             counters.doubtfulPages += 1
-            await wait(for: drop([page], inode, kernel), milliseconds: Self.patience)
+            await dropIfFree(page, inode, kernel, milliseconds: Self.patience)
         }
     }
 
@@ -226,18 +228,25 @@ extension MountedVolume {
         return isComplete
     }
 
-    /// Waits for a pass, or for a time.
-    private func wait(for pass: Outcome<Void>, milliseconds: UInt64) async {
+    /// Drops a page that may be locked; waits for it, or for a time from when the kernel was told.
+    private func dropIfFree(
+        _ page: Range<UInt64>,
+        _ inode: Inode,
+        _ kernel: any KernelCache,
+        milliseconds: UInt64
+    ) async {
         let outcome = Outcome<Void>()
+        let pass = drop([page], inode, kernel) { [engine] in
+            engine.clock.schedule(
+                at: engine.clock.now.advanced(milliseconds: milliseconds),
+                in: engine,
+                EngineBound { if outcome.value == nil { outcome.deliver(()) } }
+            )
+        }
         engine.spawn {
             await pass.get()
             if outcome.value == nil { outcome.deliver(()) }
         }
-        engine.clock.schedule(
-            at: engine.clock.now.advanced(milliseconds: milliseconds),
-            in: engine,
-            EngineBound { if outcome.value == nil { outcome.deliver(()) } }
-        )
         await outcome.get()
     }
 
@@ -250,7 +259,7 @@ extension MountedVolume {
         let last = lockedPage(of: range)
         let front = all.lowerBound..<(last?.lowerBound ?? all.upperBound)
         if !front.isEmpty { await drop([front], inode, kernel).get() }
-        if let last { await wait(for: drop([last], inode, kernel), milliseconds: 1) }
+        if let last { await dropIfFree(last, inode, kernel, milliseconds: 1) }
     }
 
     /// Drops the pages of one range and waits until they are gone. Not for a request that has pages

@@ -432,11 +432,26 @@ package protocol KernelCache: AnyObject {
     /// nil), writing dirty pages back through `write` first. Returns only after an in-flight first
     /// reply for this inode is covered too (Docs/KERNEL.md, rule F4). While it runs, WRITEs with
     /// `isWriteback` and READs of the range must be answered.
-    func invalidateInode(_ node: NodeHandle, data: (offset: UInt64, length: UInt64?)?) async
+    /// `whenBegun` is called, inside the engine, just before the kernel is told.
+    func invalidateInode(
+        _ node: NodeHandle,
+        data: (offset: UInt64, length: UInt64?)?,
+        whenBegun: (() -> Void)?
+    ) async
     /// Drops the names in `parent`, or every name it has of that directory if `names` is nil, and
     /// the directory's listing. Never waits for a request that the file system itself is holding
     /// back.
     func invalidateEntries(of parent: NodeHandle, names: [[UInt8]]?) async
+}
+
+extension KernelCache {
+    /// Drops cached attributes, and pages.
+    package func invalidateInode(
+        _ node: NodeHandle,
+        data: (offset: UInt64, length: UInt64?)?
+    ) async {
+        await invalidateInode(node, data: data, whenBegun: nil)
+    }
 }
 
 /// A list of the inodes that the kernel may know, kept where it outlives this process.

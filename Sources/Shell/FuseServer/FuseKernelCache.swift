@@ -74,7 +74,8 @@ package final class FuseKernelCache: KernelCache, @unchecked Sendable {
 
     package func invalidateInode(
         _ node: NodeHandle,
-        data: (offset: UInt64, length: UInt64?)?
+        data: (offset: UInt64, length: UInt64?)?,
+        whenBegun: (() -> Void)?
     ) async {
         let message: [UInt8]
         if let data {
@@ -87,15 +88,23 @@ package final class FuseKernelCache: KernelCache, @unchecked Sendable {
         } else {
             message = FuseNotification.invalidateInode(node, offset: -1, length: 0)
         }
-        await dropInode(node, message)
+        await dropInode(node, message, whenBegun)
     }
 
-    private func dropInode(_ node: NodeHandle, _ message: [UInt8]) async {
+    private func dropInode(
+        _ node: NodeHandle,
+        _ message: [UInt8],
+        _ whenBegun: (() -> Void)? = nil
+    ) async {
+        let begun = whenBegun.map { EngineBound($0) }
         var round = 0
         while true {
             round += 1
             let wait = round
-            let isDone = await onNotifyThread { self.tryDropping(node, message, wait) }
+            let isDone = await onNotifyThread {
+                if wait == 1, let begun { self.engine.enter(begun.value) }
+                return self.tryDropping(node, message, wait)
+            }
             if isDone || session.hasEnded { return }
             guard let isReferenced, isReferenced(node) else { return }
         }

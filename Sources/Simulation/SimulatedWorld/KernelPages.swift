@@ -255,8 +255,10 @@ extension KernelModel {
 
     package func invalidateInode(
         _ node: NodeHandle,
-        data: (offset: UInt64, length: UInt64?)?
+        data: (offset: UInt64, length: UInt64?)?,
+        whenBegun: (() -> Void)?
     ) async {
+        whenBegun?()
         while !isDead, inode(node) == nil || isInTransit(node) {
             // The first reply that makes the inode known is on its way (rule F4).
             guard isInTransit(node) else { return }
