@@ -47,20 +47,11 @@ func startDaemon(_ words: [String], _ arguments: MountArguments, _ console: Line
         environ
     )
     close(ends[1])
-    if failure == 0 {
-        // Whoever stops this command stops the mount that it waits for.
-        blockSignals([SIGTERM, SIGINT, SIGHUP])
-        let daemon = process
-        do {
-            try handleSignals([SIGTERM, SIGINT, SIGHUP]) { _ in kill(daemon, SIGTERM) == 0 }
-        } catch {
-            console.warning("signals are not passed on: \(error)")
-        }
-    }
     guard failure == 0 else {
         console.error("cannot start the daemon: \(errnoText(failure))")
         return ExitCode.system
     }
+    passSignals(to: process, console)
     let answer = readAll(ends[0])
     if answer == readyWord {
         if arguments.isVerbose {
@@ -76,6 +67,16 @@ func startDaemon(_ words: [String], _ arguments: MountArguments, _ console: Line
     }
     console.error(answer)
     return ExitCode.mountFailed
+}
+
+/// Whoever stops this command stops the mount that it waits for.
+private func passSignals(to daemon: pid_t, _ console: LineLog) {
+    blockSignals([SIGTERM, SIGINT, SIGHUP])
+    do {
+        try handleSignals([SIGTERM, SIGINT, SIGHUP]) { _ in kill(daemon, SIGTERM) == 0 }
+    } catch {
+        console.warning("signals are not passed on: \(error)")
+    }
 }
 
 private func readAll(_ descriptor: Int32) -> String {

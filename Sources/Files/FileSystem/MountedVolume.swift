@@ -47,6 +47,9 @@ package struct MountOptions: Sendable {
     package var commitInterval: UInt64 = 5_000_000_000
     /// Dirty file data above which writers wait, in bytes.
     package var dirtyLimit: UInt64 = 256 << 20
+    /// For so long a file that nodes have fought over is taken to be shared, and opened past the page
+    /// cache when it is opened for writing, in nanoseconds.
+    package var memoryOfFights: UInt64 = 10_000_000_000
     /// Inodes nobody refers to that are kept with their locks.
     package var idleInodes = 50_000
 

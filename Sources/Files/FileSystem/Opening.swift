@@ -77,9 +77,6 @@ extension MountedVolume {
         )
     }
 
-    /// For so long a file that nodes have fought over is taken to be shared, in nanoseconds.
-    private static let memoryOfFights: UInt64 = 10_000_000_000
-
     /// Whether read(2) and write(2) of a new open file go past the page cache.
     ///
     /// Those that append do, because the page cache's idea of the end of the file may be old (rule
@@ -92,7 +89,7 @@ extension MountedVolume {
         if intent.reads, let kernel, !kernel.mapsDirectFiles { return true }
         if intent.appends { return true }
         guard let last = inode.foughtOver else { return false }
-        return engine.clock.now.rawValue - last.rawValue < Self.memoryOfFights
+        return engine.clock.now.rawValue - last.rawValue < options.memoryOfFights
     }
 
     /// Counts an open; the first one enters the open lock.

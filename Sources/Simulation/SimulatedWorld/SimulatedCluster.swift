@@ -152,6 +152,7 @@ package final class SimulatedCluster {
         var options = MountOptions()
         options.commitInterval = 50_000_000
         options.idleInodes = dice.oneIn(2) ? 4 : 1000
+        options.memoryOfFights = [0, 300_000, 10_000_000_000][dice.below(3)]
         options.dirtyLimit = dice.oneIn(2) ? 64 << 10 : 16 << 20
         let door = CentralLockDoor(manager: central, engine: member.engine, dice: dice.fork())
         let volume = MountedVolume(
