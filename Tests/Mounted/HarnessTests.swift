@@ -72,6 +72,10 @@ final class ScratchFolder {
         // A process that a command leaves behind keeps nobody waiting.
         let daemon = try Commands.run("sh", ["-c", "sleep 61.5 & echo $!"])
         let number = try #require(pid_t(daemon.output.dropLast()))
+        // It bears its name once the shell's child has become it.
+        while Commands.processes(naming: ["sleep", "61.5"]).isEmpty,
+            monotonicSeconds() - began < 30
+        { sched_yield() }
         #expect(Commands.processes(naming: ["sleep", "61.5"]) == [number])
         kill(number, SIGKILL)
         #expect(Commands.waitForEnd(of: number, limit: 10))
