@@ -103,6 +103,13 @@ extension MountedVolume {
     private func invalidateKernel(_ inode: Inode, from: LockMode, to: LockMode) async {
         guard let kernel, inode.kernelMayCache || !inode.answered.isEmpty else { return }
         if to == .protectedRead && inode.readWriteOpens == 0 { return }
+        // The kernel has forgotten it, and whatever it had of it: memory wants the lock back, or the
+        // inode is gone.
+        if inode.lookups == 0, inode.opens == 0, inode.listings == 0 {
+            inode.kernelMayCache = false
+            inode.answered = AnsweredNames()
+            return
+        }
         // Before, not after: what is told meanwhile to those whom PR covers may be kept, and has to be
         // taken back when PR goes.
         inode.kernelMayCache = false

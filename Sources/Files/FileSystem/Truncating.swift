@@ -31,6 +31,8 @@ extension MountedVolume {
         if size < stored.record.size {
             try await zeroTail(inode, stored, from: size)
             try await freeBlocks(inode, stored, from: size)
+        } else {
+            try await zeroTail(inode, stored, from: stored.record.size)
         }
         let transaction = try await begin(blocks: 1)
         defer { transaction.end() }
@@ -40,8 +42,10 @@ extension MountedVolume {
         inode.lastSequence = transaction.sequence
     }
 
-    /// Zeroes what lies behind the new end in its block (D4).
-    private func zeroTail(
+    /// Zeroes what lies behind an end in its block (D4): behind the new end when the file becomes
+    /// shorter, and behind the old one when it becomes longer, because after a crash there may be
+    /// data whose size was not committed.
+    func zeroTail(
         _ inode: Inode,
         _ stored: StoredInode,
         from size: UInt64

@@ -217,6 +217,9 @@ extension MountedVolume {
             }
             try await leaveBody(inode, stored)
         }
+        if start > stored.record.size {
+            try await zeroTail(inode, stored, from: stored.record.size)
+        }
         var done = 0
         do throws(FileError) {
             while done < bytes.count {
