@@ -92,6 +92,20 @@ import Vocabulary
         #expect(!use.mayBeUpToDate(0..<UInt64.max))
     }
 
+    /// The second write finds the page that the first one has not dropped yet.
+    @Test func twoDirectWritesIntoOneOldPageAreBothKept() throws {
+        var use = PageUse()
+        use.noteFill(0..<4096)
+        let begunFirst = use.beginDirectWrite(100..<200)
+        let begunSecond = use.beginDirectWrite(300..<400)
+        let (first, second) = (try #require(begunFirst), try #require(begunSecond))
+        #expect(use.notOvertaken(0..<4096) == [0..<100, 200..<300, 400..<4096])
+        use.endDirectWrite(first)
+        #expect(use.notOvertaken(0..<4096) == [0..<300, 400..<4096])
+        use.endDirectWrite(second)
+        #expect(use.beginDirectWrite(100..<200) == nil)
+    }
+
     @Test func passesAreRepeatedForWhatWasTouched() {
         var use = PageUse()
         use.noteFill(0..<10)

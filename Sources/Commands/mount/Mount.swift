@@ -76,6 +76,8 @@ final class Mount: @unchecked Sendable {
         self.cluster = cluster
         do {
             try beginInCluster(cluster, mountPoint)
+            // Before anybody is told that the mount answers.
+            stateLatch.withLock { isServing = true }
         } catch {
             giveUp()
             throw error
@@ -283,7 +285,6 @@ final class Mount: @unchecked Sendable {
     /// Serves until the mount ends; returns the exit code.
     func serve() -> Int32 {
         guard let server else { return ExitCode.system }
-        stateLatch.withLock { isServing = true }
         server.run()
         return end()
     }

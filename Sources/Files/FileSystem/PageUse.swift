@@ -184,7 +184,11 @@ struct PageUse {
     /// dropped.
     mutating func beginDirectWrite(_ bytes: Range<UInt64>) -> UInt64? {
         let range = pages(around: bytes)
-        guard upToDate.overlaps(range) else { return nil }
+        // A page that another direct write is just dropping may be there yet.
+        let isBeingDropped = overtaking.contains { write in
+            write.bytes.ranges.contains { pages(around: $0).overlaps(range) }
+        }
+        guard upToDate.overlaps(range) || isBeingDropped else { return nil }
         let ticket = nextTicket
         nextTicket += 1
         var set = ByteRanges()
@@ -200,12 +204,7 @@ struct PageUse {
 
     /// What of a page that a mapping has changed is not older than the device.
     func notOvertaken(_ range: Range<UInt64>) -> [Range<UInt64>] {
-        var rest = ByteRanges()
-        rest.add(range)
-        for write in overtaking {
-            for bytes in write.bytes.ranges { rest.subtract(bytes) }
-        }
-        return rest.ranges
+        overtaking.reduce([range]) { rest, write in rest.flatMap { write.bytes.gaps(in: $0) } }
     }
 
     /// All pages were invalidated.

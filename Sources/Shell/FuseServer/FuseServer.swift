@@ -157,7 +157,7 @@ package final class FuseServer: @unchecked Sendable {
         // Whoever asked is gone; what still waits for a lock need not.
         let isSettled = Latch()
         let settled = WaitCondition()
-        nonisolated(unsafe) var isDone = false
+        nonisolated(unsafe) var isDone = false  // used under `isSettled`
         engine.spawnImmediately {
             self.dispatcher.interruptAll()
             await self.dispatcher.settle()
