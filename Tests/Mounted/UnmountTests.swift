@@ -168,7 +168,8 @@ extension MountedTests {
                 #expect(first.count == 1)
                 for process in first { kill(process, SIGKILL) }
                 let deadline = monotonicSeconds() + 30
-                while cluster.guardians(of: one).isEmpty || cluster.guardians(of: one) == first {
+                // One look each time: between two the old one ends, and none would pass for a new.
+                while case let now = cluster.guardians(of: one), now.isEmpty || now == first {
                     guard monotonicSeconds() < deadline else { throw Trouble("no new guardian") }
                     sched_yield()
                 }
