@@ -203,6 +203,7 @@ final class World {
             )
         case .complete(let completion): try completed(completion, node)
         case .blocking(let cookie, _, let wanted): try blocked(cookie, wanted, node)
+        case .deadlock: break
         case .recoveryFinished(let finished):
             note("  \(node.id): recovery of \(finished) finished")
             if finished != node.space.epoch {
@@ -221,7 +222,7 @@ final class World {
         if lock.asked == .nothing { throw WorldFailure(description: "an answer to nothing") }
         switch completion.status {
         case .granted: try grantArrived(completion, lock, node)
-        case .wouldBlock, .cancelled:
+        case .wouldBlock, .cancelled, .deadlock:
             if completion.status == .cancelled { statistics.cancelled += 1 }
             if completion.status == .wouldBlock { statistics.refused += 1 }
             if case .request = lock.asked {
@@ -241,7 +242,7 @@ final class World {
         case .shutDown:
             if !node.space.hasLeft { throw WorldFailure(description: "shut down early") }
             remove(lock, node)
-        case .deadlock, .timedOut:
+        case .timedOut, .busy, .stopped, .notFound, .hasSublocks, .parentNotGranted:
             throw WorldFailure(description: "an answer that cannot be: \(completion)")
         }
     }

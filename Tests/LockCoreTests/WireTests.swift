@@ -19,20 +19,93 @@ struct WireTests {
         isValid: true
     )
 
+    static let reference = LockReference(node: NodeID(4), lock: lock)
+    static let hop = DeadlockHop(
+        name: name.child(3),
+        master: NodeID(2),
+        waiter: reference,
+        owner: LockOwner(0x51),
+        requested: .exclusive,
+        waited: 0x52,
+        behind: reference,
+        blocker: reference,
+        blockerMode: .protectedRead,
+        changes: (1, 2, 3)
+    )
+    static let probe = DeadlockProbe(
+        origin: reference,
+        originOwner: LockOwner(0x53),
+        number: 0x54,
+        hops: [hop]
+    )
+    static let things: [MovedThing] = [
+        .lock(
+            name,
+            MovedLock(
+                holder: reference,
+                owner: LockOwner(0x55),
+                state: .converting,
+                granted: .null,
+                requested: .exclusive,
+                flags: [.valueBlock, .demoteOnDeadlock],
+                told: 0x21,
+                isDemoted: true
+            )
+        ),
+        .value(name.child(1).child(2), value),
+    ]
+
     /// At least one of each kind.
     static let all: [NodeMessage] = [
         .lock(.lookup(name)), .lock(.lookupReply(name, master: NodeID(3))), .lock(.claim(name)),
         .lock(.claimReply(name, master: NodeID(3))), .lock(.confirm(name)),
         .lock(.confirmReply(name, isMaster: true)), .lock(.confirmReply(name, isMaster: false)),
         .lock(.remove(name)),
-        .lock(.request(name, lock: lock, mode: .exclusive, flags: [.noQueue, .freshName])),
+        .lock(.entry(name, master: NodeID(3))), .lock(.entryIs(name)),
+        .lock(
+            .request(
+                name,
+                lock: lock,
+                owner: LockOwner(0x41),
+                mode: .exclusive,
+                flags: [.noQueue, .freshName]
+            )
+        ),
+        .lock(
+            .request(
+                name.child(5).child(6),
+                lock: lock,
+                owner: .none,
+                mode: .exclusive,
+                flags: .known
+            )
+        ),
         .lock(.convert(name, lock: lock, mode: .null, flags: [.valueBlock], value: value)),
         .lock(.convert(name, lock: lock, mode: .protectedRead, flags: [], value: nil)),
         .lock(.unlock(name, lock: lock, value: value)),
         .lock(.unlock(name, lock: lock, value: nil)), .lock(.cancel(name, lock: lock)),
-        .lock(.granted(name, lock: lock, mode: .protectedWrite, value: value)),
-        .lock(.granted(name, lock: lock, mode: .null, value: nil)),
-        .lock(.refused(name, lock: lock, status: .wouldBlock)),
+        .lock(.granted(name, lock: lock, mode: .protectedWrite, remarks: [], value: value)),
+        .lock(.granted(name.child(9), lock: lock, mode: .null, remarks: .known, value: nil)),
+        .lock(.refused(name, lock: lock, status: .wouldBlock, remarks: [])),
+        .lock(.refused(name, lock: lock, status: .deadlock, remarks: .demoted)),
+        .lock(.purge(LockOwner(7))), .lock(.stagedMasters([name])),
+        .lock(.seek(name, lock: lock, waited: 77, probe)),
+        .lock(.chase(LockOwner(8), probe)), .lock(.cycle([hop])),
+        .lock(.cycle([DeadlockHop](repeating: hop, count: LockMessage.longestSearch))),
+        .lock(.verify(9, place: 1, hop)), .lock(.verified(9, place: 1, stands: true)),
+        .lock(.condemn(9, place: 1, [hop, hop])), .lock(.condemned(9, wasWaiting: false)),
+        .lock(.deadlocked(name, lock: lock, [hop])),
+        .lock(.moving(name, to: NodeID(2))), .lock(.movingSeen(name)), .lock(.taken(name)),
+        .lock(.moved(name, to: NodeID(2))),
+        .lock(.transfer(name, things, moves: 3, isLast: true)),
+        .lock(
+            .transfer(
+                name,
+                [MovedThing](repeating: things[1], count: LockMessage.thingsPerMessage),
+                moves: 0,
+                isLast: false
+            )
+        ),
         .lock(.unlocked(name, lock: lock)), .lock(.notMaster(name, lock: lock)),
         .lock(.blocking(name, lock: lock, wanted: .concurrentWrite)),
         .lock(.handover(name, value: value)), .lock(.masters([])),
@@ -47,6 +120,7 @@ struct WireTests {
                     granted: .protectedRead,
                     requested: .exclusive,
                     flags: [.queueConversion],
+                    owner: LockOwner(0x42),
                     value: value,
                     isVouched: true
                 )
@@ -94,14 +168,23 @@ struct WireTests {
     @Test("Golden bytes of a grant with a value")
     func golden() {
         let bytes = Self.bytes(
-            .lock(.granted(Self.name, lock: Self.lock, mode: .protectedWrite, value: Self.value))
+            .lock(
+                .granted(
+                    Self.name,
+                    lock: Self.lock,
+                    mode: .protectedWrite,
+                    remarks: .alternateMode,
+                    value: Self.value
+                )
+            )
         )
         let expected: [UInt8] =
-            [0x4C, 0x4B, 0x53, 0x4D, 1, 32, 0, 0, 68, 0, 0, 0]  // magic, version, kind, length
+            [0x4C, 0x4B, 0x53, 0x4D, 2, 32, 0, 0, 70, 0, 0, 0]  // magic, version, kind, length
             + [0x0B, 0x0A, 0, 0, 0, 0, 0, 0]  // epoch
-            + [1, 8, 7, 6, 5, 4, 3, 2, 1, 0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]  // name
+            + [1, 8, 7, 6, 5, 4, 3, 2, 1]  // name
+            + [0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11, 0]
             + [0x28, 0x27, 0x26, 0x25, 0x24, 0x23, 0x22, 0x21]  // lock
-            + [4, 1]  // mode, a value follows
+            + [4, 2, 1]  // mode, remarks, a value follows
             + [0x31, 0, 0, 0, 0, 0, 0, 0, 0x32, 0, 0, 0, 0, 0, 0, 0]
             + [0x33, 0, 0, 0, 0, 0, 0, 0, 0x34, 0, 0, 0, 0, 0, 0, 0]
             + [0x35, 0, 0, 0, 0, 0, 0, 0, 1]  // sequence, valid
@@ -112,7 +195,7 @@ struct WireTests {
     func goldenMarker() {
         #expect(
             Self.bytes(.lock(.marker(.locks))) == [
-                0x4C, 0x4B, 0x53, 0x4D, 1, 50, 0, 0, 1, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0, 2,
+                0x4C, 0x4B, 0x53, 0x4D, 2, 50, 0, 0, 1, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0, 2,
             ]
         )
     }
@@ -175,7 +258,7 @@ struct WireTests {
     func headers() {
         let good = Self.bytes(.goodbye)
         for (place, byte, expected) in [
-            (0, UInt8(0), WireError.badMagic(0x4D53_4B00)), (4, 2, .unsupportedVersion(2)),
+            (0, UInt8(0), WireError.badMagic(0x4D53_4B00)), (4, 1, .unsupportedVersion(1)),
             (5, 200, .unknownKind(200)), (6, 1, .badValue(.reserved)),
             (11, 1, .badLength(0x0100_0000)),
         ] {

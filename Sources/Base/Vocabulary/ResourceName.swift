@@ -21,17 +21,61 @@ package enum ResourceKind: UInt8, CaseIterable, Hashable, Sendable {
     case application = 9
 }
 
-/// The name of a resource: kind, number and generation. Root names only; the generation is part of
-/// the name, so that a lock on a deleted inode is never a lock on its successor.
+/// The name of a resource. A *root* is kind, number and generation; the generation is part of the
+/// name, so that a lock on a deleted inode is never a lock on its successor. Below a root stand
+/// parts, and parts of parts: a *tree* of at most `deepest` levels under its root, with one master
+/// for the whole (OpenVMS $ENQ, `parid`).
 package struct ResourceName: Hashable, Comparable, Sendable, CustomStringConvertible {
     package var kind: ResourceKind
+    /// Levels below the root: 0 for a root, at most `deepest`.
+    package private(set) var depth: UInt8 = 0
     package var number: UInt64
     package var generation: UInt64
+    /// Which part of the root; 0 when `depth` is 0.
+    package private(set) var part: UInt64 = 0
+    /// Which part of the part; 0 when `depth` is less than 2.
+    package private(set) var subpart: UInt64 = 0
 
+    /// The most levels below a root.
+    package static let deepest: UInt8 = 2
+
+    /// The name of a root.
     package init(kind: ResourceKind, number: UInt64, generation: UInt64 = 0) {
         self.kind = kind
         self.number = number
         self.generation = generation
+    }
+
+    /// The name of a part of this resource. `depth` is less than `deepest`.
+    package func child(_ number: UInt64) -> ResourceName {
+        precondition(depth < Self.deepest, "a resource tree too deep")
+        var name = self
+        if depth == 0 { name.part = number } else { name.subpart = number }
+        name.depth = depth + 1
+        return name
+    }
+
+    /// What this is a part of; nil for a root.
+    package var parent: ResourceName? {
+        if depth == 0 { return nil }
+        var name = self
+        if depth == 1 { name.part = 0 } else { name.subpart = 0 }
+        name.depth = depth - 1
+        return name
+    }
+
+    /// The root of its tree; itself for a root.
+    package var root: ResourceName {
+        depth == 0 ? self : ResourceName(kind: kind, number: number, generation: generation)
+    }
+
+    /// Its number among the parts of its parent; of a root its number.
+    package var lastNumber: UInt64 {
+        switch depth {
+        case 0: number
+        case 1: part
+        default: subpart
+        }
     }
 
     /// The lock of an inode.
@@ -73,13 +117,34 @@ package struct ResourceName: Hashable, Comparable, Sendable, CustomStringConvert
     package static let live = ResourceName(kind: .live, number: 0)
 
     package static func < (left: ResourceName, right: ResourceName) -> Bool {
-        (left.kind.rawValue, left.number, left.generation)
-            < (right.kind.rawValue, right.number, right.generation)
+        let (first, second) = (
+            (left.kind.rawValue, left.number, left.generation),
+            (right.kind.rawValue, right.number, right.generation)
+        )
+        if first != second { return first < second }
+        return (left.depth > 0 ? 1 : 0, left.part, left.depth > 1 ? 1 : 0, left.subpart)
+            < (right.depth > 0 ? 1 : 0, right.part, right.depth > 1 ? 1 : 0, right.subpart)
     }
 
-    /// A fixed mixing of the three parts: the same on every node and in every run, unlike
+    /// A fixed mixing of the whole name: the same on every node and in every run, unlike
     /// `hashValue`. (Finalizer of splitmix64.)
+    @inline(__always)
     package var stableHash: UInt64 {
+        depth == 0 ? rootHash : Self.mix(rootHash, part, subpart, depth)
+    }
+
+    private static func mix(_ hash: UInt64, _ part: UInt64, _ subpart: UInt64, _ depth: UInt8)
+        -> UInt64
+    {
+        var mixed = hash ^ (part &* 0x9E37_79B9_7F4A_7C15) ^ (UInt64(depth) << 56)
+        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        mixed ^= subpart &* 0xC2B2_AE3D_27D4_EB4F
+        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
+        return mixed ^ (mixed >> 31)
+    }
+
+    /// The same mixing of the root's name alone: what chooses the directory node of a tree.
+    package var rootHash: UInt64 {
         var mixed = number &* 0x9E37_79B9_7F4A_7C15
         mixed ^= generation &* 0xC2B2_AE3D_27D4_EB4F
         mixed ^= UInt64(kind.rawValue) &* 0x1656_67B1_9E37_79F9
@@ -89,6 +154,14 @@ package struct ResourceName: Hashable, Comparable, Sendable, CustomStringConvert
     }
 
     package var description: String {
+        switch depth {
+        case 0: rootDescription
+        case 1: "\(rootDescription)/\(part)"
+        default: "\(rootDescription)/\(part)/\(subpart)"
+        }
+    }
+
+    private var rootDescription: String {
         switch kind {
         case .inode: "inode:\(number).\(generation)"
         case .resourceGroup: "group:\(number)"

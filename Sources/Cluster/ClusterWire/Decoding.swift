@@ -28,7 +28,7 @@ package func decodeMessage(_ bytes: UnsafeRawBufferPointer) throws(WireError) ->
 }
 
 /// Reads fields in order, each checked.
-private struct WireReader {
+struct WireReader {
     private let bytes: UnsafeRawBufferPointer
     private var offset = 0
 
@@ -47,7 +47,7 @@ private struct WireReader {
 
     mutating func byte() throws(WireError) -> UInt8 { try integer(UInt8.self) }
 
-    private mutating func boolean() throws(WireError) -> Bool {
+    mutating func boolean() throws(WireError) -> Bool {
         switch try byte() {
         case 0: return false
         case 1: return true
@@ -55,29 +55,45 @@ private struct WireReader {
         }
     }
 
-    private mutating func name() throws(WireError) -> ResourceName {
+    mutating func name() throws(WireError) -> ResourceName {
         guard let kind = ResourceKind(rawValue: try byte()) else { throw .badValue(.resourceKind) }
         let number = try integer(UInt64.self)
-        return ResourceName(kind: kind, number: number, generation: try integer(UInt64.self))
+        let root = ResourceName(
+            kind: kind,
+            number: number,
+            generation: try integer(UInt64.self)
+        )
+        switch try byte() {
+        case 0: return root
+        case 1: return root.child(try integer(UInt64.self))
+        case 2: return root.child(try integer(UInt64.self)).child(try integer(UInt64.self))
+        default: throw .badValue(.depth)
+        }
     }
 
-    private mutating func node() throws(WireError) -> NodeID {
+    mutating func node() throws(WireError) -> NodeID {
         let node = NodeID(try integer(UInt32.self))
         if node == .none { throw .badValue(.node) }
         return node
     }
 
-    private mutating func lock() throws(WireError) -> LockID { LockID(try integer(UInt64.self)) }
+    mutating func lock() throws(WireError) -> LockID { LockID(try integer(UInt64.self)) }
 
-    private mutating func mode() throws(WireError) -> LockMode {
+    mutating func mode() throws(WireError) -> LockMode {
         guard let mode = LockMode(rawValue: try byte()) else { throw .badValue(.mode) }
         return mode
     }
 
-    private mutating func flags() throws(WireError) -> LockFlags {
+    mutating func flags() throws(WireError) -> LockFlags {
         let flags = LockFlags(rawValue: try integer(UInt32.self))
         if !LockFlags.known.isSuperset(of: flags) { throw .badValue(.flags) }
         return flags
+    }
+
+    private mutating func remarks() throws(WireError) -> LockRemarks {
+        let remarks = LockRemarks(rawValue: try byte())
+        if !LockRemarks.known.isSuperset(of: remarks) { throw .badValue(.remarks) }
+        return remarks
     }
 
     private mutating func phase() throws(WireError) -> RecoveryPhase {
@@ -85,7 +101,7 @@ private struct WireReader {
         return phase
     }
 
-    private mutating func value() throws(WireError) -> SequencedValue? {
+    mutating func value() throws(WireError) -> SequencedValue? {
         if try !boolean() { return nil }
         let word0 = try integer(UInt64.self)
         let word1 = try integer(UInt64.self)
@@ -103,7 +119,7 @@ private struct WireReader {
         let count = Int(try integer(UInt16.self))
         // Checked before anything is allocated (W2).
         if count > LockMessage.namesPerMessage { throw .badValue(.count) }
-        if remaining != count * 17 { throw .badLength(remaining) }
+        if remaining < count * 18 { throw .badLength(remaining) }
         var names: [ResourceName] = []
         names.reserveCapacity(count)
         for _ in 0..<count { names.append(try name()) }
@@ -116,6 +132,7 @@ private struct WireReader {
         let granted = try mode()
         let requested = try mode()
         let flags = try flags()
+        let owner = LockOwner(try integer(UInt32.self))
         let isVouched = try boolean()
         return RebuiltLock(
             lock: lock,
@@ -123,6 +140,7 @@ private struct WireReader {
             granted: granted,
             requested: requested,
             flags: flags,
+            owner: owner,
             value: try value(),
             isVouched: isVouched
         )
@@ -136,6 +154,10 @@ private struct WireReader {
         case .reached: return .lock(.reached(try phase()))
         case .proceed: return .lock(.proceed(try phase()))
         case .masters: return .lock(.masters(try names()))
+        case .stagedMasters: return .lock(.stagedMasters(try names()))
+        case .purge: return .lock(.purge(LockOwner(try integer(UInt32.self))))
+        case .chase, .cycle, .verify, .verified, .condemn, .condemned:
+            return .lock(try searchMessage(kind))
         default: return .lock(try namedMessage(kind, try name()))
         }
     }
@@ -152,6 +174,13 @@ private struct WireReader {
         case .confirm: return .confirm(name)
         case .confirmReply: return .confirmReply(name, isMaster: try boolean())
         case .remove: return .remove(name)
+        case .entry: return .entry(name, master: try node())
+        case .entryIs: return .entryIs(name)
+        case .moving: return .moving(name, to: try node())
+        case .movingSeen: return .movingSeen(name)
+        case .transfer: return try transfer(name)
+        case .taken: return .taken(name)
+        case .moved: return .moved(name, to: try node())
         case .handover:
             guard let value = try value() else { throw .badValue(.boolean) }
             return .handover(name, value: value)
@@ -167,8 +196,9 @@ private struct WireReader {
     ) throws(WireError) -> LockMessage {
         switch kind {
         case .request:
+            let owner = LockOwner(try integer(UInt32.self))
             let mode = try mode()
-            return .request(name, lock: lock, mode: mode, flags: try flags())
+            return .request(name, lock: lock, owner: owner, mode: mode, flags: try flags())
         case .convert:
             let mode = try mode()
             let flags = try flags()
@@ -177,13 +207,24 @@ private struct WireReader {
         case .cancel: return .cancel(name, lock: lock)
         case .granted:
             let mode = try mode()
-            return .granted(name, lock: lock, mode: mode, value: try value())
+            let remarks = try remarks()
+            return .granted(
+                name,
+                lock: lock,
+                mode: mode,
+                remarks: remarks,
+                value: try value()
+            )
         case .refused:
             guard let status = LockStatus(rawValue: try byte()) else { throw .badValue(.status) }
-            return .refused(name, lock: lock, status: status)
+            return .refused(name, lock: lock, status: status, remarks: try remarks())
         case .unlocked: return .unlocked(name, lock: lock)
         case .notMaster: return .notMaster(name, lock: lock)
         case .blocking: return .blocking(name, lock: lock, wanted: try mode())
+        case .seek:
+            let waited = try integer(UInt32.self)
+            return .seek(name, lock: lock, waited: waited, try probe())
+        case .deadlocked: return .deadlocked(name, lock: lock, try hops())
         default: throw .unknownKind(kind.rawValue)
         }
     }

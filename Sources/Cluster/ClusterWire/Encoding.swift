@@ -22,23 +22,26 @@ package func encode(_ message: NodeMessage, epoch: Epoch, into bytes: inout [UIn
 }
 
 extension [UInt8] {
-    fileprivate mutating func append(integer: some FixedWidthInteger) {
+    mutating func append(integer: some FixedWidthInteger) {
         var rest = integer.littleEndian
         Swift.withUnsafeBytes(of: &rest) { append(contentsOf: $0) }
     }
 
-    fileprivate mutating func append(name: ResourceName) {
+    mutating func append(name: ResourceName) {
         append(name.kind.rawValue)
         append(integer: name.number)
         append(integer: name.generation)
+        append(name.depth)
+        if name.depth > 0 { append(integer: name.part) }
+        if name.depth > 1 { append(integer: name.subpart) }
     }
 
-    private mutating func append(_ name: ResourceName, _ lock: LockID) {
+    mutating func append(_ name: ResourceName, _ lock: LockID) {
         append(name: name)
         append(integer: lock.rawValue)
     }
 
-    private mutating func append(value: SequencedValue?) {
+    mutating func append(value: SequencedValue?) {
         guard let value else {
             append(0)
             return
@@ -88,14 +91,22 @@ extension [UInt8] {
         case .remove(let name):
             append(name: name)
             return .remove
+        case .entry(let name, let master):
+            append(name: name)
+            append(integer: master.rawValue)
+            return .entry
+        case .entryIs(let name):
+            append(name: name)
+            return .entryIs
         default: return append(operation: message)
         }
     }
 
     private mutating func append(operation message: LockMessage) -> WireKind {
         switch message {
-        case .request(let name, let lock, let mode, let flags):
+        case .request(let name, let lock, let owner, let mode, let flags):
             append(name, lock)
+            append(integer: owner.rawValue)
             append(mode.rawValue)
             append(integer: flags.rawValue)
             return .request
@@ -112,14 +123,16 @@ extension [UInt8] {
         case .cancel(let name, let lock):
             append(name, lock)
             return .cancel
-        case .granted(let name, let lock, let mode, let value):
+        case .granted(let name, let lock, let mode, let remarks, let value):
             append(name, lock)
             append(mode.rawValue)
+            append(remarks.rawValue)
             append(value: value)
             return .granted
-        case .refused(let name, let lock, let status):
+        case .refused(let name, let lock, let status, let remarks):
             append(name, lock)
             append(status.rawValue)
+            append(remarks.rawValue)
             return .refused
         case .unlocked(let name, let lock):
             append(name, lock)
@@ -131,30 +144,41 @@ extension [UInt8] {
             append(name, lock)
             append(wanted.rawValue)
             return .blocking
-        default: return append(recovery: message)
+        case .purge(let owner):
+            append(integer: owner.rawValue)
+            return .purge
+        default: return append(search: message)
         }
     }
 
-    private mutating func append(recovery message: LockMessage) -> WireKind {
+    private mutating func append(_ names: [ResourceName]) {
+        precondition(
+            names.count <= LockMessage.namesPerMessage,
+            "ClusterWire W2: too many names"
+        )
+        append(integer: UInt16(names.count))
+        for name in names { append(name: name) }
+    }
+
+    mutating func append(recovery message: LockMessage) -> WireKind {
         switch message {
         case .handover(let name, let value):
             append(name: name)
             append(value: value)
             return .handover
         case .masters(let names):
-            precondition(
-                names.count <= LockMessage.namesPerMessage,
-                "ClusterWire W2: too many names"
-            )
-            append(integer: UInt16(names.count))
-            for name in names { append(name: name) }
+            append(names)
             return .masters
+        case .stagedMasters(let names):
+            append(names)
+            return .stagedMasters
         case .rebuild(let name, let report):
             append(name, report.lock)
             append(report.state.rawValue)
             append(report.granted.rawValue)
             append(report.requested.rawValue)
             append(integer: report.flags.rawValue)
+            append(integer: report.owner.rawValue)
             append(report.isVouched ? 1 : 0)
             append(value: report.value)
             return .rebuild

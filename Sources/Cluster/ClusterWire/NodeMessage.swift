@@ -49,14 +49,15 @@ package enum WireError: Error, Hashable, Sendable {
 
 /// The field that an error speaks of.
 package enum WireField: UInt8, Hashable, Sendable {
-    case reserved, resourceKind, mode, flags, status, node, boolean, phase, state, count
+    case reserved, resourceKind, depth, mode, flags, remarks, status, node, boolean, phase, state
+    case thing, count
 }
 
 /// Numbers of the format.
 package enum WireFormat {
     /// "LKSM".
     package static let magic: UInt32 = 0x4D53_4B4C
-    package static let version: UInt8 = 1
+    package static let version: UInt8 = 2
     /// Bytes before the payload.
     package static let headerLength = 20
     /// The longest payload in bytes.
@@ -81,6 +82,8 @@ enum WireKind: UInt8, CaseIterable {
     case confirm = 5
     case confirmReply = 6
     case remove = 7
+    case entry = 8
+    case entryIs = 9
     case request = 16
     case convert = 17
     case unlock = 18
@@ -91,16 +94,26 @@ enum WireKind: UInt8, CaseIterable {
     case notMaster = 35
     case blocking = 36
     case handover = 37
+    case purge = 38
     case masters = 48
     case rebuild = 49
     case marker = 50
     case reached = 51
     case proceed = 52
+    case stagedMasters = 53
     case replayed = 64
     case goodbye = 65
-}
-
-extension LockFlags {
-    /// All flags this version knows.
-    static let known = LockFlags(rawValue: 0x3FF)
+    case seek = 80
+    case chase = 81
+    case cycle = 82
+    case verify = 83
+    case verified = 84
+    case condemn = 85
+    case condemned = 86
+    case deadlocked = 87
+    case moving = 96
+    case movingSeen = 97
+    case transfer = 98
+    case taken = 99
+    case moved = 100
 }

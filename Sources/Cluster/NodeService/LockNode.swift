@@ -43,6 +43,9 @@ package final class LockNode: LockService {
     /// The journals that the view of this epoch lists are replayed. On every member.
     package var onReplayed: ((Epoch) -> Void)?
 
+    /// A lock of this node's client is about to be refused, to break this circle of waits.
+    package var onDeadlock: (([DeadlockHop], LockID) -> Void)?
+
     /// A peer has left: it holds nothing any more and may be left out of the next view at once.
     package var onGoodbye: ((NodeID) -> Void)?
 
@@ -244,6 +247,7 @@ package final class LockNode: LockService {
             if space.isInTheWay(lock, of: wanted) {
                 client?.isBlocking(cookie: cookie, wanted: wanted)
             }
+        case .deadlock(let hops, let victim): onDeadlock?(hops, victim)
         case .recoveryFinished(let epoch):
             if let view, view.epoch == epoch { onRecoveryFinished?(view) }
         case .send: preconditionFailure("NodeService N3: a message was queued unencoded")

@@ -7,6 +7,7 @@ extension Lockspace {
         _ name: ResourceName,
         _ id: LockID,
         _ mode: LockMode,
+        _ remarks: LockRemarks,
         _ value: SequencedValue?,
         from peer: NodeID,
         _ effects: inout [LockEffect]
@@ -18,32 +19,40 @@ extension Lockspace {
             return
         }
         let resource = locks[lock].resource
+        let isDemoted =
+            remarks.contains(.demoted) || locks[lock].marks.contains(.demoted)
+        let old = isDemoted ? LockMode.null : locks[lock].granted
         let direction = valueDirection(
-            from: locks[lock].state == .waiting ? nil : locks[lock].granted,
+            from: locks[lock].state == .waiting ? nil : old,
             to: mode
         )
         locks[lock].state = .granted
         locks[lock].granted = mode
         locks[lock].requested = mode
-        locks[lock].marks = [.established, .sent]
+        locks[lock].told = 0
+        noteChange(lock)
+        settleMarks(lock)
         absorb(resource, value)
         var read: ValueBlock?
         if direction == .read && locks[lock].flags.contains(.valueBlock) {
             read = value?.value ?? .zero
         }
-        effects.append(
-            .complete(
-                LockCompletion(
-                    lock: id,
-                    cookie: locks[lock].identity,
-                    status: .granted,
-                    mode: mode,
-                    value: read,
-                    isValueValid: direction == .read
-                        ? value?.isValid ?? true : isKnownValueValid(resource)
-                )
-            )
+        complete(
+            lock,
+            .granted,
+            mode,
+            value: read,
+            remarks: isDemoted ? remarks.union(.demoted) : remarks,
+            isValueValid: direction == .read
+                ? value?.isValid ?? true : isKnownValueValid(resource),
+            &effects
         )
+    }
+
+    /// The master has answered.
+    private mutating func settleMarks(_ lock: UInt32) {
+        locks[lock].marks.formIntersection(.lasting)
+        locks[lock].marks.formUnion([.established, .sent])
     }
 
     private func isKnownValueValid(_ resource: UInt32) -> Bool {
@@ -55,6 +64,7 @@ extension Lockspace {
         _ name: ResourceName,
         _ id: LockID,
         _ status: LockStatus,
+        _ remarks: LockRemarks,
         from peer: NodeID,
         _ effects: inout [LockEffect]
     ) {
@@ -67,12 +77,19 @@ extension Lockspace {
             freeLock(lock)
             releaseIfUnused(resource, &effects)
         case .converting:
+            let all = remarks.union(demotedRemark(lock))
+            if all.contains(.demoted) { locks[lock].granted = .null }
             locks[lock].state = .granted
             locks[lock].requested = locks[lock].granted
-            locks[lock].marks = [.established, .sent]
-            complete(lock, status, locks[lock].granted, &effects)
+            noteChange(lock)
+            settleMarks(lock)
+            complete(lock, status, locks[lock].granted, remarks: all, &effects)
         default: counters.protocolErrors += 1
         }
+    }
+
+    func demotedRemark(_ lock: UInt32) -> LockRemarks {
+        locks[lock].marks.contains(.demoted) ? .demoted : []
     }
 
     mutating func unlocked(
@@ -109,7 +126,7 @@ extension Lockspace {
     ) {
         counters.wrongMaster += 1
         let lock = localIndex(id)
-        guard lock != 0, resources[locks[lock].resource].name == name,
+        guard lock != 0, self.name(of: locks[lock].resource) == name,
             locks[lock].marks.contains(.sent), resources[locks[lock].resource].mastery != .local
         else { return }
         let resource = locks[lock].resource
@@ -128,10 +145,11 @@ extension Lockspace {
         locks[lock].marks.subtract([.sent, .established])
         switch resources[resource].mastery {
         case .remote where resources[resource].master == peer:
-            resources[resource].mastery = .unknown
-            askForMaster(resource, isFresh: false, &effects)
-            masterIsKnown(resource, &effects)
-        case .remote: sendPending(lock, &effects)
+            let root = root(of: resource)
+            setMastery(root, .unknown, peer)
+            askForMaster(root, isFresh: false, &effects)
+            masterIsKnown(root, &effects)
+        case .remote: if canSend(resource) { sendPending(lock, &effects) }
         default: return
         }
     }
@@ -153,7 +171,11 @@ extension Lockspace {
         case .converting where !record.granted.covers(record.requested): break
         default: return
         }
-        effects.append(.blocking(cookie: record.identity, lock: id, wanted: wanted))
+        if record.marks.contains(.orphan) {
+            locks[lock].told |= 1 << wanted.rawValue
+        } else {
+            effects.append(.blocking(cookie: record.identity, lock: id, wanted: wanted))
+        }
     }
 
     /// The lock that the master of its resource speaks of; 0 when it is gone.
@@ -165,7 +187,7 @@ extension Lockspace {
         // have become the master again and answer this one.
         let mastery = resources[resource].mastery
         guard mastery == .remote || mastery == .lookingUp, resources[resource].master == peer,
-            resources[resource].name == name
+            self.name(of: resource) == name
         else { return 0 }
         return lock
     }

@@ -62,6 +62,7 @@ extension Lockspace {
 
     mutating func postpone(_ lock: UInt32, _ demotion: DeferredDemotion) {
         locks[lock].marks.insert(.deferred)
+        if status == .running && postponeForMove(locks[lock].resource, demotion) { return }
         claims.behindOpen.append(demotion)
         if claims.closing == 0 && claims.behindClosing.isEmpty { claims.closeBatch() }
     }
@@ -78,8 +79,9 @@ extension Lockspace {
         }
     }
 
-    private mutating func runDeferred(_ demotion: DeferredDemotion, _ effects: inout [LockEffect]) {
+    mutating func runDeferred(_ demotion: DeferredDemotion, _ effects: inout [LockEffect]) {
         let lock = localIndex(demotion.lock)
+        if lock != 0 && postponeForMove(locks[lock].resource, demotion) { return }
         precondition(
             lock != 0 && locks[lock].marks.contains(.deferred),
             "LockCore I7: a deferred demotion lost its lock"
@@ -123,6 +125,17 @@ extension Lockspace {
         _ effects: inout [LockEffect]
     ) {
         counters.lostClaims += 1
+        let tree = recordsOfTree(resource)
+        dropActivity(resource)
+        for record in tree { handOver(record, &effects) }
+        setMastery(resource, .remote, master)
+        for record in tree.reversed() where record != resource {
+            releaseIfUnused(record, &effects)
+        }
+        sendAllPending(resource, &effects)
+    }
+
+    private mutating func handOver(_ resource: UInt32, _ effects: inout [LockEffect]) {
         var all: [UInt32] = []
         for queue in [Queue.granted, .converting, .waiting] {
             let first = head(resource, queue)
@@ -135,22 +148,19 @@ extension Lockspace {
         resources[resource].granted = 0
         resources[resource].converting = 0
         resources[resource].waiting = 0
-        resources[resource].master = master
-        resources[resource].mastery = .remote
         for lock in all {
             if locks[lock].holder == node {
-                locks[lock].marks = locks[lock].marks.intersection([.deferred])
+                locks[lock].marks.formIntersection(LockMarks.lasting.union([.deferred, .demoted]))
                 append(lock, to: .granted)
             } else {
                 send(
-                    .notMaster(resources[resource].name, lock: LockID(locks[lock].identity)),
+                    .notMaster(name(of: resource), lock: LockID(locks[lock].identity)),
                     to: locks[lock].holder,
                     &effects
                 )
                 freeLock(lock)
             }
         }
-        sendAllPending(resource, &effects)
     }
 
     /// The directory node asks whether this node masters a name still.

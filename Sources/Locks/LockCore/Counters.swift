@@ -37,6 +37,32 @@ package struct LockCounters: Hashable, Sendable {
     /// Fresh names this node mastered at once, and claims the directory refused.
     package var claims: UInt64 = 0
     package var lostClaims: UInt64 = 0
+    /// Requests and conversions that ended because their patience did.
+    package var timeouts: UInt64 = 0
+    /// Conversions refused, or demoted, where they would have waited for ever.
+    package var deadlocks: UInt64 = 0
+    package var demotions: UInt64 = 0
+    /// Searches this node began, and cycles it heard of as coordinator: found, no longer standing
+    /// when verified, broken by refusing one wait.
+    package var deadlockSearches: UInt64 = 0
+    package var cyclesFound: UInt64 = 0
+    package var cyclesVanished: UInt64 = 0
+    package var cyclesBroken: UInt64 = 0
+    /// Searches given up because they went too far.
+    package var searchesTooDeep: UInt64 = 0
+    /// Masterships of trees that moved away and came; moves not begun because of the tree's size,
+    /// or because it had moved too often.
+    package var movesOut: UInt64 = 0
+    package var movesIn: UInt64 = 0
+    package var movesTooLarge: UInt64 = 0
+    package var movesThrashing: UInt64 = 0
+    /// Locks that outlived their owner; of these taken over, and purged.
+    package var orphans: UInt64 = 0
+    package var adoptions: UInt64 = 0
+    package var purgedOrphans: UInt64 = 0
+    /// Messages to other nodes of deadlock searches and of moves.
+    package var deadlockMessages: UInt64 = 0
+    package var moveMessages: UInt64 = 0
     /// Messages that no correct peer sends; ignored.
     package var protocolErrors: UInt64 = 0
 

@@ -18,6 +18,33 @@ package struct LockDescription: Hashable, Sendable, CustomStringConvertible {
     package var granted: LockMode?
     /// Nil when nothing is asked.
     package var requested: LockMode?
+    /// On whose behalf; numbered by the holder.
+    package var owner: LockOwner
+    package var flags: LockFlags
+    /// Milliseconds since its state or mode changed, as this node has seen it; to 10 ms.
+    package var age: UInt64
+    /// Has outlived its owner. Known on the holder only.
+    package var isOrphan: Bool
+    /// On the holder: its lock on the resource above; `none` elsewhere, and for a root.
+    package var parent: LockID
+    /// On the master: the locks whose grant or place in the queue this one waits for, and those
+    /// that wait for this one; by holder and name. Empty elsewhere.
+    package var blockers: [LockReference]
+    package var blocked: [LockReference]
+
+    /// What `lockstep locks` and tests print: state and modes, owner, whom it blocks, who blocks it.
+    package var details: String {
+        var text = "\(description)"
+        if owner != .none { text += ", \(owner)" }
+        if isOrphan { text += ", orphan" }
+        if !blockers.isEmpty { text += ", blocked by \(Self.list(blockers))" }
+        if !blocked.isEmpty { text += ", blocks \(Self.list(blocked))" }
+        return text
+    }
+
+    private static func list(_ locks: [LockReference]) -> String {
+        locks.map { "\($0.node)" }.joined(separator: " ")
+    }
 
     package var description: String {
         switch state {
@@ -87,9 +114,9 @@ extension Lockspace {
         let record = resources[resource]
         let isKnown = record.mastery == .local || record.mastery == .remote
         return ResourceDescription(
-            name: record.name,
+            name: name(of: resource),
             master: isKnown ? record.master : .none,
-            directory: members.isEmpty ? .none : directoryNode(record.name),
+            directory: members.isEmpty ? .none : directoryNode(name(of: resource)),
             directoryEntry: record.directoryMaster,
             locks: found,
             value: sequencedValue(resource)
@@ -111,7 +138,36 @@ extension Lockspace {
             lock: record.holder == node ? lockID(lock) : LockID(record.identity),
             state: state,
             granted: state == .waiting ? nil : record.granted,
-            requested: isAsking ? record.requested : nil
+            requested: isAsking ? record.requested : nil,
+            owner: record.owner,
+            flags: record.flags,
+            age: UInt64(stamp &- record.since) * 10,
+            isOrphan: record.marks.contains(.orphan),
+            parent: record.parent == 0 ? .none : lockID(record.parent),
+            blockers: waitsFor(lock),
+            blocked: holdsUp(lock)
         )
+    }
+
+    /// The locks that stand in the way of a queued lock, itself or its turn.
+    private func waitsFor(_ lock: UInt32) -> [LockReference] {
+        let isQueued = locks[lock].state == .waiting || locks[lock].state == .converting
+        if resources[locks[lock].resource].mastery != .local || !isQueued { return [] }
+        return blockers(of: lock).map { reference($0) }
+    }
+
+    private func holdsUp(_ lock: UInt32) -> [LockReference] {
+        let resource = locks[lock].resource
+        if resources[resource].mastery != .local || locks[lock].state == .waiting { return [] }
+        var found: [LockReference] = []
+        for queue in [Queue.converting, .waiting] {
+            let first = head(resource, queue)
+            var other = first
+            while other != 0 {
+                if blockers(of: other).contains(lock) { found.append(reference(other)) }
+                other = following(other, head: first)
+            }
+        }
+        return found
     }
 }

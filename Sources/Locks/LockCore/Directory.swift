@@ -10,7 +10,7 @@ extension Lockspace {
     func directoryNode(_ name: ResourceName) -> NodeID {
         if members.count == 1 { return node }
         // The high half of the hash: the low half chooses the bucket.
-        let place = ((name.stableHash >> 32) * UInt64(members.count)) >> 32
+        let place = ((name.rootHash >> 32) * UInt64(members.count)) >> 32
         return members[Int(place)].node
     }
 
@@ -26,26 +26,26 @@ extension Lockspace {
     /// `masterIsKnown`. `isFresh`: the name never existed before, and no lock is linked here yet.
     mutating func askForMaster(_ resource: UInt32, isFresh: Bool, _ effects: inout [LockEffect]) {
         assert(resources[resource].mastery == .unknown, "LockCore: the master is known")
-        let name = resources[resource].name
+        assert(resources[resource].depth == 0, "LockCore I12: a part asks for its master")
+        let name = name(of: resource)
         let directory = directoryNode(name)
         if directory == node {
             if resources[resource].directoryMaster == .none {
                 resources[resource].directoryMaster = node
             }
-            setMaster(resource, resources[resource].directoryMaster)
+            learnMaster(resource, resources[resource].directoryMaster)
         } else if isFresh {
-            setMaster(resource, node)
+            learnMaster(resource, node)
             addClaim(resource)
             send(.claim(name), to: directory, &effects)
         } else {
-            resources[resource].mastery = .lookingUp
+            setMastery(resource, .lookingUp, resources[resource].master)
             send(.lookup(name), to: directory, &effects)
         }
     }
 
-    private mutating func setMaster(_ resource: UInt32, _ master: NodeID) {
-        resources[resource].master = master
-        resources[resource].mastery = master == node ? .local : .remote
+    private mutating func learnMaster(_ resource: UInt32, _ master: NodeID) {
+        setMastery(resource, master == node ? .local : .remote, master)
         guard status == .recovering else { return }
         resources[resource].marks.insert(master == node ? .newMaster : .provisional)
     }
@@ -63,7 +63,7 @@ extension Lockspace {
             counters.protocolErrors += 1
             return
         }
-        setMaster(resource, master)
+        learnMaster(resource, master)
         masterIsKnown(resource, &effects)
         releaseIfUnused(resource, &effects)
         if status == .recovering {
@@ -75,15 +75,30 @@ extension Lockspace {
     /// Sees to the locks that waited for the master to be known.
     mutating func masterIsKnown(_ resource: UInt32, _ effects: inout [LockEffect]) {
         switch resources[resource].mastery {
-        case .local: takeOver(resource, &effects)
+        case .local: if !openStaged(resource, &effects) { takeOver(resource, &effects) }
         case .remote:
-            if status == .running { sendAllPending(resource, &effects) }
+            if canSend(resource) { sendAllPending(resource, &effects) }
         case .lookingUp, .unknown, .free: return
         }
     }
 
-    /// Sends the master everything it was not told about this record's locks.
-    mutating func sendAllPending(_ resource: UInt32, _ effects: inout [LockEffect]) {
+    /// Whether the master of a resource is another node and may be told things now.
+    @inline(__always)
+    func canSend(_ resource: UInt32) -> Bool {
+        status == .running && resources[resource].mastery == .remote
+            && (movingTrees == 0 || !resources[root(of: resource)].marks.contains(.moving))
+    }
+
+    /// Sends the master everything it was not told about the locks of this tree.
+    mutating func sendAllPending(_ root: UInt32, _ effects: inout [LockEffect]) {
+        if resources[root].tree == 0 {
+            sendPending(of: root, &effects)
+        } else {
+            for resource in recordsOfTree(root) { sendPending(of: resource, &effects) }
+        }
+    }
+
+    private mutating func sendPending(of resource: UInt32, _ effects: inout [LockEffect]) {
         let first = resources[resource].granted
         var lock = first
         while lock != 0 {
@@ -92,8 +107,19 @@ extension Lockspace {
         }
     }
 
-    /// Sorts this node's own locks into the three queues of a resource that it masters from now on.
-    private mutating func takeOver(_ resource: UInt32, _ effects: inout [LockEffect]) {
+    /// Sorts this node's own locks into the three queues of a tree that it masters from now on.
+    private mutating func takeOver(_ root: UInt32, _ effects: inout [LockEffect]) {
+        if resources[root].tree == 0 {
+            takeOverRecord(root, &effects)
+            return
+        }
+        // The parts last to first: giving up one that is not used lets the ones above go.
+        for resource in recordsOfTree(root).reversed() where resources[resource].mastery == .local {
+            takeOverRecord(resource, &effects)
+        }
+    }
+
+    private mutating func takeOverRecord(_ resource: UInt32, _ effects: inout [LockEffect]) {
         let first = resources[resource].granted
         if first == 0 { return }
         var own: [UInt32] = []
@@ -107,7 +133,7 @@ extension Lockspace {
             takeOverEstablished(lock, &effects)
         }
         for lock in own where locks[lock].state == .waiting {
-            locks[lock].marks = locks[lock].marks.intersection([.cancelRequested])
+            locks[lock].marks.formIntersection(LockMarks.lasting.union(.cancelRequested))
             append(lock, to: .waiting)
         }
         if status == .running {
@@ -119,7 +145,9 @@ extension Lockspace {
 
     private mutating func takeOverEstablished(_ lock: UInt32, _ effects: inout [LockEffect]) {
         let record = locks[lock]
-        locks[lock].marks = record.marks.intersection([.cancelRequested, .deferred])
+        locks[lock].marks.formIntersection(
+            LockMarks.lasting.union([.cancelRequested, .deferred, .demoted])
+        )
         switch record.state {
         case .unlocking:
             append(lock, to: .granted)
@@ -168,21 +196,32 @@ extension Lockspace {
     /// Forgets a record that nothing needs: gives the mastership of a resource without locks up,
     /// and the record when it is no directory entry either (I1).
     mutating func releaseIfUnused(_ resource: UInt32, _ effects: inout [LockEffect]) {
-        if !resources[resource].isEmpty { return }
+        if !isUnused(resource) { return }
+        if resources[resource].depth > 0 {
+            if resources[resource].mastery == .free { return }
+            let parent = resources[resource].parent
+            removeRecord(resource)
+            releaseIfUnused(parent, &effects)
+            return
+        }
         switch resources[resource].mastery {
         case .free, .lookingUp: return
         case .local:
-            if status != .running || resources[resource].marks.contains(.claimPending) { return }
-            let directory = directoryNode(resources[resource].name)
+            let marks = resources[resource].marks
+            if status != .running { return }
+            if !marks.isDisjoint(with: [.claimPending, .moving, .entryPending]) { return }
+            let name = name(of: resource)
+            let directory = directoryNode(name)
             if directory == node {
                 resources[resource].directoryMaster = .none
             } else {
-                send(.remove(resources[resource].name), to: directory, &effects)
+                send(.remove(name), to: directory, &effects)
             }
         case .remote, .unknown: break
         }
-        resources[resource].mastery = .unknown
-        resources[resource].master = .none
+        setMastery(resource, .unknown, .none)
+        if resources[resource].marks.contains(.moving) { movingTrees -= 1 }
+        dropActivity(resource)
         resources[resource].marks = []
         if resources[resource].directoryMaster == .none {
             removeRecord(resource)

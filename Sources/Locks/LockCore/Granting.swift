@@ -35,10 +35,18 @@ package func isQueueConversionLegal(from: LockMode, to: LockMode) -> Bool {
 }
 
 extension Lockspace {
-    /// Whether a request with these flags may be granted now, other locks apart (I9).
+    /// Whether this node decides on a resource it masters at present: not during a recovery, nor
+    /// while the tree's locks are on their way to another master (M3).
     @inline(__always)
-    func mayGrant(_ flags: LockFlags) -> Bool {
-        status == .running && (!isReplayPending || flags.contains(.recovery))
+    func isServing(_ resource: UInt32) -> Bool {
+        status == .running && (movingTrees == 0 || !isFrozen(resource))
+    }
+
+    /// Whether a lock may be granted what it asks for now, other locks apart (I9).
+    @inline(__always)
+    func mayGrant(_ lock: UInt32) -> Bool {
+        isServing(locks[lock].resource)
+            && (!isReplayPending || locks[lock].flags.contains(.recovery))
     }
 
     /// Whether `mode` conflicts with the granted mode of any lock but `lock`.
@@ -105,23 +113,28 @@ extension Lockspace {
         if let mode = modeToGrantNow(lock) {
             append(lock, to: .granted)
             grant(lock, mode, &effects)
+            // Granted out of turn, it may stand in the way of those it has passed.
+            if resources[resource].converting | resources[resource].waiting != 0 {
+                notifyBlockers(resource, &effects)
+            }
             return
         }
-        if status == .running && locks[lock].flags.contains(.noQueue) {
+        if isServing(resource) && locks[lock].flags.contains(.noQueue) {
             if locks[lock].flags.contains(.noQueueButNotify) { notifyOf(lock, &effects) }
             refuseRequest(lock, .wouldBlock, &effects)
             releaseIfUnused(resource, &effects)
             return
         }
-        append(lock, to: .waiting)
+        enqueue(lock, .waiting)
         counters.waits += 1
-        if mayGrant(locks[lock].flags) { notifyBlockers(resource, &effects) }
+        if mayGrant(lock) { notifyBlockers(resource, &effects) }
     }
 
     private func modeToGrantNow(_ lock: UInt32) -> LockMode? {
-        guard mayGrant(locks[lock].flags) else { return nil }
+        guard mayGrant(lock) else { return nil }
         if let mode = expeditedMode(lock) { return mode }
         let resource = locks[lock].resource
+        if locks[lock].flags.contains(.noOrder) { return compatibleMode(lock) }
         if hasEligible(resource, .converting) || hasEligible(resource, .waiting) { return nil }
         return compatibleMode(lock)
     }
@@ -145,7 +158,7 @@ extension Lockspace {
         if locks[lock].granted.covers(mode) {
             let isLess = locks[lock].granted != mode
             grant(lock, mode, &effects)
-            if status == .running {
+            if isServing(resource) {
                 if isLess {
                     serveQueues(resource, &effects)
                 } else {
@@ -155,26 +168,62 @@ extension Lockspace {
             return
         }
         let goesBehind =
-            flags.contains(.queueConversion)
+            flags.contains(.queueConversion) && !flags.contains(.noOrder)
             && isQueueConversionLegal(from: locks[lock].granted, to: mode)
             && hasEligible(resource, .converting)
-        if mayGrant(flags) && !goesBehind, let granted = compatibleMode(lock) {
+        if mayGrant(lock) && !goesBehind, let granted = compatibleMode(lock) {
             grant(lock, granted, &effects)
             // Sideways (PR to CW) makes room as well.
             serveQueues(resource, &effects)
             return
         }
-        if status == .running && flags.contains(.noQueue) {
+        if isServing(resource) && flags.contains(.noQueue) {
             if flags.contains(.noQueueButNotify) { notifyOf(lock, &effects) }
             refuseConversion(lock, .wouldBlock, &effects)
             notifyBlockers(resource, &effects)
             return
         }
+        queueConversion(lock, &effects)
+    }
+
+    /// Queues a conversion, unless it would wait for ever (Deadlocks.swift, D1).
+    private mutating func queueConversion(_ lock: UInt32, _ effects: inout [LockEffect]) {
+        let resource = locks[lock].resource
+        let isDeadlock = mayGrant(lock) && wouldDeadlock(lock)
+        if isDeadlock && !locks[lock].flags.contains(.demoteOnDeadlock) {
+            counters.deadlocks += 1
+            refuseConversion(lock, .deadlock, &effects)
+            notifyBlockers(resource, &effects)
+            return
+        }
         unlink(lock, from: .granted)
         locks[lock].state = .converting
-        append(lock, to: .converting)
+        locks[lock].marks.remove(.sent)
+        enqueue(lock, .converting)
         counters.waits += 1
-        if mayGrant(flags) { notifyBlockers(resource, &effects) }
+        if isDeadlock {
+            counters.demotions += 1
+            locks[lock].granted = .null
+            locks[lock].marks.insert(.demoted)
+            noteChange(lock)
+            serveQueues(resource, &effects)
+        } else if mayGrant(lock) {
+            notifyBlockers(resource, &effects)
+        }
+    }
+
+    /// Puts a lock that has to wait into its queue: at the end, or with HEADQUE at the head.
+    mutating func enqueue(_ lock: UInt32, _ queue: Queue) {
+        append(lock, to: queue)
+        if locks[lock].flags.contains(.headQueue) { makeFirst(lock, in: queue) }
+        noteChange(lock)
+    }
+
+    /// What others have to do with this lock is no longer the same.
+    @inline(__always)
+    mutating func noteChange(_ lock: UInt32) {
+        locks[lock].changes &+= 1
+        locks[lock].since = stamp
     }
 
     /// Removes a granted lock. What it writes was written already.
@@ -185,30 +234,35 @@ extension Lockspace {
             complete(lock, .unlocked, .null, &effects)
         } else {
             send(
-                .unlocked(resources[resource].name, lock: LockID(locks[lock].identity)),
+                .unlocked(name(of: resource), lock: LockID(locks[lock].identity)),
                 to: locks[lock].holder,
                 &effects
             )
         }
         freeLock(lock)
-        if status == .running { serveQueues(resource, &effects) }
+        if isServing(resource) { serveQueues(resource, &effects) }
         releaseIfUnused(resource, &effects)
     }
 
     /// Withdraws what waits. A granted lock is left alone: the grant was faster.
     mutating func decideCancel(_ lock: UInt32, _ effects: inout [LockEffect]) {
+        endWaiting(lock, .cancelled, &effects)
+    }
+
+    /// Ends what waits without a grant. Does nothing for a granted lock.
+    mutating func endWaiting(_ lock: UInt32, _ status: LockStatus, _ effects: inout [LockEffect]) {
         let resource = locks[lock].resource
         switch locks[lock].state {
         case .waiting:
             unlink(lock, from: .waiting)
-            refuseRequest(lock, .cancelled, &effects)
+            refuseRequest(lock, status, &effects)
         case .converting:
             unlink(lock, from: .converting)
             append(lock, to: .granted)
-            refuseConversion(lock, .cancelled, &effects)
+            refuseConversion(lock, status, &effects)
         default: return
         }
-        if status == .running { serveQueues(resource, &effects) }
+        if isServing(resource) { serveQueues(resource, &effects) }
         releaseIfUnused(resource, &effects)
     }
 
@@ -222,17 +276,22 @@ extension Lockspace {
             from: locks[lock].state == .waiting ? nil : locks[lock].granted,
             to: mode
         )
+        var remarks = demotedRemark(lock)
+        if locks[lock].requested != mode { remarks.insert(.alternateMode) }
         locks[lock].state = .granted
         locks[lock].granted = mode
         locks[lock].requested = mode
         locks[lock].told = 0
+        noteChange(lock)
         counters.grants += 1
         if locks[lock].holder != node {
+            locks[lock].marks.remove(.demoted)
             send(
                 .granted(
-                    resources[resource].name,
+                    name(of: resource),
                     lock: LockID(locks[lock].identity),
                     mode: mode,
+                    remarks: remarks,
                     value: direction == .read ? sequencedValue(resource) : nil
                 ),
                 to: locks[lock].holder,
@@ -240,13 +299,13 @@ extension Lockspace {
             )
             return
         }
-        locks[lock].marks = []
+        locks[lock].marks.formIntersection(.lasting)
         var value: ValueBlock?
         if direction == .read && locks[lock].flags.contains(.valueBlock) {
             let index = resources[resource].value
             value = index == 0 ? ValueBlock.zero : values[index].value
         }
-        complete(lock, .granted, mode, value: value, &effects)
+        complete(lock, .granted, mode, value: value, remarks: remarks, &effects)
     }
 
     /// Tells this node's client how an operation ended.
@@ -256,21 +315,49 @@ extension Lockspace {
         _ status: LockStatus,
         _ mode: LockMode,
         value: ValueBlock? = nil,
+        remarks: LockRemarks = [],
+        isValueValid: Bool? = nil,
         _ effects: inout [LockEffect]
     ) {
         let index = resources[locks[lock].resource].value
-        effects.append(
-            .complete(
-                LockCompletion(
-                    lock: lockID(lock),
-                    cookie: locks[lock].identity,
-                    status: status,
-                    mode: mode,
-                    value: value,
-                    isValueValid: index == 0 || values[index].isValid
-                )
-            )
+        let completion = LockCompletion(
+            lock: lockID(lock),
+            cookie: locks[lock].identity,
+            status: status,
+            mode: mode,
+            value: value,
+            isValueValid: isValueValid ?? (index == 0 || values[index].isValid),
+            remarks: remarks
         )
+        let special = locks[lock].marks.intersection([.expired, .doomed, .orphan])
+        if locks[lock].wait == 0 && special.isEmpty && synchronousLock == .none {
+            effects.append(.complete(completion))
+        } else {
+            completeSpecially(lock, completion, &effects)
+        }
+    }
+
+    private mutating func completeSpecially(
+        _ lock: UInt32,
+        _ completion: LockCompletion,
+        _ effects: inout [LockEffect]
+    ) {
+        var completion = completion
+        if locks[lock].wait != 0 { endWait(lock) }
+        if locks[lock].marks.contains(.expired) {
+            locks[lock].marks.remove(.expired)
+            if completion.status == .cancelled {
+                completion.status = .timedOut
+                counters.timeouts += 1
+            }
+        }
+        if locks[lock].marks.contains(.doomed) { ripe.append(completion.lock) }
+        if locks[lock].marks.contains(.orphan) { return }  // O1
+        if completion.lock == synchronousLock && completion.status == .granted {
+            synchronousCompletion = completion
+        } else {
+            effects.append(.complete(completion))
+        }
     }
 
     /// Ends a new, unlinked lock that is not granted.
@@ -285,9 +372,10 @@ extension Lockspace {
         } else {
             send(
                 .refused(
-                    resources[locks[lock].resource].name,
+                    name(of: locks[lock].resource),
                     lock: LockID(locks[lock].identity),
-                    status: status
+                    status: status,
+                    remarks: []
                 ),
                 to: locks[lock].holder,
                 &effects
@@ -303,16 +391,20 @@ extension Lockspace {
         _ effects: inout [LockEffect]
     ) {
         counters.refusals += 1
+        let remarks = demotedRemark(lock)
+        locks[lock].marks.remove(.demoted)
         locks[lock].state = .granted
         locks[lock].requested = locks[lock].granted
+        noteChange(lock)
         if locks[lock].holder == node {
-            complete(lock, status, locks[lock].granted, &effects)
+            complete(lock, status, locks[lock].granted, remarks: remarks, &effects)
         } else {
             send(
                 .refused(
-                    resources[locks[lock].resource].name,
+                    name(of: locks[lock].resource),
                     lock: LockID(locks[lock].identity),
-                    status: status
+                    status: status,
+                    remarks: remarks
                 ),
                 to: locks[lock].holder,
                 &effects
@@ -352,19 +444,21 @@ extension Lockspace {
         _ effects: inout [LockEffect]
     ) -> Bool {
         var hasGranted = false
+        var isBlocked = false
         var remaining = queueLength(resource, .converting)
         var lock = resources[resource].converting
         while remaining > 0 {
             remaining -= 1
             let next = locks[lock].next
-            if mayGrant(locks[lock].flags) {
-                if let mode = compatibleMode(lock) {
+            if mayGrant(lock) {
+                let mayPass = !isBlocked || ignoringOrder || locks[lock].flags.contains(.noOrder)
+                if mayPass, let mode = compatibleMode(lock) {
                     unlink(lock, from: .converting)
                     append(lock, to: .granted)
                     grant(lock, mode, &effects)
                     hasGranted = true
-                } else if !ignoringOrder {
-                    return hasGranted
+                } else {
+                    isBlocked = true
                 }
             }
             lock = next
@@ -379,8 +473,9 @@ extension Lockspace {
         while remaining > 0 {
             remaining -= 1
             let next = locks[lock].next
-            if mayGrant(locks[lock].flags) {
-                if let mode = isBlocked ? expeditedMode(lock) : compatibleMode(lock) {
+            if mayGrant(lock) {
+                let mayPass = !isBlocked || locks[lock].flags.contains(.noOrder)
+                if let mode = mayPass ? compatibleMode(lock) : expeditedMode(lock) {
                     unlink(lock, from: .waiting)
                     append(lock, to: .granted)
                     grant(lock, mode, &effects)
@@ -427,7 +522,7 @@ extension Lockspace {
             let first = head(resource, queue)
             var lock = first
             while lock != 0 {
-                if mayGrant(locks[lock].flags) { wanted |= 1 << locks[lock].requested.rawValue }
+                if mayGrant(lock) { wanted |= 1 << locks[lock].requested.rawValue }
                 lock = following(lock, head: first)
             }
         }
@@ -453,6 +548,7 @@ extension Lockspace {
             if isCovered(mode, by: locks[lock].told) { continue }
             locks[lock].told |= 1 << mode.rawValue
             counters.blockingNotices += 1
+            if record.marks.contains(.orphan) && record.holder == node { continue }
             if record.holder == node {
                 effects.append(
                     .blocking(cookie: record.identity, lock: lockID(lock), wanted: mode)
@@ -460,7 +556,7 @@ extension Lockspace {
             } else {
                 send(
                     .blocking(
-                        resources[record.resource].name,
+                        name(of: record.resource),
                         lock: LockID(record.identity),
                         wanted: mode
                     ),

@@ -29,27 +29,36 @@ extension Lockspace {
         try require(records == resources.liveCount, "LockCore I1: lost records")
         try require(linked == locks.liveCount, "LockCore I2: a lock is in no queue")
         try checkClaims()
+        try checkTies()
     }
 
     private func checkRecord(_ resource: UInt32) throws(InvariantViolation) -> Int {
         let record = resources[resource]
         try require(
-            find(record.name) == resource,
-            "LockCore I1: \(record.name) is not in the table"
+            find(name(of: resource)) == resource,
+            "LockCore I1: \(name(of: resource)) is not in the table"
         )
         let isKept =
-            !record.isEmpty || record.mastery == .local || record.mastery == .lookingUp
-            || record.directoryMaster != .none
-        try require(isKept, "LockCore I1: \(record.name) is kept for nothing")
+            !isUnused(resource) || record.directoryMaster != .none
+            || (record.depth == 0
+                && (record.mastery == .local || record.mastery == .lookingUp))
+        try require(isKept, "LockCore I1: \(name(of: resource)) is kept for nothing")
         if record.directoryMaster != .none {
             try require(
-                directoryNode(record.name) == node,
+                directoryNode(name(of: resource)) == node,
                 "LockCore: a directory entry in the wrong place"
             )
         }
         var linked = 0
         for queue in [Queue.granted, .converting, .waiting] {
             linked += try checkQueue(resource, queue)
+        }
+        if record.depth > 0 {
+            let root = resources[root(of: resource)]
+            try require(
+                record.mastery == root.mastery && record.master == root.master,
+                "LockCore I12: \(name(of: resource)) and its root differ"
+            )
         }
         if record.mastery == .local {
             try checkMastered(resource)
@@ -59,7 +68,10 @@ extension Lockspace {
                 "LockCore I2: queues without a master"
             )
             if status == .running && !record.isEmpty {
-                try require(record.mastery != .unknown, "LockCore I6: \(record.name) is forgotten")
+                try require(
+                    record.mastery != .unknown,
+                    "LockCore I6: \(name(of: resource)) is forgotten"
+                )
             }
         }
         return linked
@@ -93,7 +105,7 @@ extension Lockspace {
     /// I3, I4, I5. In the middle of a recovery reported and unreported locks stand side by side, so
     /// that nothing can be said.
     private func checkMastered(_ resource: UInt32) throws(InvariantViolation) {
-        let name = resources[resource].name
+        let name = name(of: resource)
         if status != .running { return }
         for queue in [Queue.granted, .converting] {
             let first = head(resource, queue)
@@ -106,6 +118,7 @@ extension Lockspace {
                 lock = following(lock, head: first)
             }
         }
+        if !isServing(resource) { return }
         try checkNothingGrantable(resource)
         let wanted = wantedModes(resource)
         let first = resources[resource].granted
@@ -123,16 +136,18 @@ extension Lockspace {
     }
 
     private func checkNothingGrantable(_ resource: UInt32) throws(InvariantViolation) {
+        var isBlocked = false
         for queue in [Queue.converting, .waiting] {
             let first = head(resource, queue)
             var lock = first
             while lock != 0 {
-                if mayGrant(locks[lock].flags) {
+                // Whoever comes first, and whoever need not wait for a turn.
+                if mayGrant(lock) && (!isBlocked || locks[lock].flags.contains(.noOrder)) {
                     try require(
                         compatibleMode(lock) == nil,
-                        "LockCore I4: \(resources[resource].name): a lock waits for nothing"
+                        "LockCore I4: \(name(of: resource)): a lock waits for nothing"
                     )
-                    return
+                    isBlocked = true
                 }
                 lock = following(lock, head: first)
             }
@@ -151,5 +166,37 @@ extension Lockspace {
             pending == claims.open + claims.closing,
             "LockCore I7: claims are miscounted"
         )
+    }
+
+    /// I13, T2 and the count of moving trees.
+    private func checkTies() throws(InvariantViolation) {
+        var timers = 0
+        for lock in 1..<locks.bound where locks[lock].state != .free {
+            let record = locks[lock]
+            if record.wait != 0 {
+                timers += 1
+                let isWaiting = record.state == .waiting || record.state == .converting
+                try require(
+                    waits[record.wait].lock == lock && isWaiting,
+                    "LockCore T2: a timer of a lock that does not wait"
+                )
+            }
+            if record.parent == 0 { continue }
+            let parent = locks[record.parent]
+            try require(
+                parent.state != .free && parent.state != .unlocking && parent.holder == node
+                    && parent.resource == resources[record.resource].parent,
+                "LockCore I13: a lock without the lock above it"
+            )
+        }
+        try require(timers == waits.liveCount, "LockCore T2: a timer without a lock")
+        var moving = 0
+        for resource in 1..<resources.bound
+        where resources[resource].mastery != .free
+            && resources[resource].marks.contains(.moving)
+        {
+            moving += 1
+        }
+        try require(moving == movingTrees, "LockCore M1: moving trees are miscounted")
     }
 }

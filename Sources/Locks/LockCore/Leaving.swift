@@ -28,7 +28,7 @@ extension Lockspace {
                 while lock != 0 {
                     if locks[lock].holder != node {
                         send(
-                            .handover(resources[resource].name, value: value),
+                            .handover(name(of: resource), value: value),
                             to: locks[lock].holder,
                             &effects
                         )
@@ -74,13 +74,18 @@ extension Lockspace {
             let record = locks[lock]
             let isPending = record.state != .granted || record.marks.contains(.deferred)
             if isPending {
-                effects.append(
-                    .complete(Lockspace.shutDown(lockID(lock), cookie: record.identity))
-                )
+                var answer = LockCompletion(cookie: record.identity, status: .shutDown)
+                answer.lock = lockID(lock)
+                effects.append(.complete(answer))
             }
             locks[lock].state = .granted
             locks[lock].marks = []
         }
         claims = ClaimLedger()
+        endAllWaits()
+        moves = []
+        movingTrees = 0
+        cases = []
+        ripe = []
     }
 }

@@ -36,6 +36,7 @@ package struct RebuiltLock: Hashable, Sendable {
     /// What is asked; `granted` when nothing is.
     package var requested: LockMode
     package var flags: LockFlags
+    package var owner: LockOwner
     /// What the holder knows of the value block, if it was ever written.
     package var value: SequencedValue?
     /// A master that left cleanly said that `value` is the last one written.
@@ -47,6 +48,7 @@ package struct RebuiltLock: Hashable, Sendable {
         granted: LockMode,
         requested: LockMode,
         flags: LockFlags,
+        owner: LockOwner = .none,
         value: SequencedValue?,
         isVouched: Bool
     ) {
@@ -55,6 +57,7 @@ package struct RebuiltLock: Hashable, Sendable {
         self.granted = granted
         self.requested = requested
         self.flags = flags
+        self.owner = owner
         self.value = value
         self.isVouched = isVouched
     }
@@ -90,10 +93,20 @@ package enum LockMessage: Hashable, Sendable {
     case confirmReply(ResourceName, isMaster: Bool)
     /// The sender masters this no longer: nobody has a lock on it.
     case remove(ResourceName)
+    /// The sender's mastership has moved to `master`.
+    case entry(ResourceName, master: NodeID)
+    /// From the directory node to the new master: the entry names the receiver.
+    case entryIs(ResourceName)
 
     // From holder to master.
 
-    case request(ResourceName, lock: LockID, mode: LockMode, flags: LockFlags)
+    case request(
+        ResourceName,
+        lock: LockID,
+        owner: LockOwner,
+        mode: LockMode,
+        flags: LockFlags
+    )
     case convert(
         ResourceName,
         lock: LockID,
@@ -106,8 +119,14 @@ package enum LockMessage: Hashable, Sendable {
 
     // From master to holder. `lock` is always the holder's name for it.
 
-    case granted(ResourceName, lock: LockID, mode: LockMode, value: SequencedValue?)
-    case refused(ResourceName, lock: LockID, status: LockStatus)
+    case granted(
+        ResourceName,
+        lock: LockID,
+        mode: LockMode,
+        remarks: LockRemarks,
+        value: SequencedValue?
+    )
+    case refused(ResourceName, lock: LockID, status: LockStatus, remarks: LockRemarks)
     case unlocked(ResourceName, lock: LockID)
     /// The receiver's directory answer was stale: ask again.
     case notMaster(ResourceName, lock: LockID)
@@ -115,10 +134,36 @@ package enum LockMessage: Hashable, Sendable {
     /// The sender masters this and leaves; this is the last value.
     case handover(ResourceName, value: SequencedValue)
 
+    /// The orphans of the receiver, of one owner that is gone or (`none`) all, are to go.
+    case purge(LockOwner)
+
+    // Searches for deadlocks (Deadlocks.swift).
+
+    case seek(ResourceName, lock: LockID, waited: UInt32, DeadlockProbe)
+    case chase(LockOwner, DeadlockProbe)
+    case cycle([DeadlockHop])
+    case verify(UInt32, place: UInt16, DeadlockHop)
+    case verified(UInt32, place: UInt16, stands: Bool)
+    case condemn(UInt32, place: UInt16, [DeadlockHop])
+    case condemned(UInt32, wasWaiting: Bool)
+    case deadlocked(ResourceName, lock: LockID, [DeadlockHop])
+
+    // Moves of masterships (Moving.swift). The names are roots.
+
+    case moving(ResourceName, to: NodeID)
+    case movingSeen(ResourceName)
+    case transfer(ResourceName, [MovedThing], moves: UInt8, isLast: Bool)
+    case taken(ResourceName)
+    /// To the sender itself: it did not move after all.
+    case moved(ResourceName, to: NodeID)
+
     // Recovery.
 
     /// The sender masters these. At most `namesPerMessage`.
     case masters([ResourceName])
+    /// Unopened transfers of these lie with the sender (Moving.swift, M6). At most
+    /// `namesPerMessage`.
+    case stagedMasters([ResourceName])
     case rebuild(ResourceName, RebuiltLock)
     /// Nothing of this phase follows from the sender.
     case marker(RecoveryPhase)
@@ -128,7 +173,24 @@ package enum LockMessage: Hashable, Sendable {
     case proceed(RecoveryPhase)
 
     /// The largest number of names in `masters`.
-    package static let namesPerMessage = 256
+    package static let namesPerMessage = 192
+    /// The largest number of things in `transfer`.
+    package static let thingsPerMessage = 64
+    /// The largest number of hops in a search.
+    package static let longestSearch = 64
+
+    /// The resource that an operation on a lock, or an answer to one, speaks of; nil for all other
+    /// messages.
+    var lockedName: ResourceName? {
+        switch self {
+        case .request(let name, _, _, _, _), .convert(let name, _, _, _, _),
+            .unlock(let name, _, _), .cancel(let name, _), .granted(let name, _, _, _, _),
+            .refused(let name, _, _, _), .unlocked(let name, _), .notMaster(let name, _),
+            .blocking(let name, _, _), .rebuild(let name, _):
+            name
+        default: nil
+        }
+    }
 }
 
 /// What a lockspace asks of whoever drives it, in order.
@@ -139,6 +201,8 @@ package enum LockEffect: Hashable, Sendable {
     case complete(LockCompletion)
     /// The client's lock stands in the way of somebody who wants `wanted`.
     case blocking(cookie: UInt64, lock: LockID, wanted: LockMode)
+    /// The client's lock `victim` is about to be refused, to break this circle of waits.
+    case deadlock([DeadlockHop], victim: LockID)
     /// Lock recovery of this view is finished on this node: locking goes on, except that what waits
     /// for the replay of journals waits on.
     case recoveryFinished(Epoch)

@@ -59,6 +59,8 @@
 // EX,
 //      or nobody is left who would know, it is invalid until somebody writes.
 // I11. Nothing iterates over a hash order: same events, same effects.
+// I12. A part of a tree has the mastery of its root (Trees.swift).
+// I13. While a lock on a part exists, so does, granted, the lock above it on the same node.
 //
 // ## Directory races
 //
@@ -117,15 +119,45 @@ package struct Lockspace: ~Copyable, Sendable {
     /// The newest epoch whose journals are known to be replayed.
     var replayedEpoch = Epoch(0)
 
+    /// How time is used. May be changed at any time.
+    package var settings = LockSettings()
+
+    /// Milliseconds from any origin, as last told.
+    var now: UInt64 = 0
+
     var resources = Slab<ResourceRecord>()
     var locks = Slab<LockRecord>()
     var values = Slab<ValueRecord>()
+    var trees = Slab<TreeRecord>()
+    var waits = Slab<WaitRecord>()
+    var activities = Slab<ActivityRecord>()
     var buckets = ContiguousArray<UInt32>(repeating: 0, count: 64)
 
     var recovery = RecoveryProgress()
     var held: [HeldMessage] = []
     var claims = ClaimLedger()
     var parkedClaims: [ParkedClaim] = []
+
+    /// Doomed locks that may be ready to go.
+    var ripe: [LockID] = []
+    /// The lock whose grant the running call wants to say itself, and that grant.
+    var synchronousLock = LockID.none
+    var synchronousCompletion: LockCompletion?
+
+    /// Steps of deadlock searches that this node owes itself.
+    var mail: [LockMessage] = []
+    /// On the coordinator: cycles that were found; the first is being verified.
+    var cases: [DeadlockCase] = []
+    var nextCase: UInt32 = 1
+    var nextSearch: UInt32 = 1
+
+    /// Moves of masterships that this node has a part in, and how many roots are marked `moving`.
+    var moves: [Move] = []
+    var movingTrees = 0
+    /// Trees that this node may be the master of if nobody else is: see Moving.swift, M6.
+    var stagedEntries: [(name: ResourceName, node: NodeID)] = []
+    /// When the use of trees is looked at next.
+    var reviewAt: UInt64 = 0
 
     /// A lockspace that waits for its first view. `node` is not `none`; `incarnation` is the one
     /// that views name this node with.
@@ -146,7 +178,8 @@ package struct Lockspace: ~Copyable, Sendable {
 
     /// Bytes of the slabs and the hash table.
     package var byteCount: Int {
-        resources.byteCount + locks.byteCount + values.byteCount
+        resources.byteCount + locks.byteCount + values.byteCount + trees.byteCount
+            + waits.byteCount + activities.byteCount
             + buckets.capacity * MemoryLayout<UInt32>.stride
     }
 
@@ -154,10 +187,14 @@ package struct Lockspace: ~Copyable, Sendable {
     mutating func send(_ message: LockMessage, to peer: NodeID, _ effects: inout [LockEffect]) {
         assert(peer != node, "LockCore: a message to oneself")
         switch message {
-        case .lookup, .lookupReply, .claim, .claimReply, .confirm, .confirmReply, .remove:
+        case .lookup, .lookupReply, .claim, .claimReply, .confirm, .confirmReply, .remove,
+            .entry, .entryIs:
             counters.directoryMessages += 1
-        case .masters, .rebuild, .marker, .reached, .proceed, .handover:
+        case .masters, .stagedMasters, .rebuild, .marker, .reached, .proceed, .handover:
             counters.recoveryMessages += 1
+        case .seek, .chase, .cycle, .verify, .verified, .condemn, .condemned, .deadlocked:
+            counters.deadlockMessages += 1
+        case .moving, .movingSeen, .transfer, .taken, .moved: counters.moveMessages += 1
         default: counters.lockMessages += 1
         }
         effects.append(.send(message, to: peer))

@@ -27,7 +27,10 @@ extension Lockspace {
             counters.protocolErrors += 1
             return
         }
+        if !moves.isEmpty && status == .running && isKept(message, from: peer) { return }
         dispatch(message, from: peer, &effects)
+        if !mail.isEmpty { drainMail(&effects) }
+        if !ripe.isEmpty { dropRipe(&effects) }
     }
 
     /// Takes the held messages again; those that are still early are held again, in order.
@@ -39,29 +42,57 @@ extension Lockspace {
         }
     }
 
-    private mutating func dispatch(
+    mutating func dispatch(
         _ message: LockMessage,
         from peer: NodeID,
         _ effects: inout [LockEffect]
     ) {
         switch message {
-        case .request(let name, let lock, let mode, let flags):
-            serveRequest(name, lock, mode, flags, from: peer, &effects)
+        case .request(let name, let lock, let owner, let mode, let flags):
+            serveRequest(name, lock, owner, mode, flags, from: peer, &effects)
         case .convert(let name, let lock, let mode, let flags, let value):
             serveConversion(name, lock, mode, flags, value, from: peer, &effects)
         case .unlock(let name, let lock, let value):
             serveUnlock(name, lock, value, from: peer, &effects)
         case .cancel(let name, let lock): serveCancel(name, lock, from: peer, &effects)
-        case .granted(let name, let lock, let mode, let value):
-            granted(name, lock, mode, value, from: peer, &effects)
-        case .refused(let name, let lock, let status):
-            refused(name, lock, status, from: peer, &effects)
+        case .granted(let name, let lock, let mode, let remarks, let value):
+            granted(name, lock, mode, remarks, value, from: peer, &effects)
+        case .refused(let name, let lock, let status, let remarks):
+            refused(name, lock, status, remarks, from: peer, &effects)
         case .unlocked(let name, let lock): unlocked(name, lock, from: peer, &effects)
         case .notMaster(let name, let lock): notMaster(name, lock, from: peer, &effects)
         case .blocking(let name, let lock, let wanted):
             blocking(name, lock, wanted, from: peer, &effects)
         case .handover(let name, let value): takeHandover(name, value, from: peer)
+        case .purge(let owner): purge(owner, &effects)
+        case .seek, .chase, .cycle, .verify, .verified, .condemn, .condemned, .deadlocked:
+            takeSearch(message, from: peer, &effects)
+        case .moving, .movingSeen, .transfer, .taken, .moved:
+            dispatchMove(message, from: peer, &effects)
+        case .rebuild(let name, let report): takeReport(name, report, from: peer, &effects)
+        case .masters(let names): takeMasters(names, from: peer)
+        case .stagedMasters(let names): takeStagedMasters(names, from: peer)
+        case .marker(let phase): takeMarker(phase, from: peer, &effects)
+        case .reached(let phase): takeReached(phase, from: peer, &effects)
+        case .proceed(let phase): takeProceed(phase, from: peer, &effects)
         default: dispatchDirectory(message, from: peer, &effects)
+        }
+    }
+
+    private mutating func dispatchMove(
+        _ message: LockMessage,
+        from peer: NodeID,
+        _ effects: inout [LockEffect]
+    ) {
+        switch message {
+        case .moving(let name, let target) where name.depth == 0 && target != peer:
+            takeMoving(name, to: target, from: peer, &effects)
+        case .movingSeen(let name): takeMovingSeen(name, from: peer, &effects)
+        case .transfer(let name, let things, let moves, let isLast):
+            takeTransfer(name, things, moves: moves, isLast: isLast, from: peer, &effects)
+        case .taken(let name): takeTaken(name, from: peer, &effects)
+        case .moved(let name, let master): takeMoved(name, to: master, from: peer, &effects)
+        default: counters.protocolErrors += 1
         }
     }
 
@@ -70,6 +101,10 @@ extension Lockspace {
         from peer: NodeID,
         _ effects: inout [LockEffect]
     ) {
+        if let name = message.directoryName, name.depth > 0 {
+            counters.protocolErrors += 1
+            return
+        }
         switch message {
         case .lookup(let name): serveLookup(name, from: peer, &effects)
         case .lookupReply(let name, let master):
@@ -81,11 +116,13 @@ extension Lockspace {
         case .confirmReply(let name, let isMaster):
             confirmReply(name, isMaster: isMaster, from: peer, &effects)
         case .remove(let name): serveRemove(name, from: peer, &effects)
-        case .masters(let names): takeMasters(names, from: peer)
-        case .rebuild(let name, let report): takeReport(name, report, from: peer, &effects)
-        case .marker(let phase): takeMarker(phase, from: peer, &effects)
-        case .reached(let phase): takeReached(phase, from: peer, &effects)
-        case .proceed(let phase): takeProceed(phase, from: peer, &effects)
+        case .entry(let name, let master):
+            if directoryNode(name) == node && isMember(master) {
+                enterMaster(name, master, &effects)
+            } else {
+                counters.protocolErrors += 1
+            }
+        case .entryIs(let name): takeEntryIs(name, &effects)
         default: counters.protocolErrors += 1
         }
     }
@@ -97,11 +134,23 @@ extension LockMessage {
     var belongsToRecovery: Bool {
         switch self {
         case .lookup, .lookupReply, .claim, .claimReply, .confirm, .confirmReply, .remove,
-            .masters, .rebuild, .marker, .reached, .proceed:
+            .entry, .entryIs, .masters, .stagedMasters, .rebuild, .marker, .reached, .proceed:
             true
         case .request, .convert, .unlock, .cancel, .granted, .refused, .unlocked, .notMaster,
-            .blocking, .handover:
+            .blocking, .handover, .purge, .seek, .chase, .cycle, .verify, .verified, .condemn,
+            .condemned, .deadlocked, .moving, .movingSeen, .transfer, .taken, .moved:
             false
+        }
+    }
+
+    /// The root that a question to the directory, or an answer of it, speaks of.
+    var directoryName: ResourceName? {
+        switch self {
+        case .lookup(let name), .lookupReply(let name, _), .claim(let name),
+            .claimReply(let name, _), .confirm(let name), .confirmReply(let name, _),
+            .remove(let name), .entry(let name, _), .entryIs(let name):
+            name
+        default: nil
         }
     }
 }

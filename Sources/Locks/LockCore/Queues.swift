@@ -53,6 +53,11 @@ extension Lockspace {
         locks[first].previous = lock
     }
 
+    /// Puts a lock of a list before all others.
+    mutating func makeFirst(_ lock: UInt32, in queue: Queue) {
+        setHead(locks[lock].resource, queue, lock)
+    }
+
     /// Takes a lock out of a list.
     @inline(__always)
     mutating func unlink(_ lock: UInt32, from queue: Queue) {
@@ -89,6 +94,7 @@ extension Lockspace {
         record.resource = resource
         record.holder = holder
         record.state = .waiting
+        record.since = stamp
         locks[index] = record
         return index
     }
@@ -96,10 +102,23 @@ extension Lockspace {
     /// Gives the place of an unlinked lock back; its name is stale from now on.
     @inline(__always)
     mutating func freeLock(_ lock: UInt32) {
+        if locks[lock].wait | locks[lock].parent != 0 { detach(lock) }
         locks[lock].state = .free
         locks[lock].generation &+= 1
         if locks[lock].generation == 0 { locks[lock].generation = 1 }
         locks.release(lock)
+    }
+
+    /// Ends what ties a lock to timers and to the lock above it.
+    private mutating func detach(_ lock: UInt32) {
+        if locks[lock].wait != 0 { endWait(lock) }
+        let parent = locks[lock].parent
+        if parent == 0 { return }
+        locks[lock].parent = 0
+        locks[parent].sublocks -= 1
+        if locks[parent].sublocks == 0 && locks[parent].marks.contains(.doomed) {
+            ripe.append(lockID(parent))
+        }
     }
 
     /// The name of a lock in this node's slab.

@@ -6,7 +6,7 @@ import Vocabulary
 extension Lockspace {
     mutating func takeMasters(_ names: [ResourceName], from peer: NodeID) {
         for name in names {
-            guard status == .recovering && directoryNode(name) == node else {
+            guard status == .recovering && name.depth == 0 && directoryNode(name) == node else {
                 counters.protocolErrors += 1
                 continue
             }
@@ -27,8 +27,9 @@ extension Lockspace {
         from peer: NodeID,
         _ effects: inout [LockEffect]
     ) {
-        let resource = find(name)
-        guard resource != 0 && resources[resource].mastery == .local else {
+        if movingTrees > 0 && isTurnedAway(name, report.lock, from: peer) { return }
+        let resource = masteredRecord(name)
+        guard resource != 0 else {
             // A holder whose only granted lock was just given up may report what waits behind it to
             // a master that has forgotten the resource already.
             if report.state == .waiting || (status == .running && report.state != .unlocking) {
@@ -40,11 +41,14 @@ extension Lockspace {
         }
         var copy = findCopy(resource, holder: peer, report.lock)
         if report.state == .unlocking {
-            if copy == 0 { return }
+            if copy == 0 {
+                releaseIfUnused(resource, &effects)
+                return
+            }
             absorb(resource, report.value)
             unlink(copy, from: queue(of: copy))
             freeLock(copy)
-            if status == .running { serveQueues(resource, &effects) }
+            if isServing(resource) { serveQueues(resource, &effects) }
             releaseIfUnused(resource, &effects)
             return
         }
@@ -70,10 +74,12 @@ extension Lockspace {
         locks[copy].granted = report.granted
         locks[copy].requested = report.requested
         locks[copy].flags = report.flags
+        locks[copy].owner = report.owner
         locks[copy].marks = []
+        noteChange(copy)
         locks[copy].told = 0
         append(copy, to: queue(of: copy))
-        if status == .running { serveQueues(resource, ignoringOrder: true, &effects) }
+        if isServing(resource) { serveQueues(resource, ignoringOrder: true, &effects) }
     }
 
     /// Takes a reported value if it is newer. Whoever has the highest number decides whether it was
@@ -107,6 +113,8 @@ extension Lockspace {
         for resource in 1..<resources.bound where resources[resource].mastery != .free {
             resources[resource].marks = []
         }
+        moves = []
+        restartSearches()
         for lock in 1..<locks.bound where locks[lock].state != .free {
             locks[lock].told = 0
         }
@@ -124,7 +132,8 @@ extension Lockspace {
     /// I10: what a new master may believe.
     private mutating func judgeValue(_ resource: UInt32) {
         let marks = resources[resource].marks
-        if !marks.contains(.newMaster) || marks.contains(.vouched) || !recovery.someoneDeparted {
+        let isNew = resources[root(of: resource)].marks.contains(.newMaster)
+        if !isNew || marks.contains(.vouched) || !recovery.someoneDeparted {
             return
         }
         for queue in [Queue.granted, .converting] {
@@ -196,6 +205,7 @@ extension Lockspace {
         for resource in 1..<resources.bound where !resources[resource].isEmpty {
             switch resources[resource].mastery {
             case .unknown:
+                if resources[resource].depth > 0 { continue }
                 askForMaster(resource, isFresh: false, &effects)
                 masterIsKnown(resource, &effects)
             case .remote:
@@ -225,13 +235,13 @@ extension Lockspace {
         if !hasEstablished(resource) { forgetValue(resource) }
     }
 
-    private mutating func cancelReported(_ resource: UInt32, _ effects: inout [LockEffect]) {
+    mutating func cancelReported(_ resource: UInt32, _ effects: inout [LockEffect]) {
         let first = resources[resource].granted
         var lock = first
         while lock != 0 {
             if locks[lock].marks.isSuperset(of: [.cancelRequested, .sent]) {
                 send(
-                    .cancel(resources[resource].name, lock: lockID(lock)),
+                    .cancel(name(of: resource), lock: lockID(lock)),
                     to: resources[resource].master,
                     &effects
                 )

@@ -31,12 +31,22 @@ struct ResourceMarks: OptionSet, Sendable {
     static let provisional = ResourceMarks(rawValue: 1 << 3)
     /// The master that left said that the value known here is the last one (see Leaving.swift).
     static let vouched = ResourceMarks(rawValue: 1 << 4)
+    /// The mastership of the tree is moving to another node (see Moving.swift). On roots.
+    static let moving = ResourceMarks(rawValue: 1 << 5)
+    /// On the old master: the locks are on their way to the new one, nothing is decided here any
+    /// more. With `moving`.
+    static let transferred = ResourceMarks(rawValue: 1 << 6)
+    /// On the new master: the directory has not said yet that its entry names this node (M5).
+    static let entryPending = ResourceMarks(rawValue: 1 << 7)
 }
 
 /// One name. On its master: all locks of all nodes in three queues. Elsewhere: this node's own
 /// locks, all in the `granted` list whatever their state. On its directory node: who the master is.
+/// A part of a tree has the mastery of its root, copied into its record (I12).
 struct ResourceRecord: SlabRecord, Sendable {
+    /// The last number of the name.
     var number: UInt64 = 0
+    /// Of a root: its generation. Of a part: the place of the record above it.
     var generation: UInt64 = 0
     /// Next in the hash chain, or next free place.
     var link: UInt32 = 0
@@ -49,14 +59,20 @@ struct ResourceRecord: SlabRecord, Sendable {
     var master = NodeID.none
     /// On the directory node: who masters the resource, `none` when nobody does.
     var directoryMaster = NodeID.none
+    /// Its links in its tree (Trees.swift); 0 for a root without parts.
+    var tree: UInt32 = 0
+    /// Who uses the tree how much (Activity.swift); of roots mastered here, and only once another
+    /// node has used it.
+    var activity: UInt32 = 0
     var kind = ResourceKind.application
     var mastery = Mastery.free
     var marks: ResourceMarks = []
+    /// Levels below the root.
+    var depth: UInt8 = 0
 
-    var name: ResourceName {
-        @inline(__always) get {
-            ResourceName(kind: kind, number: number, generation: generation)
-        }
+    /// The place of the record above; only of a part.
+    var parent: UInt32 {
+        @inline(__always) get { UInt32(truncatingIfNeeded: generation) }
     }
 
     /// Whether no lock is linked here.
@@ -81,7 +97,7 @@ enum LockState: UInt8, Sendable {
 
 /// Short-lived facts about a lock.
 struct LockMarks: OptionSet, Sendable {
-    let rawValue: UInt8
+    let rawValue: UInt16
 
     /// The master was told what is asked.
     static let sent = LockMarks(rawValue: 1 << 0)
@@ -97,6 +113,18 @@ struct LockMarks: OptionSet, Sendable {
     static let reportedUnlock = LockMarks(rawValue: 1 << 6)
     /// A demotion waits until claims are acknowledged.
     static let deferred = LockMarks(rawValue: 1 << 5)
+    /// The old mode of this converting lock was taken to break a deadlock, and its client does not
+    /// know yet.
+    static let demoted = LockMarks(rawValue: 1 << 7)
+    /// Its patience is at an end: the client hears `timedOut` instead of `cancelled`.
+    static let expired = LockMarks(rawValue: 1 << 8)
+    /// Goes as soon as nothing is asked of it and nothing is below it (`LockFlags.withSublocks`).
+    static let doomed = LockMarks(rawValue: 1 << 9)
+    /// Has outlived its owner (`LockFlags.persistent`).
+    static let orphan = LockMarks(rawValue: 1 << 10)
+
+    /// What an answer of the master does not end.
+    static let lasting: LockMarks = [.doomed, .orphan, .expired]
 }
 
 /// One claim on a resource: of this node's client, or, on the master, the copy of another node's.
@@ -110,6 +138,20 @@ struct LockRecord: SlabRecord, Sendable {
     var generation: UInt32 = 1
     var holder = NodeID.none
     var flags: LockFlags = []
+    /// On whose behalf; numbered by the holder.
+    var owner = LockOwner.none
+    /// On the holder: the lock this one stands below; 0 for none.
+    var parent: UInt32 = 0
+    /// On the holder: how many locks stand below.
+    var sublocks: UInt32 = 0
+    /// On the holder: its timers while it waits (Waiting.swift); 0 for none.
+    var wait: UInt32 = 0
+    /// When its state or mode changed last, in `Lockspace.stamp`s.
+    var since: UInt32 = 0
+    /// On the master: counts whatever changes what others have to do with it (a new mode, a new
+    /// wait), so that who looks twice sees whether it was the same all the time. Wraps.
+    var changes: UInt16 = 0
+    var marks: LockMarks = []
     /// Meaningless while `state` is `waiting`.
     var granted = LockMode.null
     /// What is asked; equal to `granted` when nothing is.
@@ -118,7 +160,6 @@ struct LockRecord: SlabRecord, Sendable {
     /// Bit per mode: the wants its holder was told that it stands in the way of, in its present
     /// mode.
     var told: UInt8 = 0
-    var marks: LockMarks = []
 
     var link: UInt32 {
         @inline(__always) get { next }

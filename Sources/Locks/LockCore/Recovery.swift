@@ -83,10 +83,13 @@ extension Lockspace {
         parkedClaims = []
         claims.open = 0
         claims.closing = 0
+        cases = []
+        abandonMoves(departed: departed)
         settleLocks(departed: departed, &effects)
         settleResources(departed: departed, overtakes: overtakes)
         beginPhase(.directory, &effects)
         receiveHeld(&effects)
+        if !ripe.isEmpty { dropRipe(&effects) }
     }
 
     /// Journals of the view's dead nodes are replayed: ordinary requests are granted again.
@@ -130,6 +133,7 @@ extension Lockspace {
         departed: [NodeID],
         _ effects: inout [LockEffect]
     ) {
+        giveUpDoubtfulMode(lock)
         let record = locks[lock]
         let resource = record.resource
         switch record.state {
@@ -157,6 +161,17 @@ extension Lockspace {
         }
     }
 
+    /// A master may have taken the old mode of a conversion that allows it, and may be gone.
+    private mutating func giveUpDoubtfulMode(_ lock: UInt32) {
+        let record = locks[lock]
+        if record.state == .converting && record.flags.contains(.demoteOnDeadlock)
+            && !record.granted.covers(record.requested) && record.granted != .null
+        {
+            locks[lock].granted = .null
+            locks[lock].marks.insert(.demoted)
+        }
+    }
+
     mutating func endUnlock(_ lock: UInt32, _ effects: inout [LockEffect]) {
         unlink(lock, from: .granted)
         complete(lock, .unlocked, .null, &effects)
@@ -164,29 +179,50 @@ extension Lockspace {
     }
 
     private mutating func settleResources(departed: [NodeID], overtakes: Bool) {
-        for resource in 1..<resources.bound where resources[resource].mastery != .free {
+        settleRoots(departed: departed, overtakes: overtakes)
+        if trees.liveCount == 0 { return }
+        for depth in (1...ResourceName.deepest).reversed() {
+            for resource in 1..<resources.bound
+            where resources[resource].mastery != .free && resources[resource].depth == depth {
+                if resources[resource].mastery != .local && !hasEstablished(resource) {
+                    forgetValue(resource)
+                }
+                if isUnused(resource) { removeRecord(resource) }
+            }
+        }
+        for resource in 1..<resources.bound
+        where resources[resource].mastery == .unknown && isUnused(resource) {
+            removeRecord(resource)
+        }
+    }
+
+    private mutating func settleRoots(departed: [NodeID], overtakes: Bool) {
+        for resource in 1..<resources.bound
+        where resources[resource].mastery != .free && resources[resource].depth == 0 {
             resources[resource].directoryMaster = .none
-            resources[resource].marks.subtract([.claimPending, .claimBatch])
+            resources[resource].marks.subtract([.claimPending, .claimBatch, .entryPending])
+            let isMoving = resources[resource].marks.contains(.moving)
+            resources[resource].marks.subtract([.moving, .transferred])
             let isProvisional = resources[resource].marks.contains(.provisional)
             resources[resource].marks.remove(.provisional)
             switch resources[resource].mastery {
-            case .local where !resources[resource].isEmpty: continue
+            case .local where !isUnused(resource): continue
             case .remote where hasEstablished(resource):
-                if departed.contains(resources[resource].master) || (overtakes && isProvisional) {
+                if departed.contains(resources[resource].master) || isMoving
+                    || (overtakes && isProvisional)
+                {
                     forgetMaster(resource)
                 }
             default:
                 forgetMaster(resource)
                 if !hasEstablished(resource) { forgetValue(resource) }
             }
-            if resources[resource].isEmpty { removeRecord(resource) }
+            if isUnused(resource) { removeRecord(resource) }
         }
+        movingTrees = 0
     }
 
-    private mutating func forgetMaster(_ resource: UInt32) {
-        resources[resource].mastery = .unknown
-        resources[resource].master = .none
-    }
+    private mutating func forgetMaster(_ root: UInt32) { setMastery(root, .unknown, .none) }
 
     /// Whether a master elsewhere must know this record: a lock here was granted.
     func hasEstablished(_ resource: UInt32) -> Bool {
@@ -220,8 +256,10 @@ extension Lockspace {
 
     private mutating func announceMasteries(_ effects: inout [LockEffect]) {
         var names = [[ResourceName]](repeating: [], count: members.count)
-        for resource in 1..<resources.bound where resources[resource].mastery == .local {
-            let name = resources[resource].name
+        announceStaged(&effects)
+        for resource in 1..<resources.bound
+        where resources[resource].mastery == .local && resources[resource].depth == 0 {
+            let name = name(of: resource)
             let directory = directoryNode(name)
             if directory == node {
                 resources[resource].directoryMaster = node
@@ -243,8 +281,11 @@ extension Lockspace {
         // A node that just came has nothing to rebuild, and does not know who left with the same
         // view: it must not become the judge of a value (I10). Its requests wait for the end.
         if counters.recoveries == 0 { return }
+        let staged = moves.map { findOrInsert($0.root) }
         for resource in 1..<resources.bound
-        where resources[resource].mastery == .unknown && !resources[resource].isEmpty {
+        where resources[resource].mastery == .unknown && resources[resource].depth == 0
+            && (!isUnused(resource) || staged.contains(resource))
+        {
             askForMaster(resource, isFresh: false, &effects)
             if resources[resource].mastery == .lookingUp {
                 recovery.lookupsOutstanding += 1
@@ -264,7 +305,7 @@ extension Lockspace {
                 settleOwnLock(lock, departed: [], &effects)
                 if locks[lock].state != .free {
                     send(
-                        .rebuild(resources[resource].name, report(lock)),
+                        .rebuild(name(of: resource), report(lock)),
                         to: resources[resource].master,
                         &effects
                     )
@@ -296,6 +337,7 @@ extension Lockspace {
             granted: isWaiting ? .null : record.granted,
             requested: record.requested,
             flags: record.flags,
+            owner: record.owner,
             value: isWaiting ? nil : sequencedValue(record.resource),
             isVouched: !isWaiting && resources[record.resource].marks.contains(.vouched)
         )
@@ -318,6 +360,7 @@ extension Lockspace {
             if recovery.markers[Int(phase.rawValue)].contains(false) { return }
         }
         recovery.hasReported = true
+        if phase == .directory { settleStagedEntries() }
         let coordinator = members[0].node
         if coordinator == node {
             noteReached(phase, node, &effects)

@@ -6,60 +6,110 @@ package import Vocabulary
 
 extension Lockspace {
     /// Asks for a new lock in `mode`. The completion carries `cookie`; so do blocking notices.
-    /// Returns the lock's name, to cancel, convert or unlock it by; `none` after the lockspace was
-    /// left.
+    ///
+    /// - Parameters:
+    ///   - owner: on whose behalf; deadlock searches run from owner to owner.
+    ///   - parent: for a part of a tree, this node's granted lock on the resource above. It cannot
+    ///     be given up while this one exists.
+    ///   - patience: milliseconds after which waiting ends as `timedOut`; 0: never.
+    /// - Returns: the lock's name, to cancel, convert or unlock it by; `none` if the request was
+    ///   refused before there was a lock. With `LockFlags.synchronous`, `takeSynchronous` tells
+    ///   whether it was granted at once.
     @discardableResult
     package mutating func request(
         _ name: ResourceName,
         _ mode: LockMode,
         _ flags: LockFlags,
         cookie: UInt64,
+        owner: LockOwner = .none,
+        parent: LockID = .none,
+        patience: UInt32 = 0,
         effects: inout [LockEffect]
     ) -> LockID {
         counters.requests += 1
-        if status == .left {
-            effects.append(.complete(Lockspace.shutDown(.none, cookie: cookie)))
-            return .none
+        var parentIndex: UInt32 = 0
+        if status != .running || name.depth > 0 || flags.contains(.adoptOrphan) {
+            parentIndex = localIndex(parent)
+            if let refusal = refusal(of: name, flags, parent: parentIndex) {
+                effects.append(.complete(LockCompletion(cookie: cookie, status: refusal)))
+                return .none
+            }
+            if flags.contains(.adoptOrphan) {
+                return adopt(name, mode, cookie: cookie, owner: owner, &effects)
+            }
         }
         let resource = findOrInsert(name)
         let lock = insertLock(resource, holder: node, identity: cookie)
         locks[lock].requested = mode
         locks[lock].flags = flags
+        locks[lock].owner = owner
+        if parentIndex != 0 {
+            locks[lock].parent = parentIndex
+            locks[parentIndex].sublocks += 1
+        }
         let id = lockID(lock)
+        if flags.contains(.synchronous) { synchronousLock = id }
         if resources[resource].mastery == .unknown && status == .running {
             askForMaster(resource, isFresh: flags.contains(.freshName), &effects)
         }
         if resources[resource].mastery == .local {
+            if activities.liveCount > 0 { noteOwnUse(resource) }
             decideRequest(lock, &effects)
-            return id
+        } else {
+            counters.remoteOperations += 1
+            append(lock, to: .granted)
+            if canSend(resource) { sendPending(lock, &effects) }
         }
-        counters.remoteOperations += 1
-        append(lock, to: .granted)
-        if status == .running && resources[resource].mastery == .remote {
-            sendPending(lock, &effects)
-        }
+        if owner != .none || patience > 0 { beginWait(id, patience: patience) }
+        synchronousLock = .none
         return id
     }
 
+    /// Why there can be no such request; nil if there can.
+    private func refusal(
+        of name: ResourceName,
+        _ flags: LockFlags,
+        parent: UInt32
+    ) -> LockStatus? {
+        if status == .left { return .shutDown }
+        if status != .running && flags.contains(.unlessStopped) { return .stopped }
+        if name.depth > 0 && !isParent(parent, of: name) { return .parentNotGranted }
+        return nil
+    }
+
+    /// What was granted synchronously by the last call, once: see `LockFlags.synchronous`.
+    package mutating func takeSynchronous() -> LockCompletion? {
+        defer { synchronousCompletion = nil }
+        return synchronousCompletion
+    }
+
     /// Changes the mode of a granted lock. With `LockFlags.valueBlock` and from PW or EX downwards
-    /// `value` is written. One operation at a time: the lock is granted and nothing is asked of it.
+    /// `value` is written. One operation at a time: otherwise the answer is `busy`. `patience` as
+    /// in `request`.
     package mutating func convert(
         _ lock: LockID,
         to mode: LockMode,
         _ flags: LockFlags,
         value: ValueBlock?,
+        patience: UInt32 = 0,
         effects: inout [LockEffect]
     ) {
         counters.conversions += 1
-        guard let index = idleLock(lock, &effects) else { return }
-        if mustPostpone && locks[index].granted.covers(mode) {
+        guard let index = idleLock(lock, flags, &effects) else { return }
+        if flags.contains(.synchronous) { synchronousLock = lock }
+        if mustPostpone(index) && locks[index].granted.covers(mode) {
             postpone(index, DeferredDemotion(lock: lock, mode: mode, flags: flags, value: value))
         } else {
             executeConversion(index, to: mode, flags, value, &effects)
         }
+        if locks[index].owner != .none || patience > 0 { beginWait(lock, patience: patience) }
+        synchronousLock = .none
+        if !ripe.isEmpty { dropRipe(&effects) }
     }
 
     /// Gives a granted lock up. With `LockFlags.valueBlock` and from PW or EX `value` is written.
+    /// A lock with locks below it stays (`hasSublocks`), unless `LockFlags.withSublocks` lets them
+    /// go first.
     package mutating func unlock(
         _ lock: LockID,
         _ flags: LockFlags,
@@ -67,11 +117,34 @@ extension Lockspace {
         effects: inout [LockEffect]
     ) {
         counters.unlocks += 1
-        guard let index = idleLock(lock, &effects) else { return }
-        if mustPostpone {
-            postpone(index, DeferredDemotion(lock: lock, mode: nil, flags: flags, value: value))
+        if flags.contains(.withSublocks) && status != .left {
+            let index = localIndex(lock)
+            if index != 0 {
+                doom(index, &effects)
+                dropRipe(&effects)
+                return
+            }
+        }
+        guard let index = idleLock(lock, flags, &effects) else { return }
+        if locks[index].sublocks > 0 {
+            complete(index, .hasSublocks, locks[index].granted, &effects)
+            return
+        }
+        giveUp(index, flags, value, &effects)
+        if !ripe.isEmpty { dropRipe(&effects) }
+    }
+
+    mutating func giveUp(
+        _ lock: UInt32,
+        _ flags: LockFlags,
+        _ value: ValueBlock?,
+        _ effects: inout [LockEffect]
+    ) {
+        if mustPostpone(lock) {
+            let id = lockID(lock)
+            postpone(lock, DeferredDemotion(lock: id, mode: nil, flags: flags, value: value))
         } else {
-            executeUnlock(index, flags, value, &effects)
+            executeUnlock(lock, flags, value, &effects)
         }
     }
 
@@ -79,6 +152,11 @@ extension Lockspace {
     /// `cancelled`, or as if nothing had been said when the grant was faster. Does nothing for a
     /// stale name.
     package mutating func cancel(_ lock: LockID, effects: inout [LockEffect]) {
+        withdrawWait(lock, &effects)
+        if !ripe.isEmpty { dropRipe(&effects) }
+    }
+
+    mutating func withdrawWait(_ lock: LockID, _ effects: inout [LockEffect]) {
         let index = localIndex(lock)
         if index == 0 || status == .left { return }
         let record = locks[index]
@@ -86,9 +164,12 @@ extension Lockspace {
         guard isWaiting || (record.state == .converting && !record.granted.covers(record.requested))
         else { return }
         let resource = record.resource
-        if resources[resource].mastery == .local {
+        let isFrozen = isFrozen(resource)
+        if resources[resource].mastery == .local
+            && (!isFrozen || !record.marks.contains(.sent))
+        {
             decideCancel(index, &effects)
-        } else if !record.marks.contains(.sent)
+        } else if !isFrozen && !record.marks.contains(.sent)
             && (status == .running || isWaiting || record.requested.covers(record.granted))
         {
             // A sideways conversion may have been granted in the last epoch, so that the old mode
@@ -97,9 +178,9 @@ extension Lockspace {
             releaseIfUnused(resource, &effects)
         } else {
             locks[index].marks.insert(.cancelRequested)
-            if status == .running {
+            if canSend(resource) {
                 send(
-                    .cancel(resources[resource].name, lock: lock),
+                    .cancel(name(of: resource), lock: lock),
                     to: resources[resource].master,
                     &effects
                 )
@@ -108,7 +189,11 @@ extension Lockspace {
     }
 
     /// I7. During a recovery nobody may learn by a demotion what the directory does not know yet.
-    private var mustPostpone: Bool { claims.isOutstanding || status != .running }
+    @inline(__always)
+    private func mustPostpone(_ lock: UInt32) -> Bool {
+        claims.isOutstanding || status != .running
+            || (movingTrees > 0 && isFrozen(locks[lock].resource))
+    }
 
     // MARK: Execution
 
@@ -124,6 +209,7 @@ extension Lockspace {
             valueDirection(from: locks[lock].granted, to: mode) == .write
             && writeValue(resource, flags, value)
         if resources[resource].mastery == .local {
+            if activities.liveCount > 0 { noteOwnUse(resource) }
             decideConversion(lock, to: mode, flags, &effects)
             return
         }
@@ -159,9 +245,7 @@ extension Lockspace {
     ) {
         locks[lock].marks.remove(.sent)
         if writes { locks[lock].marks.insert(.wrote) } else { locks[lock].marks.remove(.wrote) }
-        if status == .running && resources[locks[lock].resource].mastery == .remote {
-            sendPending(lock, &effects)
-        }
+        if canSend(locks[lock].resource) { sendPending(lock, &effects) }
     }
 
     /// Sends what the master of a lock was not told yet.
@@ -169,7 +253,7 @@ extension Lockspace {
         let record = locks[lock]
         let resource = record.resource
         let master = resources[resource].master
-        let name = resources[resource].name
+        let name = name(of: resource)
         let id = lockID(lock)
         let value = record.marks.contains(.wrote) ? sequencedValue(resource) : nil
         if !record.marks.contains(.established) && record.state != .waiting {
@@ -180,7 +264,13 @@ extension Lockspace {
         switch record.state {
         case .waiting:
             send(
-                .request(name, lock: id, mode: record.requested, flags: record.flags),
+                .request(
+                    name,
+                    lock: id,
+                    owner: record.owner,
+                    mode: record.requested,
+                    flags: record.flags
+                ),
                 to: master,
                 &effects
             )
@@ -212,34 +302,52 @@ extension Lockspace {
             complete(lock, .cancelled, .null, &effects)
             freeLock(lock)
         } else {
+            let remarks = demotedRemark(lock)
             locks[lock].state = .granted
             locks[lock].requested = locks[lock].granted
-            locks[lock].marks.remove(.cancelRequested)
-            complete(lock, .cancelled, locks[lock].granted, &effects)
+            locks[lock].marks.subtract([.cancelRequested, .demoted])
+            complete(lock, .cancelled, locks[lock].granted, remarks: remarks, &effects)
         }
     }
 
-    /// The place of a lock of which nothing is asked; nil, and the client is told, after the end.
-    private func idleLock(_ lock: LockID, _ effects: inout [LockEffect]) -> UInt32? {
+    /// The place of a lock of which nothing is asked; nil, and the client is told, if there is
+    /// none, or after the end.
+    private func idleLock(
+        _ lock: LockID,
+        _ flags: LockFlags,
+        _ effects: inout [LockEffect]
+    ) -> UInt32? {
         let index = localIndex(lock)
+        let isIdle =
+            index != 0 && locks[index].state == .granted
+            && locks[index].marks.isDisjoint(with: [.deferred, .doomed])
+        var refusal: LockStatus?
         if status == .left {
-            let cookie = index == 0 ? 0 : locks[index].identity
-            effects.append(.complete(Lockspace.shutDown(lock, cookie: cookie)))
-            return nil
+            refusal = .shutDown
+        } else if !isIdle {
+            refusal = .busy
+        } else if status != .running && flags.contains(.unlessStopped) {
+            refusal = .stopped
         }
-        precondition(index != 0, "LockCore: \(lock) is stale")
-        precondition(
-            locks[index].state == .granted && !locks[index].marks.contains(.deferred),
-            "LockCore: an operation on \(lock), which is not idle"
-        )
-        return index
+        guard let refusal else { return index }
+        var answer = LockCompletion(cookie: 0, status: refusal)
+        answer.lock = lock
+        if index != 0 {
+            answer.cookie = locks[index].identity
+            if locks[index].state != .waiting { answer.mode = locks[index].granted }
+        }
+        effects.append(.complete(answer))
+        return nil
     }
+}
 
-    static func shutDown(_ lock: LockID, cookie: UInt64) -> LockCompletion {
-        LockCompletion(
-            lock: lock,
+extension LockCompletion {
+    /// An answer without a lock.
+    init(cookie: UInt64, status: LockStatus) {
+        self.init(
+            lock: .none,
             cookie: cookie,
-            status: .shutDown,
+            status: status,
             mode: .null,
             value: nil,
             isValueValid: false

@@ -6,17 +6,20 @@ extension Lockspace {
     mutating func serveRequest(
         _ name: ResourceName,
         _ lock: LockID,
+        _ owner: LockOwner,
         _ mode: LockMode,
         _ flags: LockFlags,
         from peer: NodeID,
         _ effects: inout [LockEffect]
     ) {
         counters.servedOperations += 1
-        let resource = find(name)
-        guard resource != 0 && resources[resource].mastery == .local else {
+        if movingTrees > 0 && isTurnedAway(name, lock, from: peer) { return }
+        let resource = masteredRecord(name)
+        guard resource != 0 else {
             send(.notMaster(name, lock: lock), to: peer, &effects)
             return
         }
+        noteUse(resource, by: peer)
         if findCopy(resource, holder: peer, lock) != 0 {
             counters.protocolErrors += 1
             return
@@ -24,7 +27,15 @@ extension Lockspace {
         let copy = insertLock(resource, holder: peer, identity: lock.rawValue)
         locks[copy].requested = mode
         locks[copy].flags = flags
+        locks[copy].owner = owner
         decideRequest(copy, &effects)
+    }
+
+    /// The record of a name whose tree this node masters, made when it is a new part; 0 otherwise.
+    mutating func masteredRecord(_ name: ResourceName) -> UInt32 {
+        let root = find(name.root)
+        if root == 0 || resources[root].mastery != .local { return 0 }
+        return name.depth == 0 ? root : findOrInsert(name)
     }
 
     mutating func serveConversion(
@@ -42,6 +53,7 @@ extension Lockspace {
             counters.protocolErrors += 1
             return
         }
+        noteUse(locks[copy].resource, by: peer)
         if valueDirection(from: locks[copy].granted, to: mode) == .write {
             absorb(locks[copy].resource, value)
         }

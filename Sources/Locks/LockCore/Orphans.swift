@@ -1,0 +1,96 @@
+// Locks that outlive their owner. When an owner is gone, its locks go, except those that were
+// granted as `persistent`: these stay as orphans of the node, until somebody adopts one (a request
+// with `adoptOrphan` for the same name and mode) or they are purged. An orphan cannot yield: what
+// its holder is told meanwhile is kept for whoever adopts it.
+//
+// O1. An orphan is never told of anything and never completes anything: nobody is there to hear.
+// O2. Orphans die with their node, as all its locks do.
+//
+// Source: Linux fs/dlm (DLM_LKF_PERSISTENT, DLM_LKF_ORPHAN, dlm_purge).
+
+package import Vocabulary
+
+extension Lockspace {
+    /// An owner of this node is gone: its locks are given up and its waits withdrawn; persistent
+    /// locks become orphans.
+    package mutating func ownerIsGone(_ owner: LockOwner, effects: inout [LockEffect]) {
+        if status == .left || owner == .none { return }
+        for lock in 1..<locks.bound
+        where locks[lock].state != .free && locks[lock].holder == node
+            && locks[lock].owner == owner && !locks[lock].marks.contains(.orphan)
+        {
+            let isGranted = locks[lock].state == .granted || locks[lock].state == .converting
+            if isGranted && locks[lock].flags.contains(.persistent) {
+                locks[lock].marks.insert(.orphan)
+                counters.orphans += 1
+                withdrawWait(lockID(lock), &effects)
+            } else {
+                doom(lock, &effects)
+            }
+        }
+        dropRipe(&effects)
+    }
+
+    /// Gives up the orphans of a node: of one owner that is gone, or with `none` all.
+    package mutating func purgeOrphans(
+        of peer: NodeID,
+        owner: LockOwner,
+        effects: inout [LockEffect]
+    ) {
+        if status == .left { return }
+        if peer == node {
+            purge(owner, &effects)
+        } else if isMember(peer) && status == .running {
+            send(.purge(owner), to: peer, &effects)
+        }
+    }
+
+    mutating func purge(_ owner: LockOwner, _ effects: inout [LockEffect]) {
+        for lock in 1..<locks.bound
+        where locks[lock].state != .free && locks[lock].marks.contains(.orphan)
+            && (owner == .none || locks[lock].owner == owner)
+        {
+            counters.purgedOrphans += 1
+            doom(lock, &effects)
+        }
+        dropRipe(&effects)
+    }
+
+    /// Takes over an orphan of this node, or says why there is none: no orphan of this name
+    /// (`notFound`), or one in another mode (`wouldBlock`).
+    mutating func adopt(
+        _ name: ResourceName,
+        _ mode: LockMode,
+        cookie: UInt64,
+        owner: LockOwner,
+        _ effects: inout [LockEffect]
+    ) -> LockID {
+        var isInOtherMode = false
+        for lock in 1..<locks.bound
+        where locks[lock].state == .granted && locks[lock].marks.contains(.orphan)
+            && locks[lock].marks.isDisjoint(with: [.doomed, .deferred])
+            && self.name(of: locks[lock].resource) == name
+        {
+            guard locks[lock].granted == mode else {
+                isInOtherMode = true
+                continue
+            }
+            locks[lock].marks.remove(.orphan)
+            locks[lock].identity = cookie
+            locks[lock].owner = owner
+            counters.adoptions += 1
+            complete(lock, .granted, mode, remarks: .adopted, &effects)
+            for want in LockMode.strongestFirst
+            where locks[lock].told & (1 << want.rawValue) != 0 && !mode.isCompatible(with: want) {
+                effects.append(.blocking(cookie: cookie, lock: lockID(lock), wanted: want))
+            }
+            return lockID(lock)
+        }
+        effects.append(
+            .complete(
+                LockCompletion(cookie: cookie, status: isInOtherMode ? .wouldBlock : .notFound)
+            )
+        )
+        return .none
+    }
+}
