@@ -213,7 +213,10 @@ let testTargets: [Target] = [
     tests("LockCoreTests", ["Vocabulary", "LockCore", "ClusterWire"]),
     tests(
         "NodeServiceTests",
-        ["Vocabulary", "LockCore", "LockCache", "ClusterWire", "NodeService"]
+        [
+            "Vocabulary", "Execution", "LockCore", "LockCache", "ClusterWire", "NodeService",
+            "SimulatedMachine",
+        ]
     ),
     tests("LockCacheTests", ["Vocabulary", "LockCache"]),
     tests("FileSystemTests", ["Vocabulary", "FileSystem"]),

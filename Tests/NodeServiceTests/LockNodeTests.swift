@@ -2,9 +2,11 @@
 // themselves are tested in LockCoreTests.
 
 import ClusterWire
+import Execution
 import LockCache
 import LockCore
 import NodeService
+import SimulatedMachine
 import Testing
 import Vocabulary
 
@@ -42,11 +44,19 @@ private final class Cluster {
     var nodes: [LockNode] = []
     var clients: [Client] = []
     var members: [Member] = []
+    let executor = SeededExecutor(seed: 1)
+    let engine: Engine
 
     init(_ count: UInt32) {
+        engine = Engine(executor: executor, clock: SimulatedClock(executor: executor))
         for number in 1...count {
             let link = Wires(sender: NodeID(number))
-            let node = LockNode(node: NodeID(number), incarnation: UInt64(number) + 10, peers: link)
+            let node = LockNode(
+                node: NodeID(number),
+                incarnation: UInt64(number) + 10,
+                engine: engine,
+                peers: link
+            )
             let client = Client()
             node.client = client
             wires.append(link)
@@ -226,5 +236,33 @@ struct LockNodeTests {
         cluster.nodes[0].request(name, .exclusive, [], cookie: 3)
         #expect(cluster.clients[0].completions.last?.status == .granted)
         #expect(cluster.nodes[0].snapshot.map(\.name) == [name])
+    }
+
+    @Test("Patience ends by the engine's clock, and a synchronous grant has no completion (N6)")
+    func time() {
+        let cluster = Cluster(2)
+        cluster.show(1)
+        cluster.deliver()
+        let (held, grant) = cluster.nodes[0].requestSynchronously(name, .exclusive, [], cookie: 1)
+        cluster.deliver()
+        let (waiting, none) = cluster.nodes[1].requestSynchronously(
+            name,
+            .protectedRead,
+            [],
+            cookie: 2,
+            patience: 250
+        )
+        cluster.deliver()
+        #expect(grant?.lock == held || cluster.clients[0].completions.map(\.lock) == [held])
+        #expect(none == nil && waiting != .none)
+        let before = cluster.executor.now
+        let end = cluster.executor.run(until: {
+            cluster.deliver()
+            return cluster.clients[1].completions.last?.status == .timedOut
+        })
+        #expect(end == .done)
+        let waited = cluster.executor.now.rawValue - before.rawValue
+        #expect(waited >= 250_000_000 && waited <= 360_000_000)
+        #expect(cluster.clients[1].completions.count == 1)
     }
 }

@@ -17,9 +17,13 @@
 //     brings cannot pass an old message off as a new one.
 // N4. All messages to one peer that one outermost call caused leave in one piece (cut at
 //     `largestBatch`), after the callbacks.
+// N6. The state machine knows the time of the engine's clock at every call. While it has anything
+//     that time will end, a tick is scheduled; never more than one, and never later than
+//     `longestTick`, so that what is asked in between is not late by more.
 // N5. Everything happens inside the engine (Execution E1): there is no latch here.
 
 package import ClusterWire
+package import Execution
 package import LockCache
 package import LockCore
 package import Vocabulary
@@ -73,11 +77,47 @@ package final class LockNode: LockService {
     /// Encoded messages, in order of the first for each peer (N4).
     private var outgoing: [(peer: NodeID, bytes: [UInt8])] = []
 
+    private let engine: Engine
+    private var isTickScheduled = false
+
+    /// The longest time between two ticks, in nanoseconds, while something waits for one.
+    private static let longestTick: UInt64 = 100_000_000
+
     /// A node that waits for its first view. `incarnation`: the one that views name this life with.
-    package init(node: NodeID, incarnation: UInt64, peers: any PeerLink) {
+    /// `engine`: the one that all calls come from; its clock gives the time.
+    package init(
+        node: NodeID,
+        incarnation: UInt64,
+        engine: Engine,
+        peers: any PeerLink,
+        settings: LockSettings = LockSettings()
+    ) {
         self.node = node
+        self.engine = engine
         self.peers = peers
         space = Lockspace(node: node, incarnation: incarnation)
+        space.settings = settings
+    }
+
+    // MARK: Time (N6)
+
+    private var milliseconds: UInt64 { engine.clock.now.rawValue / 1_000_000 }
+
+    private func scheduleTick() {
+        if isTickScheduled { return }
+        guard let next = space.nextTick else { return }
+        isTickScheduled = true
+        let now = engine.clock.now.rawValue
+        let due = max(next * 1_000_000, now + 1_000_000)
+        let tick = Tick(min(due, now + Self.longestTick))
+        engine.clock.schedule(at: tick, in: engine, EngineBound { [weak self] in self?.tick() })
+    }
+
+    private func tick() {
+        isTickScheduled = false
+        if space.hasLeft { return }
+        space.tick(milliseconds, effects: &fresh)
+        carryOut()
     }
 
     // MARK: LockService
@@ -89,19 +129,86 @@ package final class LockNode: LockService {
         _ flags: LockFlags,
         cookie: UInt64
     ) -> LockID {
-        let lock = space.request(name, mode, flags, cookie: cookie, effects: &fresh)
+        request(name, mode, flags, cookie: cookie, owner: .none)
+    }
+
+    /// As `Lockspace.request`. The completion comes to `client`, also of a synchronous grant.
+    @discardableResult
+    package func request(
+        _ name: ResourceName,
+        _ mode: LockMode,
+        _ flags: LockFlags,
+        cookie: UInt64,
+        owner: LockOwner,
+        parent: LockID = .none,
+        patience: UInt32 = 0
+    ) -> LockID {
+        space.setTime(milliseconds)
+        let lock = space.request(
+            name,
+            mode,
+            flags.subtracting(.synchronous),
+            cookie: cookie,
+            owner: owner,
+            parent: parent,
+            patience: patience,
+            effects: &fresh
+        )
         carryOut()
         return lock
     }
 
+    /// As `request`, for a client that wants to hear of a grant at once: the completion, if there
+    /// was one before this returns, and no other.
+    package func requestSynchronously(
+        _ name: ResourceName,
+        _ mode: LockMode,
+        _ flags: LockFlags,
+        cookie: UInt64,
+        owner: LockOwner = .none,
+        parent: LockID = .none,
+        patience: UInt32 = 0
+    ) -> (lock: LockID, completion: LockCompletion?) {
+        space.setTime(milliseconds)
+        let lock = space.request(
+            name,
+            mode,
+            flags.union(.synchronous),
+            cookie: cookie,
+            owner: owner,
+            parent: parent,
+            patience: patience,
+            effects: &fresh
+        )
+        let completion = space.takeSynchronous()
+        carryOut()
+        return (lock, completion)
+    }
+
     package func convert(_ lock: LockID, to mode: LockMode, _ flags: LockFlags, value: ValueBlock?)
     {
-        space.convert(lock, to: mode, flags, value: value, effects: &fresh)
+        space.setTime(milliseconds)
+        let asked = flags.subtracting(.synchronous)
+        space.convert(lock, to: mode, asked, value: value, effects: &fresh)
         carryOut()
     }
 
     package func unlock(_ lock: LockID, _ flags: LockFlags, value: ValueBlock?) {
+        space.setTime(milliseconds)
         space.unlock(lock, flags, value: value, effects: &fresh)
+        carryOut()
+    }
+
+    /// An owner of this node is gone: see `Lockspace.ownerIsGone`.
+    package func ownerIsGone(_ owner: LockOwner) {
+        space.setTime(milliseconds)
+        space.ownerIsGone(owner, effects: &fresh)
+        carryOut()
+    }
+
+    /// Gives up orphans of a node: see `Lockspace.purgeOrphans`.
+    package func purgeOrphans(of peer: NodeID, owner: LockOwner) {
+        space.purgeOrphans(of: peer, owner: owner, effects: &fresh)
         carryOut()
     }
 
@@ -114,6 +221,7 @@ package final class LockNode: LockService {
 
     /// Takes one or more whole messages of a peer.
     package func received(_ bytes: UnsafeRawBufferPointer, from peer: NodeID) {
+        space.setTime(milliseconds)
         var offset = 0
         while offset < bytes.count {
             let rest = UnsafeRawBufferPointer(rebasing: bytes[offset...])
@@ -146,6 +254,7 @@ package final class LockNode: LockService {
     package func viewChanged(_ view: ClusterView) {
         if let known = self.view, view.epoch <= known.epoch { return }
         self.view = view
+        space.setTime(milliseconds)
         space.viewChanged(view, effects: &fresh)
         carryOut()
     }
@@ -237,6 +346,7 @@ package final class LockNode: LockService {
             for (peer, bytes) in leaving { peers.send(bytes, to: peer) }
         }
         isCarryingOut = false
+        if !isTickScheduled { scheduleTick() }
     }
 
     private func perform(_ effect: LockEffect) {

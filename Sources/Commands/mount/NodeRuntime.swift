@@ -63,8 +63,13 @@ final class NodeRuntime: @unchecked Sendable {
         locks = LockNode(
             node: member.node,
             incarnation: member.incarnation,
+            engine: engine,
             peers: link
         )
+        locks.onDeadlock = { [weak self] hops, _ in
+            let story = hops.map { "\($0)" }.joined(separator: "; ")
+            self?.onReport?("deadlock, one wait is refused: \(story)")
+        }
         locks.onRecoveryFinished = { [weak self] view in self?.locksRecovered(view) }
         locks.onReplayed = { [weak self] epoch in self?.journalsReplayed(epoch) }
         locks.onMalformed = { [weak self] peer, error in

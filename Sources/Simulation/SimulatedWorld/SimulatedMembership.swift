@@ -5,6 +5,7 @@
 
 import Execution
 import Journaling
+import LockCore
 import NodeService
 import SimulatedMachine
 import Vocabulary
@@ -23,6 +24,15 @@ final class SimulatedMember {
     var holds = 0
     var isDead = false
 
+    /// Short times: masterships are to move within a run.
+    private static let settings: LockSettings = {
+        var settings = LockSettings()
+        settings.activityInterval = 10
+        settings.leastActivity = 4
+        settings.restAfterMove = 30
+        return settings
+    }()
+
     init(
         identity: Member,
         engine: Engine,
@@ -33,7 +43,13 @@ final class SimulatedMember {
         self.engine = engine
         self.host = host
         link = SimulatedLink(network: network, node: identity.node)
-        lockNode = LockNode(node: identity.node, incarnation: identity.incarnation, peers: link)
+        lockNode = LockNode(
+            node: identity.node,
+            incarnation: identity.incarnation,
+            engine: engine,
+            peers: link,
+            settings: Self.settings
+        )
         end = SimulatedNetwork.End(lockNode: lockNode, engine: engine)
         network.attach(end)
     }
