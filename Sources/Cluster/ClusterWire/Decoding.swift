@@ -167,7 +167,7 @@ struct WireReader {
         _ name: ResourceName
     ) throws(WireError) -> LockMessage {
         switch kind {
-        case .lookup: return .lookup(name)
+        case .lookup: return .lookup(name, denied: NodeID(try integer(UInt32.self)))
         case .lookupReply: return .lookupReply(name, master: try node())
         case .claim: return .claim(name)
         case .claimReply: return .claimReply(name, master: try node())

@@ -67,8 +67,9 @@ extension [UInt8] {
 
     private mutating func append(lockMessage message: LockMessage) -> WireKind {
         switch message {
-        case .lookup(let name):
+        case .lookup(let name, let denied):
             append(name: name)
+            append(integer: denied.rawValue)
             return .lookup
         case .lookupReply(let name, let master):
             append(name: name)

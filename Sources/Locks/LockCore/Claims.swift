@@ -212,6 +212,7 @@ extension Lockspace {
             resources[resource].directoryMaster = .none
         }
         settleParkedClaims(name, &effects)
+        settleParkedLookups(name, &effects)
     }
 
     /// Decides parked claims of a name by what the entry says now.

@@ -81,8 +81,9 @@ package enum RecoveryPhase: UInt8, CaseIterable, Hashable, Comparable, Sendable 
 package enum LockMessage: Hashable, Sendable {
     // To the directory node and back.
 
-    /// Who masters this? The asker does, if nobody.
-    case lookup(ResourceName)
+    /// Who masters this? The asker does, if nobody. `denied` has just said that it does not: an
+    /// entry that names it is about to change, and is not the answer.
+    case lookup(ResourceName, denied: NodeID)
     case lookupReply(ResourceName, master: NodeID)
     /// The sender masters this fresh name already.
     case claim(ResourceName)

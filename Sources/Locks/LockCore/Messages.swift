@@ -106,7 +106,8 @@ extension Lockspace {
             return
         }
         switch message {
-        case .lookup(let name): serveLookup(name, from: peer, &effects)
+        case .lookup(let name, let denied):
+            serveLookup(name, denied: denied, from: peer, &effects)
         case .lookupReply(let name, let master):
             lookupReply(name, master: master, from: peer, &effects)
         case .claim(let name): serveClaim(name, from: peer, &effects)
@@ -146,7 +147,7 @@ extension LockMessage {
     /// The root that a question to the directory, or an answer of it, speaks of.
     var directoryName: ResourceName? {
         switch self {
-        case .lookup(let name), .lookupReply(let name, _), .claim(let name),
+        case .lookup(let name, _), .lookupReply(let name, _), .claim(let name),
             .claimReply(let name, _), .confirm(let name), .confirmReply(let name, _),
             .remove(let name), .entry(let name, _), .entryIs(let name):
             name

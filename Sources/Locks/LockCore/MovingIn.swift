@@ -228,6 +228,7 @@ extension Lockspace {
         let resource = findOrInsert(name)
         resources[resource].directoryMaster = master
         settleParkedClaims(name, &effects)
+        settleParkedLookups(name, &effects)
         if master == node {
             takeEntryIs(name, &effects)
         } else {
