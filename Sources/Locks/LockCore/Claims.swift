@@ -170,7 +170,10 @@ extension Lockspace {
         _ effects: inout [LockEffect]
     ) {
         let resource = find(name)
-        let isMaster = resource != 0 && resources[resource].mastery == .local
+        // Or will be, when the old master's last word about the tree is here (Moving.swift).
+        let isMaster =
+            (resource != 0 && resources[resource].mastery == .local)
+            || moves.contains { $0.root == name && $0.isComplete }
         send(.confirmReply(name, isMaster: isMaster), to: peer, &effects)
     }
 

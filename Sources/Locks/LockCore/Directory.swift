@@ -4,7 +4,7 @@
 
 import Vocabulary
 
-/// A question that waits for the directory's entry to change. On the directory node.
+/// A question that waits for the word of the node that the entry names. On the directory node.
 struct ParkedLookup: Sendable {
     var name: ResourceName
     /// May be the directory node itself.
@@ -47,7 +47,7 @@ extension Lockspace {
                 resources[resource].directoryMaster = node
             } else if resources[resource].directoryMaster == denied {
                 setMastery(resource, .lookingUp, resources[resource].master)
-                parkedLookups.append(ParkedLookup(name: name, asker: node))
+                park(name, asker: node, asking: denied, &effects)
                 return
             }
             learnMaster(resource, resources[resource].directoryMaster)
@@ -195,10 +195,23 @@ extension Lockspace {
         }
         let master = resources[resource].directoryMaster
         if master == denied && master != node {
-            parkedLookups.append(ParkedLookup(name: name, asker: peer))
+            park(name, asker: peer, asking: master, &effects)
         } else {
             send(.lookupReply(name, master: master), to: peer, &effects)
         }
+    }
+
+    /// Lets a question wait for the word of the node that the entry names: it may have forgotten the
+    /// resource, or have become its master again since it denied that.
+    private mutating func park(
+        _ name: ResourceName,
+        asker: NodeID,
+        asking master: NodeID,
+        _ effects: inout [LockEffect]
+    ) {
+        let isAsked = parkedLookups.contains { $0.name == name }
+        parkedLookups.append(ParkedLookup(name: name, asker: asker))
+        if !isAsked { send(.confirm(name), to: master, &effects) }
     }
 
     /// Answers the questions about a name that waited for its entry to change.

@@ -67,8 +67,8 @@
 // Only the master's own lookup, claim or removal changes the entry that names it, and messages
 // between two nodes keep their order. So an entry can be stale in one way only: the master has
 // forgotten the resource (or handed it on) and its word is on the way. Who was sent there hears "not
-// me" and asks again, saying whom it heard that from: the directory node answers when that word has
-// arrived. A claim that meets a stale entry is parked until the old
+// me" and asks again, saying whom it heard that from: the directory node asks that node, whose
+// answer comes behind its word, and answers then. A claim that meets a stale entry is parked until the old
 // master has said whether it still is the master.
 //
 // ## Change of view (Recovery.swift has the steps)
