@@ -305,6 +305,8 @@ extension Lockspace {
         counters.refusals += 1
         locks[lock].state = .granted
         locks[lock].requested = locks[lock].granted
+        // It may have been cancelled before, while somebody else or nobody decided.
+        locks[lock].marks.remove(.cancelRequested)
         if locks[lock].holder == node {
             complete(lock, status, locks[lock].granted, &effects)
         } else {

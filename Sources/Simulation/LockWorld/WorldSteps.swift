@@ -114,6 +114,7 @@ extension World {
             case 2: try leaveAtOnce()
             default: loseConnection()
             }
+            try checkGrants()
             // A recovery takes about four messages per pair of nodes, and what it reports.
             for _ in 0..<dice.below(6 * alive.count * alive.count + 2) {
                 if try !deliverSomething() { break }
