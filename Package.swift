@@ -120,8 +120,9 @@ let layers: [Target] = [
     closed("VolumeMaking", "Volume", ["Vocabulary", "DiskFormat", "BlockIO"]),
     closed("VolumeChecking", "Volume", ["Vocabulary", "DiskFormat", "BlockIO", "Journaling"]),
 
-    // Simulation: one machine's executor, clock and disk by seed; then whole clusters, with a
-    // network and a model of the kernel's caches.
+    // Simulation: lock managers alone, by seed and in every order; one machine's executor, clock
+    // and disk by seed; then whole clusters, with a network and a model of the kernel's caches.
+    closed("LockWorld", "Simulation", ["Vocabulary", "LockCore", "ClusterWire"]),
     closed("SimulatedMachine", "Simulation", ["Vocabulary", "Execution", "BlockIO"]),
     closed(
         "SimulatedWorld",
@@ -190,6 +191,7 @@ let commands: [Target] = [
         ]
     ),
     command("simulate", ["Vocabulary", "SimulatedWorld", argumentParser]),
+    command("locksim", ["Vocabulary", "LockWorld", argumentParser]),
 ]
 
 let yardsticks: [Target] = [
@@ -210,7 +212,7 @@ let testTargets: [Target] = [
         "JournalingTests",
         ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "SimulatedMachine"]
     ),
-    tests("LockCoreTests", ["Vocabulary", "LockCore", "ClusterWire"]),
+    tests("LockCoreTests", ["Vocabulary", "LockCore", "ClusterWire", "LockWorld"]),
     tests(
         "NodeServiceTests",
         [
@@ -262,6 +264,7 @@ let package = Package(
         .executable(name: "fsck.lockstep", targets: ["fsck"]),
         .executable(name: "lockstep", targets: ["lockstep"]),
         .executable(name: "lockstep-simulate", targets: ["simulate"]),
+        .executable(name: "lockstep-lockcheck", targets: ["locksim"]),
         .executable(name: "lockstep-bench", targets: ["bench"]),
         .executable(name: "lockstep-null-fuse", targets: ["nullfuse"]),
     ],

@@ -114,7 +114,7 @@ struct Mutator {
             return false
         }
         let after = index + 1 < lines.count ? trimmed(index + 1) : ""
-        return !["." , "?", ":", "&&", "||", "+", "-", "="].contains { after.hasPrefix($0) }
+        return ![".", "?", ":", "&&", "||", "+", "-", "="].contains { after.hasPrefix($0) }
     }
 
     private mutating func swap(_ index: Int) {
@@ -177,7 +177,9 @@ struct Mutator {
         guard let end = rest.firstRange(of: closing) else { return nil }
         let condition = rest[..<end.lowerBound]
         let tail = rest[end.lowerBound...]
-        if condition.isEmpty || !Self.isBalanced(condition) || condition.contains("{") { return nil }
+        if condition.isEmpty || !Self.isBalanced(condition) || condition.contains("{") {
+            return nil
+        }
         for word in ["let ", "case ", "var ", "try ", "#", ", "]
         where condition.contains(word) && (word != ", " || Self.hasOuterComma(condition)) {
             return nil
