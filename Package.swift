@@ -199,7 +199,14 @@ let yardsticks: [Target] = [
         path: "Sources/Yardsticks/nullfuse",
         cSettings: [.unsafeFlags([], .when(configuration: .release))]
     ),
-    yardstick("bench", ["Vocabulary", "LinuxSystem", "CLinux", argumentParser]),
+    .executableTarget(name: "pingpong", path: "Sources/Yardsticks/pingpong"),
+    yardstick(
+        "bench",
+        [
+            "Vocabulary", "Execution", "LockCore", "LockCache", "NodeService", "LinuxSystem",
+            "Transport", "CLinux", argumentParser,
+        ]
+    ),
 ]
 
 let testTargets: [Target] = [
@@ -261,6 +268,7 @@ let package = Package(
         .executable(name: "lockstep-simulate", targets: ["simulate"]),
         .executable(name: "lockstep-bench", targets: ["bench"]),
         .executable(name: "lockstep-null-fuse", targets: ["nullfuse"]),
+        .executable(name: "lockstep-ping-pong", targets: ["pingpong"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),

@@ -48,7 +48,7 @@ final class Mount: @unchecked Sendable {
     private let stateLatch = Latch()
     private var kernelList: GuardedList?
     private var administration: Administration?
-    private let inbox: Inbox
+    private let inbox: EngineInbox<Event>
     private var isMounted = false
 
     init(_ arguments: MountArguments, _ log: LineLog) throws {
@@ -65,7 +65,7 @@ final class Mount: @unchecked Sendable {
         }
         clock = try LinuxClock()
         engine = Engine(executor: executor, clock: clock)
-        inbox = Inbox(engine: engine)
+        inbox = EngineInbox(engine: engine)
     }
 
     // MARK: Beginning
@@ -177,7 +177,12 @@ final class Mount: @unchecked Sendable {
         node.onFailure = { [weak self] why in self?.fail(why) }
         node.adoptView = { view in transport.adopt(view) }
         self.node = node
-        inbox.open(node)
+        inbox.open { event in
+            switch event {
+            case .view(let view): node.adopt(view)
+            case .message(let bytes, let from): node.receive(bytes, from)
+            }
+        }
         keepProgress(cluster)
         let volume = try waitInEngine { try await node.begin() }
         let list = try GuardedList()
@@ -389,60 +394,10 @@ private final class ResultBox<Value>: @unchecked Sendable {
     }
 }
 
-/// What came for the node before it was there, and afterwards goes straight into the engine, in
-/// order.
-final class Inbox: @unchecked Sendable {
-    // Sendable: `waiting` and `node` are used under the latch.
-    enum Item {
-        case view(ClusterView)
-        case message([UInt8], NodeID)
-    }
-
-    private let engine: Engine
-    private let latch = Latch()
-    private var waiting: [Item] = []
-    private var node: NodeRuntime?
-    private var isScheduled = false
-
-    init(engine: Engine) { self.engine = engine }
-
-    func put(_ item: Item) {
-        schedule { waiting.append(item) }
-    }
-
-    func open(_ node: NodeRuntime) {
-        schedule { self.node = node }
-    }
-
-    /// The thread that brings a message takes it into the engine itself if nobody is there.
-    private func schedule(_ change: () -> Void) {
-        let isDue = latch.withLock {
-            change()
-            guard node != nil, !waiting.isEmpty, !isScheduled else { return false }
-            isScheduled = true
-            return true
-        }
-        guard isDue, !engine.executor.enterIfIdle({ deliver() }) else { return }
-        engine.spawn { self.deliver() }
-    }
-
-    private func deliver() {
-        while true {
-            latch.lock()
-            let items = waiting
-            waiting = []
-            if items.isEmpty { isScheduled = false }
-            let node = node
-            latch.unlock()
-            guard !items.isEmpty, let node else { return }
-            for item in items {
-                switch item {
-                case .view(let view): node.adopt(view)
-                case .message(let bytes, let from): node.receive(bytes, from)
-                }
-            }
-        }
-    }
+/// What comes for the node from outside the engine.
+enum Event: Sendable {
+    case view(ClusterView)
+    case message([UInt8], NodeID)
 }
 
 /// The lock manager's way to its peers.
