@@ -157,6 +157,7 @@ struct LockResults {
                 cell(times(figure, .pingPongUnix)), cell(figure.messages), verdict(figure),
             ])
         }
+        if memory.counted == 0 { return table(rows) }
         let isSmall = memory.counted <= LockMemory.goal && memory.resident <= LockMemory.goal
         return table(rows)
             + "\na resource with one lock: \(rounded(memory.counted)) bytes of tables, "

@@ -25,6 +25,9 @@ struct Locks: ParsableCommand {
     @Option(help: "Thousands of operations of each test on one node.")
     var thousands = 1_000
 
+    @Option(help: "What to measure, with commas between.")
+    var only = "core,engine,nodes"
+
     @Option(help: "Where the commands are. (default: beside this one)")
     var bin: String?
 
@@ -39,28 +42,39 @@ struct Locks: ParsableCommand {
         guard (1...100_000).contains(thousands) else {
             throw ValidationError("--thousands: 1 to 100000")
         }
+        let parts = ["core", "engine", "nodes"]
+        guard only.split(separator: ",").allSatisfy({ parts.contains(String($0)) }) else {
+            throw ValidationError("--only: core, engine, nodes")
+        }
     }
 
     func run() throws {
         var results = LockResults()
+        let parts = Set(only.split(separator: ",").map(String.init))
         // First, while nothing else has grown the process.
-        results.memory = try CoreLoad.memory()
+        if parts.contains("core") { results.memory = try CoreLoad.memory() }
         let cores = CoreLoad(count: thousands * 1_000)
         for round in 1...rounds {
             complain("round \(round) of \(rounds)")
-            cores.run { results.add($0) }
-            try EngineLoad(count: thousands * 1_000).run { results.add($0) }
-            results.add(try pingPong("tcp", .pingPongTCP))
-            let two = try RemoteLoad(nodes: 2)
-            try two.requests(count: requests) { results.add($0) }
-            results.add(try two.handOffs(.handOff2, milliseconds: 500))
-            two.end()
-            results.add(try pingPong("unix", .pingPongUnix))
-            let three = try RemoteLoad(nodes: 3)
-            results.add(try three.handOffs(.handOff3, milliseconds: 500))
-            three.end()
+            if parts.contains("core") { cores.run { results.add($0) } }
+            if parts.contains("engine") {
+                try EngineLoad(count: thousands * 1_000).run { results.add($0) }
+            }
+            if parts.contains("nodes") { try betweenNodes(&results) }
         }
         print(json ? results.json : results.report())
+    }
+
+    private func betweenNodes(_ results: inout LockResults) throws {
+        results.add(try pingPong("tcp", .pingPongTCP))
+        let two = try RemoteLoad(nodes: 2)
+        try two.requests(count: requests) { results.add($0) }
+        results.add(try two.handOffs(.handOff2, milliseconds: 500))
+        two.end()
+        results.add(try pingPong("unix", .pingPongUnix))
+        let three = try RemoteLoad(nodes: 3)
+        results.add(try three.handOffs(.handOff3, milliseconds: 500))
+        three.end()
     }
 
     /// Runs the yardstick in C.
