@@ -1,51 +1,51 @@
 /// One node's claim on a resource, as that node's lock manager names it: a slab index and the
 /// number of times the place was used, so that a stale name is recognised.
-package struct LockID: RawRepresentable, Hashable, Sendable, CustomStringConvertible {
-    package var rawValue: UInt64
+public struct LockID: RawRepresentable, Hashable, Sendable, CustomStringConvertible {
+    public var rawValue: UInt64
 
-    package init(rawValue: UInt64) { self.rawValue = rawValue }
+    public init(rawValue: UInt64) { self.rawValue = rawValue }
 
-    package init(_ rawValue: UInt64) { self.rawValue = rawValue }
+    public init(_ rawValue: UInt64) { self.rawValue = rawValue }
 
     /// No lock.
-    package static let none = LockID(0)
+    public static let none = LockID(0)
 
-    package var description: String { "lock \(rawValue & 0xFFFF_FFFF).\(rawValue >> 32)" }
+    public var description: String { "lock \(rawValue & 0xFFFF_FFFF).\(rawValue >> 32)" }
 }
 
 /// What a request or conversion asks for besides a mode. Numbers are ours; meanings are VMS's and
 /// Linux's ($ENQ; `include/uapi/linux/dlmconstants.h`).
-package struct LockFlags: OptionSet, Hashable, Sendable {
-    package var rawValue: UInt32
+public struct LockFlags: OptionSet, Hashable, Sendable {
+    public var rawValue: UInt32
 
-    package init(rawValue: UInt32) { self.rawValue = rawValue }
+    public init(rawValue: UInt32) { self.rawValue = rawValue }
 
     /// NOQUEUE: be refused (`wouldBlock`) rather than wait.
-    package static let noQueue = LockFlags(rawValue: 1 << 0)
+    public static let noQueue = LockFlags(rawValue: 1 << 0)
     /// NOQUEUEBAST: with `noQueue`, tell those who are in the way all the same.
-    package static let noQueueButNotify = LockFlags(rawValue: 1 << 1)
+    public static let noQueueButNotify = LockFlags(rawValue: 1 << 1)
     /// VALBLK: the value block travels with this operation.
-    package static let valueBlock = LockFlags(rawValue: 1 << 2)
+    public static let valueBlock = LockFlags(rawValue: 1 << 2)
     /// IVVALBLK: mark the resource's value block invalid.
-    package static let invalidateValueBlock = LockFlags(rawValue: 1 << 3)
+    public static let invalidateValueBlock = LockFlags(rawValue: 1 << 3)
     /// QUECVT: a conversion goes behind those that wait already.
-    package static let queueConversion = LockFlags(rawValue: 1 << 4)
+    public static let queueConversion = LockFlags(rawValue: 1 << 4)
     /// EXPEDITE: a new null lock, granted at once.
-    package static let expedite = LockFlags(rawValue: 1 << 5)
+    public static let expedite = LockFlags(rawValue: 1 << 5)
     /// The request belongs to recovery and is granted while ordinary grants wait for the replay of
     /// a dead node's journal.
-    package static let recovery = LockFlags(rawValue: 1 << 6)
+    public static let recovery = LockFlags(rawValue: 1 << 6)
     /// The name has never existed before anywhere (a newly allocated inode's address and
     /// generation): this node may master it without asking the directory first.
-    package static let freshName = LockFlags(rawValue: 1 << 7)
+    public static let freshName = LockFlags(rawValue: 1 << 7)
     /// ALTPR: a protected-read grant will do if the wanted mode is not to be had at once.
-    package static let alternatePR = LockFlags(rawValue: 1 << 8)
+    public static let alternatePR = LockFlags(rawValue: 1 << 8)
     /// ALTCW: a concurrent-write grant will do.
-    package static let alternateCW = LockFlags(rawValue: 1 << 9)
+    public static let alternateCW = LockFlags(rawValue: 1 << 9)
 }
 
 /// How a request, conversion or unlock ended.
-package enum LockStatus: UInt8, Hashable, Sendable {
+public enum LockStatus: UInt8, Hashable, Sendable {
     case granted = 0
     /// Refused because it would have had to wait (EAGAIN).
     case wouldBlock = 1
@@ -62,19 +62,19 @@ package enum LockStatus: UInt8, Hashable, Sendable {
 }
 
 /// What comes back for a request, a conversion or an unlock.
-package struct LockCompletion: Hashable, Sendable {
-    package var lock: LockID
+public struct LockCompletion: Hashable, Sendable {
+    public var lock: LockID
     /// The number that the client gave with the request for this lock.
-    package var cookie: UInt64
-    package var status: LockStatus
+    public var cookie: UInt64
+    public var status: LockStatus
     /// The granted mode from now on.
-    package var mode: LockMode
+    public var mode: LockMode
     /// With `LockFlags.valueBlock` on a grant whose conversion reads it; nil otherwise.
-    package var value: ValueBlock?
+    public var value: ValueBlock?
     /// False when the last writer died before it could hand over what it wrote: read the disk.
-    package var isValueValid: Bool
+    public var isValueValid: Bool
 
-    package init(
+    public init(
         lock: LockID,
         cookie: UInt64,
         status: LockStatus,

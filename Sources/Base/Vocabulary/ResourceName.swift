@@ -1,6 +1,6 @@
 /// What kind of thing a resource of the lock manager stands for. The numbers stand in messages and
 /// in journals and never change.
-package enum ResourceKind: UInt8, CaseIterable, Hashable, Sendable {
+public enum ResourceKind: UInt8, CaseIterable, Hashable, Sendable {
     /// Attributes, extent map, extended attributes, directory content and data of one inode.
     case inode = 1
     /// Bitmap and counts of one slice of the volume.
@@ -23,19 +23,19 @@ package enum ResourceKind: UInt8, CaseIterable, Hashable, Sendable {
 
 /// The name of a resource: kind, number and generation. Root names only; the generation is part of
 /// the name, so that a lock on a deleted inode is never a lock on its successor.
-package struct ResourceName: Hashable, Comparable, Sendable, CustomStringConvertible {
-    package var kind: ResourceKind
-    package var number: UInt64
-    package var generation: UInt64
+public struct ResourceName: Hashable, Comparable, Sendable, CustomStringConvertible {
+    public var kind: ResourceKind
+    public var number: UInt64
+    public var generation: UInt64
 
-    package init(kind: ResourceKind, number: UInt64, generation: UInt64 = 0) {
+    public init(kind: ResourceKind, number: UInt64, generation: UInt64 = 0) {
         self.kind = kind
         self.number = number
         self.generation = generation
     }
 
     /// The lock of an inode.
-    package static func inode(_ number: InodeNumber) -> ResourceName {
+    public static func inode(_ number: InodeNumber) -> ResourceName {
         ResourceName(
             kind: .inode,
             number: number.address.rawValue,
@@ -44,42 +44,42 @@ package struct ResourceName: Hashable, Comparable, Sendable, CustomStringConvert
     }
 
     /// The open lock of an inode.
-    package static func open(_ number: InodeNumber) -> ResourceName {
+    public static func open(_ number: InodeNumber) -> ResourceName {
         ResourceName(kind: .open, number: number.address.rawValue, generation: number.generation)
     }
 
     /// The lock of resource group `index`, counted from zero.
-    package static func resourceGroup(_ index: UInt32) -> ResourceName {
+    public static func resourceGroup(_ index: UInt32) -> ResourceName {
         ResourceName(kind: .resourceGroup, number: UInt64(index))
     }
 
     /// The lock of a slot's journal.
-    package static func journal(_ slot: SlotIndex) -> ResourceName {
+    public static func journal(_ slot: SlotIndex) -> ResourceName {
         ResourceName(kind: .journal, number: UInt64(slot.rawValue))
     }
 
     /// The lock of a slot's orphan list.
-    package static func orphanList(_ slot: SlotIndex) -> ResourceName {
+    public static func orphanList(_ slot: SlotIndex) -> ResourceName {
         ResourceName(kind: .orphanList, number: UInt64(slot.rawValue))
     }
 
     /// The one rename lock.
-    package static let rename = ResourceName(kind: .rename, number: 0)
+    public static let rename = ResourceName(kind: .rename, number: 0)
 
     /// The one log barrier.
-    package static let logBarrier = ResourceName(kind: .logBarrier, number: 0)
+    public static let logBarrier = ResourceName(kind: .logBarrier, number: 0)
 
     /// The one live lock.
-    package static let live = ResourceName(kind: .live, number: 0)
+    public static let live = ResourceName(kind: .live, number: 0)
 
-    package static func < (left: ResourceName, right: ResourceName) -> Bool {
+    public static func < (left: ResourceName, right: ResourceName) -> Bool {
         (left.kind.rawValue, left.number, left.generation)
             < (right.kind.rawValue, right.number, right.generation)
     }
 
     /// A fixed mixing of the three parts: the same on every node and in every run, unlike
     /// `hashValue`. (Finalizer of splitmix64.)
-    package var stableHash: UInt64 {
+    public var stableHash: UInt64 {
         var mixed = number &* 0x9E37_79B9_7F4A_7C15
         mixed ^= generation &* 0xC2B2_AE3D_27D4_EB4F
         mixed ^= UInt64(kind.rawValue) &* 0x1656_67B1_9E37_79F9
@@ -88,7 +88,7 @@ package struct ResourceName: Hashable, Comparable, Sendable, CustomStringConvert
         return mixed ^ (mixed >> 31)
     }
 
-    package var description: String {
+    public var description: String {
         switch kind {
         case .inode: "inode:\(number).\(generation)"
         case .resourceGroup: "group:\(number)"
@@ -104,14 +104,14 @@ package struct ResourceName: Hashable, Comparable, Sendable, CustomStringConvert
 }
 
 /// Bytes that travel with a lock from its last writer to the next holder.
-package struct ValueBlock: Hashable, Sendable {
+public struct ValueBlock: Hashable, Sendable {
     /// 32 bytes, as four words so that copying is cheap and comparison exact.
-    package var word0: UInt64
-    package var word1: UInt64
-    package var word2: UInt64
-    package var word3: UInt64
+    public var word0: UInt64
+    public var word1: UInt64
+    public var word2: UInt64
+    public var word3: UInt64
 
-    package init(_ word0: UInt64 = 0, _ word1: UInt64 = 0, _ word2: UInt64 = 0, _ word3: UInt64 = 0)
+    public init(_ word0: UInt64 = 0, _ word1: UInt64 = 0, _ word2: UInt64 = 0, _ word3: UInt64 = 0)
     {
         self.word0 = word0
         self.word1 = word1
@@ -120,5 +120,5 @@ package struct ValueBlock: Hashable, Sendable {
     }
 
     /// All bytes zero: what a new resource has.
-    package static let zero = ValueBlock()
+    public static let zero = ValueBlock()
 }

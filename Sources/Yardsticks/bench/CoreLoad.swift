@@ -12,14 +12,17 @@ func benchName(_ index: UInt64) -> ResourceName {
 
 /// The loads of the core alone.
 struct CoreLoad {
-    /// Names in use: more than the processor's caches hold.
-    static let names: UInt64 = 100_000
+    /// Names in use: as many as are busy at a time, and more than the processor's caches hold.
+    static let few: UInt64 = 1_000
+    static let many: UInt64 = 100_000
     /// Operations of one test.
     let count: Int
 
     func run(_ report: (LockFigure) -> Void) {
-        report(besideHeldLocks())
-        report(conversions())
+        report(besideHeldLocks(.coreHeld, names: Self.few))
+        report(besideHeldLocks(.coreHeldCold, names: Self.many))
+        report(conversions(.coreConversion, names: Self.few))
+        report(conversions(.coreConversionCold, names: Self.many))
         report(newNames())
     }
 
@@ -41,32 +44,32 @@ struct CoreLoad {
     }
 
     /// The node has another lock on each name, as a file system has on what it caches.
-    private func besideHeldLocks() -> LockFigure {
-        let (lone, _) = Self.makeSpace(names: Self.names, .protectedRead)
+    private func besideHeldLocks(_ test: LockTest, names: UInt64) -> LockFigure {
+        let (lone, _) = Self.makeSpace(names: names, .protectedRead)
         var dice = SeededGenerator(seed: 1)
-        return time(.coreHeld) {
+        return time(test) {
             for _ in 0..<count {
-                lone.pair(benchName(dice.next() % Self.names), .protectedRead)
+                lone.pair(benchName(dice.next() % names), .protectedRead)
             }
         }
     }
 
-    private func conversions() -> LockFigure {
-        let (lone, locks) = Self.makeSpace(names: Self.names, .null)
+    private func conversions(_ test: LockTest, names: UInt64) -> LockFigure {
+        let (lone, locks) = Self.makeSpace(names: names, .null)
         var dice = SeededGenerator(seed: 2)
-        return time(.coreConversion) {
+        return time(test) {
             for _ in 0..<count {
-                lone.thereAndBack(locks[Int(dice.next() % Self.names)])
+                lone.thereAndBack(locks[Int(dice.next() % names)])
             }
         }
     }
 
     /// The resource comes into being and goes again.
     private func newNames() -> LockFigure {
-        let (lone, _) = Self.makeSpace(names: Self.names, .null)
+        let (lone, _) = Self.makeSpace(names: Self.few, .null)
         return time(.coreNewName) {
             for index in 0..<UInt64(count) {
-                lone.pair(benchName(Self.names + index), .exclusive)
+                lone.pair(benchName(Self.few + index), .exclusive)
             }
         }
     }
@@ -106,10 +109,25 @@ struct CoreLoad {
 
 /// A lockspace alone in its view.
 private final class LoneSpace {
-    var space = Lockspace(node: NodeID(1), incarnation: 1)
-    var effects: [LockEffect] = []
+    // Behind a pointer, as in LockNode: no dynamic exclusivity checks.
+    private let pointer: UnsafeMutablePointer<Lockspace>
+    private let effectsPointer: UnsafeMutablePointer<[LockEffect]>
+
+    var space: Lockspace {
+        _read { yield pointer.pointee }
+        _modify { yield &pointer.pointee }
+    }
+
+    var effects: [LockEffect] {
+        _read { yield effectsPointer.pointee }
+        _modify { yield &effectsPointer.pointee }
+    }
 
     init() {
+        pointer = .allocate(capacity: 1)
+        pointer.initialize(to: Lockspace(node: NodeID(1), incarnation: 1))
+        effectsPointer = .allocate(capacity: 1)
+        effectsPointer.initialize(to: [])
         effects.reserveCapacity(64)
         space.viewChanged(
             ClusterView(
@@ -120,6 +138,13 @@ private final class LoneSpace {
             effects: &effects
         )
         effects.removeAll(keepingCapacity: true)
+    }
+
+    deinit {
+        pointer.deinitialize(count: 1)
+        pointer.deallocate()
+        effectsPointer.deinitialize(count: 1)
+        effectsPointer.deallocate()
     }
 
     @inline(__always)

@@ -11,7 +11,7 @@ import Vocabulary
 
 /// Pairs through the engine of one node.
 final class EngineLoad {
-    private static let names: UInt64 = 100_000
+    private static let names: UInt64 = 1_000
     /// Pairs that a thread leaves before it waits for some to be done.
     private static let window: UInt64 = 64
 

@@ -6,7 +6,9 @@ import Vocabulary
 /// The order of the report, and what each figure is compared with.
 enum LockTest: String, CaseIterable {
     case coreHeld = "core: pair beside a held lock"
+    case coreHeldCold = "core: the same, cache misses"
     case coreConversion = "core: NL to EX and back"
+    case coreConversionCold = "core: the same conversions, cache misses"
     case coreNewName = "core: pair on a new name"
     case engine1 = "engine: pairs, 1 thread"
     case engine2 = "engine: pairs, 2 threads"
@@ -25,7 +27,7 @@ enum LockTest: String, CaseIterable {
     /// What is counted.
     var unit: String {
         switch self {
-        case .coreConversion: "conversions/2"
+        case .coreConversion, .coreConversionCold: "pairs of conversions"
         case .pingPongTCP, .pingPongUnix: "round trips"
         case .remoteAwaited, .remoteEntered, .remoteWoken, .remoteUnknown: "requests"
         case .remoteUnlock: "unlocks"
