@@ -3,8 +3,10 @@
 /// A text is not JSON, or holds what `JSONText` cannot: where it stops to be, in bytes from the
 /// start.
 public struct JSONError: Error, Hashable, Sendable, CustomStringConvertible {
+    /// In bytes from the start.
     public let offset: Int
 
+    /// For logs and reports.
     public var description: String { "not understood at byte \(offset)" }
 }
 

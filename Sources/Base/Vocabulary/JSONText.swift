@@ -10,9 +10,12 @@ public indirect enum JSONText: Hashable, Sendable {
 
     /// A named value of an object.
     public struct Member: Hashable, Sendable {
+        /// What the member is called.
         public var name: String
+        /// What it holds.
         public var value: JSONText
 
+        /// From its parts.
         public init(_ name: String, _ value: JSONText) {
             self.name = name
             self.value = value

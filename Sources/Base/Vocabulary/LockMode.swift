@@ -1,7 +1,6 @@
 /// The six modes of the VMS lock manager, numbered as VMS and Linux number them (Linux
 /// `include/uapi/linux/dlmconstants.h`).
-public enum LockMode: UInt8, CaseIterable, Hashable, Comparable, Sendable, CustomStringConvertible
-{
+public enum LockMode: UInt8, CaseIterable, Hashable, Comparable, Sendable, CustomStringConvertible {
     /// NL: interest without access.
     case null = 0
     /// CR: read while others may write.
@@ -44,6 +43,7 @@ public enum LockMode: UInt8, CaseIterable, Hashable, Comparable, Sendable, Custo
         return mine & ~theirs == 0
     }
 
+    /// For logs and reports.
     public var description: String {
         switch self {
         case .null: "NL"

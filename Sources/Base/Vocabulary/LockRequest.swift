@@ -1,23 +1,29 @@
 /// One node's claim on a resource, as that node's lock manager names it: a slab index and the
 /// number of times the place was used, so that a stale name is recognised.
 public struct LockID: RawRepresentable, Hashable, Sendable, CustomStringConvertible {
+    /// The number itself.
     public var rawValue: UInt64
 
+    /// The one with this number.
     public init(rawValue: UInt64) { self.rawValue = rawValue }
 
+    /// The one with this number.
     public init(_ rawValue: UInt64) { self.rawValue = rawValue }
 
     /// No lock.
     public static let none = LockID(0)
 
+    /// For logs and reports.
     public var description: String { "lock \(rawValue & 0xFFFF_FFFF).\(rawValue >> 32)" }
 }
 
 /// What a request or conversion asks for besides a mode. Numbers are ours; meanings are VMS's and
 /// Linux's ($ENQ; `include/uapi/linux/dlmconstants.h`).
 public struct LockFlags: OptionSet, Hashable, Sendable {
+    /// The number itself.
     public var rawValue: UInt32
 
+    /// The one with this number.
     public init(rawValue: UInt32) { self.rawValue = rawValue }
 
     /// NOQUEUE: be refused (`wouldBlock`) rather than wait.
@@ -63,9 +69,11 @@ public enum LockStatus: UInt8, Hashable, Sendable {
 
 /// What comes back for a request, a conversion or an unlock.
 public struct LockCompletion: Hashable, Sendable {
+    /// Whose operation it was.
     public var lock: LockID
     /// The number that the client gave with the request for this lock.
     public var cookie: UInt64
+    /// How the operation ended.
     public var status: LockStatus
     /// The granted mode from now on.
     public var mode: LockMode
@@ -74,6 +82,7 @@ public struct LockCompletion: Hashable, Sendable {
     /// False when the last writer died before it could hand over what it wrote: read the disk.
     public var isValueValid: Bool
 
+    /// From its parts.
     public init(
         lock: LockID,
         cookie: UInt64,

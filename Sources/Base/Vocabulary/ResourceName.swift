@@ -24,10 +24,14 @@ public enum ResourceKind: UInt8, CaseIterable, Hashable, Sendable {
 /// The name of a resource: kind, number and generation. Root names only; the generation is part of
 /// the name, so that a lock on a deleted inode is never a lock on its successor.
 public struct ResourceName: Hashable, Comparable, Sendable, CustomStringConvertible {
+    /// What it stands for.
     public var kind: ResourceKind
+    /// What distinguishes it among its kind.
     public var number: UInt64
+    /// Which of those that had this number.
     public var generation: UInt64
 
+    /// From its parts.
     public init(kind: ResourceKind, number: UInt64, generation: UInt64 = 0) {
         self.kind = kind
         self.number = number
@@ -72,6 +76,7 @@ public struct ResourceName: Hashable, Comparable, Sendable, CustomStringConverti
     /// The one live lock.
     public static let live = ResourceName(kind: .live, number: 0)
 
+    /// The order of the numbers.
     public static func < (left: ResourceName, right: ResourceName) -> Bool {
         (left.kind.rawValue, left.number, left.generation)
             < (right.kind.rawValue, right.number, right.generation)
@@ -88,6 +93,7 @@ public struct ResourceName: Hashable, Comparable, Sendable, CustomStringConverti
         return mixed ^ (mixed >> 31)
     }
 
+    /// For logs and reports.
     public var description: String {
         switch kind {
         case .inode: "inode:\(number).\(generation)"
@@ -107,10 +113,14 @@ public struct ResourceName: Hashable, Comparable, Sendable, CustomStringConverti
 public struct ValueBlock: Hashable, Sendable {
     /// 32 bytes, as four words so that copying is cheap and comparison exact.
     public var word0: UInt64
+    /// Bytes 8 to 15.
     public var word1: UInt64
+    /// Bytes 16 to 23.
     public var word2: UInt64
+    /// Bytes 24 to 31.
     public var word3: UInt64
 
+    /// From its parts.
     public init(_ word0: UInt64 = 0, _ word1: UInt64 = 0, _ word2: UInt64 = 0, _ word3: UInt64 = 0)
     {
         self.word0 = word0

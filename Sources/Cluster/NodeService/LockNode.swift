@@ -106,7 +106,13 @@ package final class LockNode: LockService {
         _ flags: LockFlags,
         cookie: UInt64
     ) -> LockID {
-        let lock = space.pointee.request(name, mode, flags, cookie: cookie, effects: &exit.pointee.fresh)
+        let lock = space.pointee.request(
+            name,
+            mode,
+            flags,
+            cookie: cookie,
+            effects: &exit.pointee.fresh
+        )
         carryOut()
         return lock
     }
@@ -149,7 +155,12 @@ package final class LockNode: LockService {
     private func take(_ decoded: DecodedMessage, from peer: NodeID) {
         switch decoded.message {
         case .lock(let message):
-            space.pointee.receive(message, from: peer, epoch: decoded.epoch, effects: &exit.pointee.fresh)
+            space.pointee.receive(
+                message,
+                from: peer,
+                epoch: decoded.epoch,
+                effects: &exit.pointee.fresh
+            )
             collect()
         case .replayed(let epoch):
             space.pointee.journalsReplayed(epoch, effects: &exit.pointee.fresh)

@@ -48,7 +48,7 @@ final class Mount: @unchecked Sendable {
     private let stateLatch = Latch()
     private var kernelList: GuardedList?
     private var administration: Administration?
-    private let inbox: EngineInbox<Event>
+    private let inbox: NodeInbox
     private var isMounted = false
 
     init(_ arguments: MountArguments, _ log: LineLog) throws {
@@ -65,7 +65,7 @@ final class Mount: @unchecked Sendable {
         }
         clock = try LinuxClock()
         engine = Engine(executor: executor, clock: clock)
-        inbox = EngineInbox(engine: engine)
+        inbox = NodeInbox(engine: engine)
     }
 
     // MARK: Beginning
@@ -117,7 +117,7 @@ final class Mount: @unchecked Sendable {
         options.mountPoint = mountPoint
         options.device = file.path
         let client = HostClusterClient(
-            onView: { [inbox] view in inbox.put(.view(view)) },
+            onView: { [inbox] view in inbox.put(view) },
             onExpelled: { [weak self] why in self?.fail("this node was put out: \(why)") },
             onReport: { [log] line in log.notice(line) }
         )
@@ -153,7 +153,7 @@ final class Mount: @unchecked Sendable {
             listeningAt: claim.socketPath,
             pathOf: { directory.socket($0.slot) },
             client: TransportClient(
-                onMessage: { [inbox] from, bytes in inbox.put(.message([UInt8](bytes), from)) },
+                onMessage: { [inbox] from, bytes in inbox.put(bytes, from: from) },
                 onPeerLost: { [weak self] member, why in
                     self?.cluster?.fenceNow(member.node)
                     self?.log.notice("lost the connection to \(member): \(why)")
@@ -177,12 +177,12 @@ final class Mount: @unchecked Sendable {
         node.onFailure = { [weak self] why in self?.fail(why) }
         node.adoptView = { view in transport.adopt(view) }
         self.node = node
-        inbox.open { event in
-            switch event {
-            case .view(let view): node.adopt(view)
-            case .message(let bytes, let from): node.receive(bytes, from)
-            }
-        }
+        inbox.open(
+            NodeReceiver(
+                onMessage: { bytes, peer in node.locks.received(bytes, from: peer) },
+                onView: { view in node.adopt(view) }
+            )
+        )
         keepProgress(cluster)
         let volume = try waitInEngine { try await node.begin() }
         let list = try GuardedList()
@@ -392,12 +392,6 @@ private final class ResultBox<Value>: @unchecked Sendable {
             arrived.wait(latch)
         }
     }
-}
-
-/// What comes for the node from outside the engine.
-enum Event: Sendable {
-    case view(ClusterView)
-    case message([UInt8], NodeID)
 }
 
 /// The lock manager's way to its peers.

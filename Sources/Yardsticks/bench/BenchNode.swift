@@ -14,18 +14,13 @@ import Vocabulary
 final class BenchNode: LockClient, @unchecked Sendable {
     // Sendable: set in `init` and `connect`, before others know of it; the rest belongs to the
     // engine.
-    enum Event: Sendable {
-        case view(ClusterView)
-        case message([UInt8], NodeID)
-    }
-
     let engine: Engine
     let node: NodeID
     private let executor: CombiningExecutor
     private let clock: LinuxClock
     private let link = BenchLink()
     let locks: LockNode
-    private let inbox: EngineInbox<Event>
+    private let inbox: NodeInbox
     private let ready = Bell()
 
     /// Whoever waits for the answer with this cookie: the place in the array.
@@ -42,7 +37,7 @@ final class BenchNode: LockClient, @unchecked Sendable {
         executor = try CombiningExecutor()
         clock = try LinuxClock()
         engine = Engine(executor: executor, clock: clock)
-        inbox = EngineInbox(engine: engine)
+        inbox = NodeInbox(engine: engine)
         locks = LockNode(node: node, incarnation: Self.member(node).incarnation, peers: link)
         locks.client = self
         locks.onRecoveryFinished = { [ready] _ in ready.signal() }
@@ -62,7 +57,7 @@ final class BenchNode: LockClient, @unchecked Sendable {
             listeningAt: path(node),
             pathOf: path,
             client: TransportClient(
-                onMessage: { from, bytes in inbox.put(.message([UInt8](bytes), from)) },
+                onMessage: { from, bytes in inbox.put(bytes, from: from) },
                 onPeerLost: { member, why in onLost("\(member) \(why)") },
                 onReport: { line in complain(line) }
             )
@@ -76,16 +71,15 @@ final class BenchNode: LockClient, @unchecked Sendable {
             members: (1...count).map { Self.member(NodeID($0)) },
             slotsToReplay: []
         )
-        inbox.open { event in
-            switch event {
-            case .view(let view):
+        let receiver = NodeReceiver(
+            onMessage: { bytes, peer in self.locks.received(bytes, from: peer) },
+            onView: { view in
                 self.link.transport?.adopt(view)
                 self.locks.viewChanged(view)
-            case .message(let bytes, let from):
-                bytes.withUnsafeBytes { self.locks.received($0, from: from) }
             }
-        }
-        inbox.put(.view(view))
+        )
+        inbox.open(receiver)
+        inbox.put(view)
         ready.wait()
     }
 

@@ -29,7 +29,13 @@ struct CoreLoad {
     private static func makeSpace(names: UInt64, _ mode: LockMode) -> (LoneSpace, [LockID]) {
         let lone = LoneSpace()
         let locks = (0..<names).map { index in
-            let lock = lone.space.request(benchName(index), mode, [], cookie: index, effects: &lone.effects)
+            let lock = lone.space.request(
+                benchName(index),
+                mode,
+                [],
+                cookie: index,
+                effects: &lone.effects
+            )
             lone.effects.removeAll(keepingCapacity: true)
             return lock
         }
@@ -98,8 +104,11 @@ struct CoreLoad {
         guard fgets(&line, Int32(line.count), file) != nil else {
             throw BenchFailure.last("read", "/proc/self/statm")
         }
-        let words = String(decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-            .split(separator: " ")
+        let words = String(
+            decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) },
+            as: UTF8.self
+        )
+        .split(separator: " ")
         guard words.count > 1, let pages = Int(words[1]) else {
             throw BenchFailure("/proc/self/statm is not understood")
         }

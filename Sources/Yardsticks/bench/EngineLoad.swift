@@ -2,9 +2,9 @@
 // kernel do: whoever finds it idle enters, whoever finds somebody inside leaves the work there and
 // goes on. No other node; all is decided here.
 
+import Execution
 import Glibc
 import LinuxSystem
-import Execution
 import NodeService
 import Synchronization
 import Vocabulary
@@ -55,9 +55,12 @@ final class EngineLoad {
 
     /// What one thread brings.
     private final class Visitor: @unchecked Sendable {
-        // Sendable: `done` is atomic, `samples` belongs to the thread and is read after its end.
+        // Sendable: `done` is atomic, `samples` belongs to the thread and is read after its end,
+        // `queue` is under the latch.
         private let node: BenchNode
-        private let inbox: EngineInbox<UInt64>
+        /// What was left there while somebody was inside; under the latch.
+        private var queue: [UInt64] = []
+        private let latch = Latch()
         private let count: Int
         private var dice: SeededGenerator
         private let done = Atomic<UInt64>(0)
@@ -68,9 +71,7 @@ final class EngineLoad {
             self.node = node
             self.count = count
             dice = SeededGenerator(seed: seed)
-            inbox = EngineInbox(engine: node.engine)
             samples.reserveCapacity(count / 64 + 1)
-            inbox.open { [unowned self] in pair($0) }
         }
 
         func run() {
@@ -78,12 +79,29 @@ final class EngineLoad {
             for index in 0..<count {
                 let number = dice.next() % EngineLoad.names
                 let start = index & 63 == 0 ? nanoseconds() : 0
-                if !node.engine.executor.enterIfIdle({ pair(number) }) { inbox.put(number) }
+                if !node.engine.executor.enterIfIdle({ pair(number) }) { leave(number) }
                 if start != 0 { samples.append(nanoseconds() - start) }
                 sent += 1
                 while sent - done.load(ordering: .acquiring) >= EngineLoad.window { sched_yield() }
             }
             while done.load(ordering: .acquiring) != sent { sched_yield() }
+        }
+
+        /// One job for however many pairs gather until it runs.
+        private func leave(_ number: UInt64) {
+            latch.lock()
+            queue.append(number)
+            let isFirst = queue.count == 1
+            latch.unlock()
+            if isFirst { node.engine.spawn { self.takeQueue() } }
+        }
+
+        private func takeQueue() {
+            latch.lock()
+            let numbers = queue
+            queue = []
+            latch.unlock()
+            for number in numbers { pair(number) }
         }
 
         /// Inside the engine.

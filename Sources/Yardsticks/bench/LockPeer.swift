@@ -59,7 +59,9 @@ struct LockPeer: ParsableCommand {
         let bytes = Array((line + "\n").utf8)
         var done = 0
         while done < bytes.count {
-            let count = bytes[done...].withUnsafeBytes { write(STDOUT_FILENO, $0.baseAddress, $0.count) }
+            let count = bytes[done...].withUnsafeBytes {
+                write(STDOUT_FILENO, $0.baseAddress, $0.count)
+            }
             if count <= 0 { return }
             done += count
         }

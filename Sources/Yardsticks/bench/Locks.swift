@@ -7,7 +7,8 @@ import Vocabulary
 
 struct Locks: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Measure the lock manager, and beside it what no request to another node can beat.",
+        abstract:
+            "Measure the lock manager, and beside it what no request to another node can beat.",
         discussion: """
             The state machine alone (seconds of processor time), through the engine of a mount, and with \
             one and two other processes as nodes; beside them, in the same rounds, a ping-pong of 64 bytes \
@@ -91,7 +92,10 @@ struct Locks: ParsableCommand {
         guard fgets(&line, Int32(line.count), output) != nil else {
             throw BenchFailure("\(program) said nothing")
         }
-        let text = String(decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        let text = String(
+            decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) },
+            as: UTF8.self
+        )
         let answer = try JSONText(parsing: text)
         func number(_ name: String) throws -> Double {
             guard case .number(let value)? = answer[name] else {

@@ -33,7 +33,9 @@ enum Programs {
     static func converse(
         _ path: String,
         _ arguments: [String]
-    ) throws -> (process: pid_t, input: UnsafeMutablePointer<FILE>, output: UnsafeMutablePointer<FILE>) {
+    ) throws -> (
+        process: pid_t, input: UnsafeMutablePointer<FILE>, output: UnsafeMutablePointer<FILE>
+    ) {
         var ends: [Int32] = [0, 0, 0, 0]
         let code = ends.withUnsafeMutableBufferPointer { ends in
             pipe(ends.baseAddress) == 0 && pipe(ends.baseAddress?.advanced(by: 2)) == 0

@@ -68,7 +68,8 @@ final class RemoteLoad {
     }
 
     /// One after the other, by a task of the engine: it goes on wherever the answer arrives.
-    private func asking(_ test: LockTest, count: Int, _ unlocks: Samples = Samples()) -> LockFigure {
+    private func asking(_ test: LockTest, count: Int, _ unlocks: Samples = Samples()) -> LockFigure
+    {
         let node = node
         let before = node.run { node.messageCount }
         let received = node.carried?.messagesReceived ?? 0
@@ -77,7 +78,11 @@ final class RemoteLoad {
             var samples: [UInt64] = []
             for index in 0..<UInt64(count) {
                 let start = nanoseconds()
-                let lock = await node.request(benchName(index % Self.names), .protectedRead, cookie: cookie).lock
+                let lock = await node.request(
+                    benchName(index % Self.names),
+                    .protectedRead,
+                    cookie: cookie
+                ).lock
                 let middle = nanoseconds()
                 await node.unlock(lock, cookie: cookie)
                 samples.append(middle - start)
@@ -108,7 +113,12 @@ final class RemoteLoad {
                     grant.lock = completion.lock
                     answered.signal()
                 }
-                node.locks.request(benchName(index % Self.names), .protectedRead, [], cookie: cookie)
+                node.locks.request(
+                    benchName(index % Self.names),
+                    .protectedRead,
+                    [],
+                    cookie: cookie
+                )
             }
             answered.wait()
             woken.append(nanoseconds() - start)
@@ -134,7 +144,8 @@ final class RemoteLoad {
             node.engine.spawnImmediately {
                 let cookie = node.takeCookie()
                 for _ in 0..<share {
-                    let lock = await node.request(benchName(index), .protectedRead, cookie: cookie).lock
+                    let lock = await node.request(benchName(index), .protectedRead, cookie: cookie)
+                        .lock
                     await node.unlock(lock, cookie: cookie)
                 }
                 finished.signal()
