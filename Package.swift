@@ -201,7 +201,14 @@ let yardsticks: [Target] = [
         path: "Sources/Yardsticks/nullfuse",
         cSettings: [.unsafeFlags([], .when(configuration: .release))]
     ),
-    yardstick("bench", ["Vocabulary", "LinuxSystem", "CLinux", argumentParser]),
+    .executableTarget(name: "pingpong", path: "Sources/Yardsticks/pingpong"),
+    yardstick(
+        "bench",
+        [
+            "Vocabulary", "Execution", "LockCore", "LockCache", "NodeService", "LinuxSystem",
+            "Transport", "CLinux", argumentParser,
+        ]
+    ),
 ]
 
 let testTargets: [Target] = [
@@ -267,6 +274,7 @@ let package = Package(
         .executable(name: "lockstep-lockcheck", targets: ["locksim"]),
         .executable(name: "lockstep-bench", targets: ["bench"]),
         .executable(name: "lockstep-null-fuse", targets: ["nullfuse"]),
+        .executable(name: "lockstep-ping-pong", targets: ["pingpong"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),

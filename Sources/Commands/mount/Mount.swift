@@ -48,7 +48,7 @@ final class Mount: @unchecked Sendable {
     private let stateLatch = Latch()
     private var kernelList: GuardedList?
     private var administration: Administration?
-    private let inbox: Inbox
+    private let inbox: NodeInbox
     private var isMounted = false
 
     init(_ arguments: MountArguments, _ log: LineLog) throws {
@@ -65,7 +65,7 @@ final class Mount: @unchecked Sendable {
         }
         clock = try LinuxClock()
         engine = Engine(executor: executor, clock: clock)
-        inbox = Inbox(engine: engine)
+        inbox = NodeInbox(engine: engine)
     }
 
     // MARK: Beginning
@@ -117,7 +117,7 @@ final class Mount: @unchecked Sendable {
         options.mountPoint = mountPoint
         options.device = file.path
         let client = HostClusterClient(
-            onView: { [inbox] view in inbox.put(.view(view)) },
+            onView: { [inbox] view in inbox.put(view) },
             onExpelled: { [weak self] why in self?.fail("this node was put out: \(why)") },
             onReport: { [log] line in log.notice(line) }
         )
@@ -153,7 +153,7 @@ final class Mount: @unchecked Sendable {
             listeningAt: claim.socketPath,
             pathOf: { directory.socket($0.slot) },
             client: TransportClient(
-                onMessage: { [inbox] from, bytes in inbox.put(.message([UInt8](bytes), from)) },
+                onMessage: { [inbox] from, bytes in inbox.put(bytes, from: from) },
                 onPeerLost: { [weak self] member, why in
                     self?.cluster?.fenceNow(member.node)
                     self?.log.notice("lost the connection to \(member): \(why)")
@@ -177,7 +177,12 @@ final class Mount: @unchecked Sendable {
         node.onFailure = { [weak self] why in self?.fail(why) }
         node.adoptView = { view in transport.adopt(view) }
         self.node = node
-        inbox.open(node)
+        inbox.open(
+            NodeReceiver(
+                onMessage: { bytes, peer in node.locks.received(bytes, from: peer) },
+                onView: { view in node.adopt(view) }
+            )
+        )
         keepProgress(cluster)
         let volume = try waitInEngine { try await node.begin() }
         let list = try GuardedList()
@@ -385,62 +390,6 @@ private final class ResultBox<Value>: @unchecked Sendable {
         while true {
             if let result { return try result.get() }
             arrived.wait(latch)
-        }
-    }
-}
-
-/// What came for the node before it was there, and afterwards goes straight into the engine, in
-/// order.
-final class Inbox: @unchecked Sendable {
-    // Sendable: `waiting` and `node` are used under the latch.
-    enum Item {
-        case view(ClusterView)
-        case message([UInt8], NodeID)
-    }
-
-    private let engine: Engine
-    private let latch = Latch()
-    private var waiting: [Item] = []
-    private var node: NodeRuntime?
-    private var isScheduled = false
-
-    init(engine: Engine) { self.engine = engine }
-
-    func put(_ item: Item) {
-        schedule { waiting.append(item) }
-    }
-
-    func open(_ node: NodeRuntime) {
-        schedule { self.node = node }
-    }
-
-    /// The thread that brings a message takes it into the engine itself if nobody is there.
-    private func schedule(_ change: () -> Void) {
-        let isDue = latch.withLock {
-            change()
-            guard node != nil, !waiting.isEmpty, !isScheduled else { return false }
-            isScheduled = true
-            return true
-        }
-        guard isDue, !engine.executor.enterIfIdle({ deliver() }) else { return }
-        engine.spawn { self.deliver() }
-    }
-
-    private func deliver() {
-        while true {
-            latch.lock()
-            let items = waiting
-            waiting = []
-            if items.isEmpty { isScheduled = false }
-            let node = node
-            latch.unlock()
-            guard !items.isEmpty, let node else { return }
-            for item in items {
-                switch item {
-                case .view(let view): node.adopt(view)
-                case .message(let bytes, let from): node.receive(bytes, from)
-                }
-            }
         }
     }
 }

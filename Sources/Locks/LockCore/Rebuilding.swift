@@ -3,6 +3,18 @@
 
 import Vocabulary
 
+extension LockState {
+    /// How a lock stands at its master that stands so at its holder.
+    init(reported state: RebuiltLock.State) {
+        self =
+            switch state {
+            case .waiting: .waiting
+            case .converting: .converting
+            case .granted, .unlocking: .granted
+            }
+    }
+}
+
 extension Lockspace {
     mutating func takeMasters(_ names: [ResourceName], from peer: NodeID) {
         for name in names {
@@ -53,12 +65,7 @@ extension Lockspace {
             return
         }
         takeValue(resource, report)
-        let state: LockState =
-            switch report.state {
-            case .waiting: .waiting
-            case .converting: .converting
-            case .granted, .unlocking: .granted
-            }
+        let state = LockState(reported: report.state)
         if copy != 0 && locks[copy].state == state && locks[copy].granted == report.granted
             && locks[copy].requested == report.requested
         {
