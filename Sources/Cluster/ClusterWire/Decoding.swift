@@ -172,7 +172,7 @@ struct WireReader {
         case .claim: return .claim(name)
         case .claimReply: return .claimReply(name, master: try node())
         case .confirm: return .confirm(name)
-        case .confirmReply: return .confirmReply(name, isMaster: try boolean())
+        case .confirmReply: return .confirmReply(name)
         case .remove: return .remove(name)
         case .entry: return .entry(name, master: try node())
         case .entryIs: return .entryIs(name)

@@ -85,9 +85,8 @@ extension [UInt8] {
         case .confirm(let name):
             append(name: name)
             return .confirm
-        case .confirmReply(let name, let isMaster):
+        case .confirmReply(let name):
             append(name: name)
-            append(isMaster ? 1 : 0)
             return .confirmReply
         case .remove(let name):
             append(name: name)

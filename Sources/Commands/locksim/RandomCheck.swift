@@ -80,12 +80,12 @@ struct RandomCheck: AsyncParsableCommand {
         )
         let seeds = try chosenSeeds()
         let explains = explain
-        // As many at a time as the pool of threads has, in order.
+        // On as many threads as there are cores; the lines come as the runs end.
         let failures = await withTaskGroup(of: (String, Bool).self) { group in
             var failures = 0
             var next = seeds.lowerBound
             var isLast = false
-            for _ in 0..<64 where !isLast {
+            for _ in 0..<16 where !isLast {
                 let seed = next
                 group.addTask { RandomCheck.check(seed, options, explains: explains) }
                 if next == seeds.upperBound { isLast = true } else { next += 1 }
@@ -117,14 +117,7 @@ struct RandomCheck: AsyncParsableCommand {
             try world.run()
             return ("seed \(seed): ok, \(world.statistics.summary)", true)
         } catch {
-            return ("seed \(seed): FAILED: \(error)\nreplay: \(replay(seed, options))", false)
+            return ("seed \(seed): FAILED: \(error)\nreplay: \(options.replayLine(seed))", false)
         }
-    }
-
-    private static func replay(_ seed: UInt64, _ options: WorldOptions) -> String {
-        let names = WorldFaults.byName.filter { options.faults.contains($0.fault) }.map(\.name)
-        let faults = names.isEmpty ? "none" : names.joined(separator: ",")
-        return "lockstep-lockcheck random --seed \(seed) --nodes \(options.nodeCount) "
-            + "--resources \(options.nameCount) --steps \(options.steps) --faults \(faults) --explain"
     }
 }

@@ -89,9 +89,10 @@ package enum LockMessage: Hashable, Sendable {
     case claim(ResourceName)
     /// The master is not the claimant when the claim lost.
     case claimReply(ResourceName, master: NodeID)
-    /// From the directory node: do you still master this? Somebody claims it.
+    /// From the directory node: do you still master this? The answer says only that everything the
+    /// sender had to say about it came before.
     case confirm(ResourceName)
-    case confirmReply(ResourceName, isMaster: Bool)
+    case confirmReply(ResourceName)
     /// The sender masters this no longer: nobody has a lock on it.
     case remove(ResourceName)
     /// The sender's mastership has moved to `master`.

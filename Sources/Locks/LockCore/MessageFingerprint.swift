@@ -70,9 +70,7 @@ extension LockMessage {
             encoder.begin(4, name)
             encoder.add(UInt64(master.rawValue))
         case .confirm(let name): encoder.begin(5, name)
-        case .confirmReply(let name, let isMaster):
-            encoder.begin(6, name)
-            encoder.add(isMaster)
+        case .confirmReply(let name): encoder.begin(6, name)
         case .remove(let name): encoder.begin(7, name)
         case .handover(let name, let value):
             encoder.begin(35, name)

@@ -114,8 +114,7 @@ extension Lockspace {
         case .claimReply(let name, let master):
             claimReply(name, master: master, from: peer, &effects)
         case .confirm(let name): serveConfirm(name, from: peer, &effects)
-        case .confirmReply(let name, let isMaster):
-            confirmReply(name, isMaster: isMaster, from: peer, &effects)
+        case .confirmReply(let name): confirmReply(name, &effects)
         case .remove(let name): serveRemove(name, from: peer, &effects)
         case .entry(let name, let master):
             if directoryNode(name) == node && isMember(master) {
@@ -148,7 +147,7 @@ extension LockMessage {
     var directoryName: ResourceName? {
         switch self {
         case .lookup(let name, _), .lookupReply(let name, _), .claim(let name),
-            .claimReply(let name, _), .confirm(let name), .confirmReply(let name, _),
+            .claimReply(let name, _), .confirm(let name), .confirmReply(let name),
             .remove(let name), .entry(let name, _), .entryIs(let name):
             name
         default: nil

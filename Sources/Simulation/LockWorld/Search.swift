@@ -5,12 +5,15 @@
 // A state that was met before is not looked at again. What was met is kept as 128-bit digests
 // (Fingerprint.swift says what equal means): that two different states have the same digest by
 // chance, so that one is overlooked, has a probability below n²/2¹²⁹ for n states, 10⁻²⁴ for 10⁷.
-// No reduction by symmetry of nodes and none by independence of events is made.
+// Two reductions are made. Free places of a client are alike (the first is used), and a message that
+// is older than its receiver's view arrives before anything else happens (SearchEvent.swift). Nodes
+// are not taken for symmetrical.
 //
 // The search ends when nothing new is found: then every reachable state was checked, of any length
 // of history, within the bounds of the plan.
 
 import LockCore
+import Vocabulary
 
 /// What a search found.
 package struct SearchReport: Sendable {
@@ -109,6 +112,22 @@ package struct Search {
         }
         report.isComplete = level.isEmpty
         return finish()
+    }
+
+    /// A path by dice, told as a scenario: for the test of the telling.
+    package static func walk(_ plan: SearchPlan, seed: UInt64, length: Int) -> [String] {
+        var dice = SeededGenerator(seed: seed)
+        var state = SearchState(plan)
+        var path: [SearchEvent] = []
+        while path.count < length {
+            let events = state.events(plan)
+            if events.isEmpty { break }
+            let event = events[dice.below(events.count)]
+            path.append(event)
+            guard let next = try? state.after(event, plan) else { break }
+            state = next
+        }
+        return SearchStory.tell(path, plan)
     }
 
     private mutating func finish() -> SearchReport {

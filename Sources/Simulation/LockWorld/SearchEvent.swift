@@ -56,8 +56,25 @@ struct SearchEvent: Hashable, Sendable {
 }
 
 extension SearchState {
-    /// Everything that can happen next.
+    /// The arrival of a message that is older than its receiver's view, if there is one. It changes
+    /// nothing at the receiver (`after` checks that), so that it may come first: whatever else can
+    /// happen now can happen after it just as well, to the same effect.
+    var staleArrival: SearchEvent? {
+        for node in nodes {
+            for from in 1..<controls.count {
+                let sender = NodeID(UInt32(from))
+                guard let first = channels[channel(sender, node.id)].first,
+                    first.epoch < node.space.epoch
+                else { continue }
+                return SearchEvent(.deliver, sender, a: Int(node.id.rawValue))
+            }
+        }
+        return nil
+    }
+
+    /// Everything that can happen next and matters in which order.
     func events(_ plan: SearchPlan) -> [SearchEvent] {
+        if let staleArrival { return [staleArrival] }
         var events: [SearchEvent] = []
         for from in 1..<controls.count {
             for to in 1..<controls.count {

@@ -38,6 +38,8 @@ package struct SearchPlan: Sendable {
     package var losses = 0
     /// Whether a death leaves a journal to replay.
     package var replays = false
+    /// Whether the first recovery is part of the search; otherwise it begins when all run.
+    package var beginsAtOnce = false
     /// Which names: moves their directory nodes.
     package var firstName: UInt64 = 1
 
@@ -63,6 +65,7 @@ package struct SearchPlan: Sendable {
             + "\(cancels ? "cancels; " : "")\(operations ?? "any number of operations"); "
             + "at most \(deaths) deaths, \(joins) joins, \(leaves) leaves, \(losses) losses, "
             + "\(writes) writes\(replays ? "; journals to replay" : "")"
+            + (beginsAtOnce ? "" : "; from the end of the first recovery on")
     }
 }
 
@@ -79,7 +82,8 @@ extension SearchPlan {
             nodeCount: 2,
             requests: asks(.protectedRead, .exclusive),
             conversions: asks(.protectedRead, .exclusive),
-            deaths: 1
+            deaths: 1,
+            beginsAtOnce: true
         ),
         SearchPlan(
             name: "pair",
@@ -168,22 +172,20 @@ extension SearchPlan {
             leaves: 1
         ),
         SearchPlan(
+            name: "leave-small",
+            summary: "2 nodes, 1 resource, PR and EX, one leaves in order: for every test run",
+            nodeCount: 2,
+            requests: asks(.protectedRead, .exclusive),
+            conversions: asks(.null, .exclusive),
+            leaves: 1
+        ),
+        SearchPlan(
             name: "loss",
             summary: "2 nodes, a connection is lost twice: views of the same members",
             nodeCount: 2,
             requests: asks(.protectedRead, .exclusive),
             conversions: asks(.protectedRead, .exclusive),
             losses: 2
-        ),
-        SearchPlan(
-            name: "fresh",
-            summary: "2 nodes, 2 resources, each first asked for as a fresh name; one death",
-            nodeCount: 2,
-            resourceCount: 2,
-            requests: asks(.exclusive, flags: .freshName) + asks(.protectedRead),
-            conversions: asks(.protectedRead),
-            operationsPerNode: 4,
-            deaths: 1
         ),
         SearchPlan(
             name: "flags",

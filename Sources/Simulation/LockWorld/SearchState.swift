@@ -115,6 +115,16 @@ struct SearchState {
         names = plan.names
         written = [WrittenValue?](repeating: nil, count: plan.resourceCount)
         issueView()
+        if !plan.beginsAtOnce { settleFirstView(plan) }
+    }
+
+    /// Lets the first recovery, which has nothing to recover, happen in one order.
+    private mutating func settleFirstView(_ plan: SearchPlan) {
+        while let event = events(plan).first(where: { $0.kind == .deliver || $0.kind == .control })
+        {
+            guard let next = try? after(event, plan) else { return }
+            self = next
+        }
     }
 
     private var width: Int { controls.count }

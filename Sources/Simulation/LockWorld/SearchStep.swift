@@ -119,8 +119,13 @@ extension SearchState {
         _ tell: ((String) -> Void)?
     ) throws {
         let packet = channels[channel(from, to)].removeFirst()
+        guard let index = index(of: to) else { return }
+        let before = nodes[index]
         try drive(to, tell) {
             $0.receive(packet.message, from: from, epoch: packet.epoch, effects: &$1)
+        }
+        if packet.epoch < before.space.epoch && nodes[index].digest != before.digest {
+            throw WorldFailure("LockCore I8: \(to) obeyed \(packet.message) of \(packet.epoch)")
         }
     }
 
@@ -159,65 +164,62 @@ extension SearchState {
         _ plan: SearchPlan,
         _ tell: ((String) -> Void)?
     ) throws {
-        guard let index = index(of: event.node) else { return }
-        let spends: (SearchNode) -> Void = { node in
-            if plan.operationsPerNode != nil { node.budget -= 1 }
-        }
         let place = event.a
-        if event.kind == .request {
-            let ask = plan.requests[event.c]
-            let name = names[event.b]
-            let cookie = UInt64(place) + 1
-            try drive(
-                event.node,
-                tell,
-                change: { node in
-                    spends(node)
-                    node.clients[place] = ClientLock(
-                        cookie: cookie,
-                        name: name,
-                        mode: ask.mode,
-                        flags: ask.flags
-                    )
-                },
-                { $0.request(name, ask.mode, ask.flags, cookie: cookie, effects: &$1) }
-            )
-            adoptName(event.node, place)
+        if event.kind == .request { return try request(event, plan, tell) }
+        guard let index = index(of: event.node), let client = nodes[index].clients[place] else {
             return
         }
-        guard let client = nodes[index].clients[place] else { return }
+        let spends = plan.operationsPerNode != nil
+        let change = { (asked: Asked?, flags: LockFlags?) in
+            { (node: SearchNode) in
+                if spends { node.budget -= 1 }
+                if let asked { node.clients[place]?.asked = asked }
+                if let flags { node.clients[place]?.flags = flags }
+                node.clients[place]?.hasCancelled = asked == nil
+            }
+        }
         switch event.kind {
         case .convert:
             let ask = plan.conversions[event.b]
             let value = write(client, to: ask.mode, ask.flags)
-            let change: (SearchNode) -> Void = { node in
-                spends(node)
-                node.clients[place]?.asked = .convert(ask.mode)
-                node.clients[place]?.flags = ask.flags
-                node.clients[place]?.hasCancelled = false
-            }
-            try drive(event.node, tell, change: change) {
+            try drive(event.node, tell, change: change(.convert(ask.mode), ask.flags)) {
                 $0.convert(client.id, to: ask.mode, ask.flags, value: value, effects: &$1)
             }
         case .unlock:
             let flags = plan.unlocks[event.b]
             let value = write(client, to: nil, flags)
-            let change: (SearchNode) -> Void = { node in
-                spends(node)
-                node.clients[place]?.asked = .unlock
-            }
-            try drive(event.node, tell, change: change) {
+            try drive(event.node, tell, change: change(.unlock, nil)) {
                 $0.unlock(client.id, flags, value: value, effects: &$1)
             }
         default:
-            let change: (SearchNode) -> Void = { node in
-                spends(node)
-                node.clients[place]?.hasCancelled = true
-            }
-            try drive(event.node, tell, change: change) {
+            try drive(event.node, tell, change: change(nil, nil)) {
                 $0.cancel(client.id, effects: &$1)
             }
         }
+    }
+
+    private mutating func request(
+        _ event: SearchEvent,
+        _ plan: SearchPlan,
+        _ tell: ((String) -> Void)?
+    ) throws {
+        let place = event.a
+        let ask = plan.requests[event.c]
+        let name = names[event.b]
+        let client = ClientLock(
+            cookie: UInt64(place) + 1,
+            name: name,
+            mode: ask.mode,
+            flags: ask.flags
+        )
+        let change: (SearchNode) -> Void = { node in
+            if plan.operationsPerNode != nil { node.budget -= 1 }
+            node.clients[place] = client
+        }
+        try drive(event.node, tell, change: change) {
+            $0.request(name, ask.mode, ask.flags, cookie: client.cookie, effects: &$1)
+        }
+        adoptName(event.node, place)
     }
 
     /// The name of a new lock, which `request` returns after its effects are known.

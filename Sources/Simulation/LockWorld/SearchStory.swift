@@ -10,7 +10,8 @@ enum SearchStory {
     static func tell(_ path: [SearchEvent], _ plan: SearchPlan) -> [String] {
         var state = SearchState(plan)
         let members = state.nodes.map { "\($0.id.rawValue)" }.joined(separator: " ")
-        var lines = ["step", "nodes \(members)"]
+        var lines = ["nodes \(members)"]
+        if plan.beginsAtOnce { lines.insert("step", at: 0) } else { lines.append("step") }
         for event in path {
             lines.append(command(event, state, plan))
             do {

@@ -171,9 +171,9 @@ package final class World {
 
     /// No two incompatible grants of a touched name. A node that died counts until it is fenced.
     func checkGrants() throws {
-        let subjects = touched
+        let changed = touched
         touched = []
-        for subject in subjects {
+        for subject in changed {
             subject.isTouched = false
             var isInEffect = false
             for (index, first) in subject.locks.enumerated() {

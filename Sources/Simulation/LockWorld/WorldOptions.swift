@@ -60,6 +60,14 @@ package struct WorldOptions: Sendable {
         restEvery = max(60, nameCount * nodeCount / 4)
     }
 
+    /// The line that runs a seed again and tells what happens.
+    package func replayLine(_ seed: UInt64) -> String {
+        let chosen = WorldFaults.byName.filter { faults.contains($0.fault) }.map(\.name)
+        return "lockstep-lockcheck random --seed \(seed) --nodes \(nodeCount) "
+            + "--resources \(nameCount) --steps \(steps) "
+            + "--faults \(chosen.isEmpty ? "none" : chosen.joined(separator: ",")) --explain"
+    }
+
     /// Locks of one client at most.
     var locksPerNode: Int { max(6, nameCount * 2 / nodeCount) }
 
