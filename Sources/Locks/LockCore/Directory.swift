@@ -74,6 +74,13 @@ extension Lockspace {
         _ effects: inout [LockEffect]
     ) {
         let resource = find(name)
+        if resource != 0 && resources[resource].mastery == .local
+            && resources[resource].marks.contains(.answerPending)
+        {
+            resources[resource].marks.remove(.answerPending)
+            releaseIfUnused(resource, &effects)
+            return
+        }
         guard resource != 0, resources[resource].mastery == .lookingUp,
             peer == directoryNode(name), isMember(master)
         else {
@@ -265,7 +272,8 @@ extension Lockspace {
         case .local:
             let marks = resources[resource].marks
             if status != .running { return }
-            if !marks.isDisjoint(with: [.claimPending, .moving, .entryPending]) { return }
+            let pending: ResourceMarks = [.claimPending, .moving, .entryPending, .answerPending]
+            if !marks.isDisjoint(with: pending) { return }
             let name = name(of: resource)
             let directory = directoryNode(name)
             if directory == node {

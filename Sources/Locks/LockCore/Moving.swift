@@ -26,6 +26,8 @@
 //     says so to the new directory nodes, whose entry then names N *if nobody else claims the tree*:
 //     that is so exactly if M had `taken` or is gone. Only then N opens it. The others have
 //     forgotten who masters the tree and ask.
+// M7. N may have asked the directory before it heard that it masters the tree. It does not forget
+//     the tree before that question is answered: the answer could pass for that to a later one.
 //
 // Source: the idea is OpenVMS's (lock tree remastering); the protocol is ours.
 
@@ -262,6 +264,10 @@ extension Lockspace {
     ) {
         let move = moves.remove(at: place)
         let root = find(move.root)
+        // M4, before `moved`: who hears it as the new master, or a holder, asks from there anew.
+        for entry in move.refused {
+            send(.notMaster(entry.name, lock: entry.lock), to: entry.peer, &effects)
+        }
         for peer in move.participants { send(.moved(move.root, to: master), to: peer, &effects) }
         unmarkMoving(root)
         if master != node {
@@ -272,9 +278,6 @@ extension Lockspace {
                 send(.entry(move.root, master: master), to: directory, &effects)
             }
             becomeHolder(root, of: master)
-        }
-        for entry in move.refused {
-            send(.notMaster(entry.name, lock: entry.lock), to: entry.peer, &effects)
         }
         for demotion in move.postponed { runDeferred(demotion, &effects) }
         let tree = recordsOfTree(root)

@@ -102,7 +102,13 @@ extension Lockspace {
         let root = findOrInsert(move.root)
         if resources[root].marks.contains(.moving) { movingTrees -= 1 }
         resources[root].marks.subtract(.moving)
-        if status == .running { resources[root].marks.insert(.entryPending) }
+        if status == .running {
+            resources[root].marks.insert(.entryPending)
+            let isAsking = resources[root].mastery == .lookingUp
+            if isAsking && directoryNode(move.root) != node {
+                resources[root].marks.insert(.answerPending)
+            }
+        }
         var own = ownLocks(ofTree: root)
         setMastery(root, .local, node)
         for thing in move.things { install(thing, move, &own) }
