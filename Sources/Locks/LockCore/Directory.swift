@@ -64,6 +64,11 @@ extension Lockspace {
     private mutating func learnMaster(_ resource: UInt32, _ master: NodeID) {
         setMastery(resource, master == node ? .local : .remote, master)
         guard status == .recovering else { return }
+        // M6: somebody masters the tree, and may go on before this node does.
+        if master != node && !moves.isEmpty {
+            let name = name(of: resource)
+            moves.removeAll { $0.root == name }
+        }
         resources[resource].marks.insert(master == node ? .newMaster : .provisional)
     }
 

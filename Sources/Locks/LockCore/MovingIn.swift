@@ -26,10 +26,20 @@ extension Lockspace {
 
     /// M2: keeps a message about a moving tree that does not come from its old master.
     mutating func isKept(_ message: LockMessage, from peer: NodeID) -> Bool {
-        guard !moves.isEmpty, let name = message.lockedName,
-            let place = moves.firstIndex(where: { $0.root == name.root }),
+        var said = message.lockedName
+        switch message {
+        case .entryIs(let name): said = name
+        case .lookupReply(let name, let master) where master == node: said = name
+        default: break
+        }
+        guard let name = said, let place = moves.firstIndex(where: { $0.root == name.root }),
             moves[place].part == .participant
         else { return false }
+        if message.lockedName == nil {
+            if moves[place].target != node { return false }
+            moves[place].kept.append((message, peer))
+            return true
+        }
         let root = find(name.root)
         if root != 0 && resources[root].mastery == .remote && resources[root].master == peer {
             return false
@@ -153,7 +163,8 @@ extension Lockspace {
             guard lock != 0, let place = own.firstIndex(of: lock),
                 self.name(of: locks[lock].resource) == name
             else {
-                counters.protocolErrors += 1
+                // The change of view may have ended it: a wait that was cancelled.
+                if status == .running { counters.protocolErrors += 1 }
                 return
             }
             locks[lock].told = moved.told
@@ -195,7 +206,7 @@ extension Lockspace {
         locks[copy].told = moved.told
         locks[copy].state = LockState(reported: moved.state)
         if moved.isDemoted { locks[copy].marks.insert(.demoted) }
-        if status == .recovering { locks[copy].marks.insert(.unconfirmed) }
+        if status == .recovering { locks[copy].marks.formUnion([.unconfirmed, .staged]) }
         append(copy, to: queue(of: copy))
     }
 

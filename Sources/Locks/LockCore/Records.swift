@@ -125,6 +125,9 @@ struct LockMarks: OptionSet, Sendable {
     static let doomed = LockMarks(rawValue: 1 << 9)
     /// Has outlived its owner (`LockFlags.persistent`).
     static let orphan = LockMarks(rawValue: 1 << 10)
+    /// On the master: a copy that came with a transfer which this node opened in the recovery that
+    /// is not finished yet, and that its holder has not confirmed.
+    static let staged = LockMarks(rawValue: 1 << 11)
 
     /// What an answer of the master does not end.
     static let lasting: LockMarks = [.doomed, .orphan, .expired]
