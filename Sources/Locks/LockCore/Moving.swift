@@ -31,6 +31,8 @@
 //     as N hears that another masters the tree its transfer is worth nothing.
 // M7. N may have asked the directory before it heard that it masters the tree. It does not forget
 //     the tree before that question is answered: the answer could pass for that to a later one.
+// M8. N may have asked something of a still older master, whose answer is on its way when N opens the
+//     transfer. N decides it itself; the answer comes too late and says nothing.
 //
 // Source: the idea is OpenVMS's (lock tree remastering); the protocol is ours.
 

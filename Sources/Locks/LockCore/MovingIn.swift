@@ -130,9 +130,33 @@ extension Lockspace {
         if status == .running {
             for resource in recordsOfTree(root).reversed() {
                 serveQueues(resource, &effects)
+                endCancelled(resource, &effects)
                 releaseIfUnused(resource, &effects)
             }
         }
+    }
+
+    /// Ends what this node's client has cancelled since the move began.
+    private mutating func endCancelled(_ resource: UInt32, _ effects: inout [LockEffect]) {
+        for queue in [Queue.converting, .waiting] {
+            var remaining = queueLength(resource, queue)
+            var lock = head(resource, queue)
+            while remaining > 0 {
+                remaining -= 1
+                let next = locks[lock].next
+                if locks[lock].marks.contains(.cancelRequested) {
+                    unlink(lock, from: queue)
+                    if queue == .converting {
+                        append(lock, to: .granted)
+                        refuseConversion(lock, .cancelled, &effects)
+                    } else {
+                        refuseRequest(lock, .cancelled, &effects)
+                    }
+                }
+                lock = next
+            }
+        }
+        serveQueues(resource, &effects)
     }
 
     /// Takes this node's own locks of a tree out of their lists, in order.

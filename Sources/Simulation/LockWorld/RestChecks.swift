@@ -105,6 +105,9 @@ struct RestPicture {
                 "\(client.name): the master has \(copy), \(node) \(client.held?.description ?? "-") and asks for \(wanted?.description ?? "-")"
             )
         }
+        if wanted != nil && client.hasCancelled {
+            throw WorldFailure("\(client.name): \(node) waits for what it has cancelled")
+        }
         guard let held = client.held, client.isIdle, checksNotices else { return }
         for other in copies {
             guard let wanted = other.requested, !held.isCompatible(with: wanted) else { continue }
