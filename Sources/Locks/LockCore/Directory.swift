@@ -158,7 +158,11 @@ extension Lockspace {
             lock = following(lock, head: first)
         }
         resources[resource].granted = 0
-        for lock in own where locks[lock].state != .waiting {
+        // Unlocks last: they let others go on, and must not overlook anybody.
+        for lock in own where locks[lock].state != .waiting && locks[lock].state != .unlocking {
+            takeOverEstablished(lock, &effects)
+        }
+        for lock in own where locks[lock].state == .unlocking {
             takeOverEstablished(lock, &effects)
         }
         for lock in own where locks[lock].state == .waiting {

@@ -124,6 +124,8 @@ extension Lockspace {
         for thing in move.things { install(thing, move, &own) }
         restAfterMove(root, moves: move.moves)
         // What this node's client has asked since, in the order in which it came.
+        // First all stand in their places with what they have.
+        for lock in own where locks[lock].state != .waiting { append(lock, to: .granted) }
         for lock in own where locks[lock].state != .free && locks[lock].holder == node {
             decidePending(lock, &effects)
         }
@@ -203,7 +205,7 @@ extension Lockspace {
                 locks[lock].marks.insert(.demoted)
             }
             locks[lock].marks.formIntersection(
-                LockMarks.lasting.union([.cancelRequested, .demoted])
+                LockMarks.lasting.union([.cancelRequested, .deferred, .demoted])
             )
             append(lock, to: queue(of: lock))
         case .lock(let name, let moved): installCopy(name, moved, move)
@@ -244,12 +246,9 @@ extension Lockspace {
         case .waiting: decideRequest(lock, &effects)
         case .converting:
             locks[lock].state = .granted
-            append(lock, to: .granted)
             decideConversion(lock, to: record.requested, record.flags, &effects)
-        case .unlocking:
-            append(lock, to: .granted)
-            decideUnlock(lock, &effects)
-        case .granted, .free: append(lock, to: .granted)
+        case .unlocking: decideUnlock(lock, &effects)
+        case .granted, .free: return
         }
     }
 

@@ -63,6 +63,7 @@ extension Lockspace {
         _ mode: LockMode,
         cookie: UInt64,
         owner: LockOwner,
+        _ flags: LockFlags,
         _ effects: inout [LockEffect]
     ) -> LockID {
         var isInOtherMode = false
@@ -78,6 +79,9 @@ extension Lockspace {
             locks[lock].marks.remove(.orphan)
             locks[lock].identity = cookie
             locks[lock].owner = owner
+            // Whether it outlives this owner too is for this one to say.
+            locks[lock].flags.remove(.persistent)
+            locks[lock].flags.formUnion(flags.intersection(.persistent))
             counters.adoptions += 1
             complete(lock, .granted, mode, remarks: .adopted, &effects)
             for want in LockMode.strongestFirst

@@ -26,6 +26,14 @@ extension World {
         case 0..<deliveries: try deliverSomething()
         case deliveries..<90: try actSomewhere()
         case 90..<93: try react()
+        case 93..<95: try tick(alive[dice.below(alive.count)])
+        case 95 where options.faults.contains(.moves): try moveSomething()
+        case 96 where options.faults.contains(.orphans):
+            if dice.oneIn(3) {
+                try purgeSomething()
+            } else {
+                try endOwner(alive[dice.below(alive.count)])
+            }
         default: if dice.oneIn(options.calm) { try disturb() }
         }
     }
@@ -65,9 +73,15 @@ extension World {
             else { throw WorldFailure("the wire changed \(packet.message)") }
         }
         note("deliver \(from) -> \(to): \(packet.message)")
+        switch packet.message {
+        case .seek, .chase, .cycle, .verified, .condemned, .condemn: isSearching = true
+        case .convert(let name, let lock, _, _, _): pairSuspect = (name, LockReference(node: from, lock: lock))
+        default: break
+        }
         try drive(node, about: packet.message.name) {
             $0.receive(packet.message, from: from, epoch: packet.epoch, effects: &$1)
         }
+        isSearching = false
     }
 
     private func deliverView(_ node: WorldNode) throws {
@@ -77,7 +91,7 @@ extension World {
         let view = isSkipping ? node.views[node.views.count - 1] : node.views[0]
         if isSkipping { node.views = [] } else { node.views.removeFirst() }
         node.view = view
-        for lock in node.locks { lock.client.heard = 0 }
+        for lock in node.locks + node.orphans { lock.client.heard = 0 }
         note("\(node.id) sees \(view)")
         node.callsSinceCheck = options.fullCheckEvery
         try drive(node, about: nil) { $0.viewChanged(view, effects: &$1) }
@@ -152,6 +166,8 @@ extension World {
         }
         while try deliverSomething() { try checkGrants() }
         try replayJournals()
+        while try deliverSomething() { try checkGrants() }
+        try tickAll()
         while try deliverSomething() { try checkGrants() }
         statistics.rests += 1
     }
