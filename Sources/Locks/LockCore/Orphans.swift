@@ -84,8 +84,12 @@ extension Lockspace {
             locks[lock].flags.formUnion(flags.intersection(.persistent))
             counters.adoptions += 1
             complete(lock, .granted, mode, remarks: .adopted, &effects)
+            var said: UInt8 = 0
             for want in LockMode.strongestFirst
-            where locks[lock].told & (1 << want.rawValue) != 0 && !mode.isCompatible(with: want) {
+            where locks[lock].told & (1 << want.rawValue) != 0 && !mode.isCompatible(with: want)
+                && !isCovered(want, by: said)
+            {
+                said |= 1 << want.rawValue
                 effects.append(.blocking(cookie: cookie, lock: lockID(lock), wanted: want))
             }
             return lockID(lock)

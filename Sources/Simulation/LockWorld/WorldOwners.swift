@@ -50,7 +50,7 @@ extension World {
     func endOwner(_ node: WorldNode) throws {
         let owner = LockOwner(UInt32(1 + dice.below(3)))
         let owned = node.locks.filter { $0.client.owner == owner }
-        let isUnlocking = owned.contains { $0.client.asked == .unlock && !$0.client.isDoomed }
+        let isUnlocking = owned.contains { $0.client.asked == .unlock || $0.client.isDoomed }
         if owned.isEmpty || isUnlocking { return }
         note("\(owner) of \(node.id) is gone")
         let stays = { (lock: WorldLock) in
@@ -61,6 +61,7 @@ extension World {
             statistics.orphans += 1
             lock.mayBePurged = lock.client.isDoomed
             node.makeOrphan(lock)
+            if node.mayPurgeLater { doomOrphans(of: node, .none) }
         }
         try drive(node, about: nil) { $0.ownerIsGone(owner, effects: &$1) }
     }
@@ -96,12 +97,17 @@ extension World {
 
     func purge(_ peer: WorldNode, owner: LockOwner, from node: WorldNode) throws {
         note("\(node.id) purges \(owner) of \(peer.id)")
-        for orphan in peer.orphans where owner == .none || orphan.client.owner == owner {
-            orphan.mayBePurged = true
-            doom(orphan)
-        }
+        if peer === node { doomOrphans(of: peer, owner) }
         try drive(node, about: nil) {
             $0.purgeOrphans(of: peer.id, owner: owner, effects: &$1)
+        }
+    }
+
+    /// The node hears that they are to go.
+    func doomOrphans(of node: WorldNode, _ owner: LockOwner) {
+        for orphan in node.orphans where owner == .none || orphan.client.owner == owner {
+            orphan.mayBePurged = true
+            doom(orphan)
         }
     }
 
