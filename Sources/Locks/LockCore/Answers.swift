@@ -182,9 +182,9 @@ extension Lockspace {
         case .converting where !record.granted.covers(record.requested): break
         default: return
         }
-        if record.marks.contains(.orphan) {
-            locks[lock].told |= 1 << wanted.rawValue
-        } else {
+        // An orphan's heir will want to know.
+        locks[lock].told |= 1 << wanted.rawValue
+        if !record.marks.contains(.orphan) {
             effects.append(.blocking(cookie: record.identity, lock: id, wanted: wanted))
         }
     }

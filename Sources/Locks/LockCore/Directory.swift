@@ -106,7 +106,10 @@ extension Lockspace {
         switch resources[resource].mastery {
         case .local: if !openStaged(resource, &effects) { takeOver(resource, &effects) }
         case .remote:
-            if canSend(resource) { sendAllPending(resource, &effects) }
+            if !canSend(resource) { return }
+            // While one lock had to ask again others may have been cancelled that had not.
+            for record in recordsOfTree(resource) { cancelReported(record, &effects) }
+            sendAllPending(resource, &effects)
         case .lookingUp, .unknown, .free: return
         }
     }

@@ -435,7 +435,8 @@ extension Lockspace {
         ignoringOrder: Bool,
         _ effects: inout [LockEffect]
     ) {
-        while serveConversions(resource, ignoringOrder: ignoringOrder, &effects) && ignoringOrder {}
+        // Again, as one that was granted sideways, out of turn, may have made room before it.
+        while serveConversions(resource, ignoringOrder: ignoringOrder, &effects) {}
         serveRequests(resource, &effects)
         notifyBlockers(resource, &effects)
     }

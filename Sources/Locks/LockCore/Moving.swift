@@ -301,8 +301,6 @@ extension Lockspace {
             let own = takeOut(resource)
             for lock in own {
                 let isSent = locks[lock].marks.contains(.sent)
-                // What an orphan was told is kept for whoever adopts it.
-                if !locks[lock].marks.contains(.orphan) { locks[lock].told = 0 }
                 if locks[lock].state != .waiting || isSent {
                     locks[lock].marks.insert(.established)
                 }

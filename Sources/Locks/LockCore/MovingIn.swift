@@ -123,42 +123,15 @@ extension Lockspace {
         setMastery(root, .local, node)
         for thing in move.things { install(thing, move, &own) }
         restAfterMove(root, moves: move.moves)
-        // What this node's client has asked since, in the order in which it came.
-        // First all stand in their places with what they have.
-        for lock in own where locks[lock].state != .waiting { append(lock, to: .granted) }
-        for lock in own where locks[lock].state != .free && locks[lock].holder == node {
-            decidePending(lock, &effects)
-        }
-        if status == .running {
-            for resource in recordsOfTree(root).reversed() {
+        decidePending(own, &effects)
+        // Each before the one above it.
+        for resource in recordsOfTree(root).reversed() {
+            if status == .running {
                 serveQueues(resource, &effects)
-                endCancelled(resource, &effects)
-                releaseIfUnused(resource, &effects)
+                refuseImpatient(resource, &effects)
             }
+            releaseIfUnused(resource, &effects)
         }
-    }
-
-    /// Ends what this node's client has cancelled since the move began.
-    private mutating func endCancelled(_ resource: UInt32, _ effects: inout [LockEffect]) {
-        for queue in [Queue.converting, .waiting] {
-            var remaining = queueLength(resource, queue)
-            var lock = head(resource, queue)
-            while remaining > 0 {
-                remaining -= 1
-                let next = locks[lock].next
-                if locks[lock].marks.contains(.cancelRequested) {
-                    unlink(lock, from: queue)
-                    if queue == .converting {
-                        append(lock, to: .granted)
-                        refuseConversion(lock, .cancelled, &effects)
-                    } else {
-                        refuseRequest(lock, .cancelled, &effects)
-                    }
-                }
-                lock = next
-            }
-        }
-        serveQueues(resource, &effects)
     }
 
     /// Takes this node's own locks of a tree out of their lists, in order.
@@ -236,20 +209,25 @@ extension Lockspace {
         append(copy, to: queue(of: copy))
     }
 
-    /// Decides what was asked of an own lock while its tree moved.
-    private mutating func decidePending(_ lock: UInt32, _ effects: inout [LockEffect]) {
-        let record = locks[lock]
-        locks[lock].marks.formIntersection(
-            LockMarks.lasting.union([.cancelRequested, .deferred, .demoted])
-        )
-        switch record.state {
-        case .waiting: decideRequest(lock, &effects)
-        case .converting:
-            locks[lock].state = .granted
-            decideConversion(lock, to: record.requested, record.flags, &effects)
-        case .unlocking: decideUnlock(lock, &effects)
-        case .granted, .free: return
+    /// Decides what was asked of own locks while their tree moved. First all stand in their places
+    /// with what they have; unlocks come last, as a record without locks goes.
+    private mutating func decidePending(_ own: [UInt32], _ effects: inout [LockEffect]) {
+        for lock in own {
+            locks[lock].marks.formIntersection(
+                LockMarks.lasting.union([.cancelRequested, .deferred, .demoted])
+            )
+            if locks[lock].state == .waiting {
+                enqueue(lock, .waiting)
+            } else {
+                append(lock, to: .granted)
+            }
         }
+        for lock in own where locks[lock].state == .converting {
+            let (mode, flags) = (locks[lock].requested, locks[lock].flags)
+            locks[lock].state = .granted
+            decideConversion(lock, to: mode, flags, &effects)
+        }
+        for lock in own where locks[lock].state == .unlocking { decideUnlock(lock, &effects) }
     }
 
     // MARK: The directory node

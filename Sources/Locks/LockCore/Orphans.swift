@@ -15,19 +15,19 @@ extension Lockspace {
     /// locks become orphans.
     package mutating func ownerIsGone(_ owner: LockOwner, effects: inout [LockEffect]) {
         if status == .left || owner == .none { return }
-        for lock in 1..<locks.bound
-        where locks[lock].state != .free && locks[lock].holder == node
-            && locks[lock].owner == owner && !locks[lock].marks.contains(.orphan)
-        {
-            let isGranted = locks[lock].state == .granted || locks[lock].state == .converting
-            if isGranted && locks[lock].flags.contains(.persistent) {
-                locks[lock].marks.insert(.orphan)
-                counters.orphans += 1
-                withdrawWait(lockID(lock), &effects)
-            } else {
-                doom(lock, &effects)
-            }
+        let isOwned = { (record: LockRecord, node: NodeID) in
+            record.state != .free && record.holder == node && record.owner == owner
+                && !record.marks.contains(.orphan)
         }
+        // Orphans first: what goes may take them with it, of which nobody hears (O1).
+        for lock in 1..<locks.bound where isOwned(locks[lock], node) {
+            let isGranted = locks[lock].state == .granted || locks[lock].state == .converting
+            if !isGranted || !locks[lock].flags.contains(.persistent) { continue }
+            locks[lock].marks.insert(.orphan)
+            counters.orphans += 1
+            withdrawWait(lockID(lock), &effects)
+        }
+        for lock in 1..<locks.bound where isOwned(locks[lock], node) { doom(lock, &effects) }
         dropRipe(&effects)
     }
 
@@ -85,8 +85,9 @@ extension Lockspace {
             counters.adoptions += 1
             complete(lock, .granted, mode, remarks: .adopted, &effects)
             var said: UInt8 = 0
+            // In a recovery all is told anew at its end.
             for want in LockMode.strongestFirst
-            where locks[lock].told & (1 << want.rawValue) != 0 && !mode.isCompatible(with: want)
+            where status == .running && locks[lock].told & (1 << want.rawValue) != 0 && !mode.isCompatible(with: want)
                 && !isCovered(want, by: said)
             {
                 said |= 1 << want.rawValue
