@@ -15,7 +15,8 @@
 //     asked, and the answers stand before its `moved`.
 // M2. What reaches a participant about the tree from N before M's `moved` does is kept until then;
 //     likewise N keeps what holders say before it has heard `moved` itself, and what the directory
-//     node says that has heard of the end of the move before.
+//     node says that has heard of the end of the move before. Also the next move waits for the end
+//     of this one.
 // M3. Once it has sent the transfer, M decides nothing on the tree: its own client's requests queue
 //     ungranted, demotions wait.
 // M4. Requests of nodes that are no participants are answered "not me" when the move is over, and

@@ -28,7 +28,7 @@ extension Lockspace {
     mutating func isKept(_ message: LockMessage, from peer: NodeID) -> Bool {
         var said = message.lockedName
         switch message {
-        case .entryIs(let name): said = name
+        case .entryIs(let name), .moving(let name, _): said = name
         case .lookupReply(let name, let master) where master == node: said = name
         default: break
         }
@@ -36,7 +36,7 @@ extension Lockspace {
             moves[place].part == .participant
         else { return false }
         if message.lockedName == nil {
-            if moves[place].target != node { return false }
+            if case .moving = message {} else if moves[place].target != node { return false }
             moves[place].kept.append((message, peer))
             return true
         }
@@ -121,6 +121,8 @@ extension Lockspace {
         }
         var own = ownLocks(ofTree: root)
         setMastery(root, .local, node)
+        // Values first: of whoever is gone with PW or EX the next makes one invalid (M6).
+        for case .value(let name, let value) in move.things { install(value, name) }
         for thing in move.things { install(thing, move, &own) }
         restAfterMove(root, moves: move.moves)
         decidePending(own, &effects)
@@ -146,17 +148,19 @@ extension Lockspace {
         return own
     }
 
-    /// Takes one thing over. Own locks that have nothing more to ask are taken out of `own`.
+    private mutating func install(_ value: SequencedValue, _ name: ResourceName) {
+        let index = valueRecord(findOrInsert(name))
+        if values[index].sequence <= value.sequence {
+            values[index].value = value.value
+            values[index].sequence = value.sequence
+            values[index].isValid = value.isValid
+        }
+    }
+
+    /// Takes one lock over. Own locks that have nothing more to ask are taken out of `own`.
     private mutating func install(_ thing: MovedThing, _ move: Move, _ own: inout [UInt32]) {
         switch thing {
-        case .value(let name, let value):
-            let resource = findOrInsert(name)
-            let index = valueRecord(resource)
-            if values[index].sequence <= value.sequence {
-                values[index].value = value.value
-                values[index].sequence = value.sequence
-                values[index].isValid = value.isValid
-            }
+        case .value: return
         case .lock(let name, let moved) where moved.holder.node == node:
             let lock = localIndex(moved.holder.lock)
             guard lock != 0, let place = own.firstIndex(of: lock),
