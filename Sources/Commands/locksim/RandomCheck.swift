@@ -30,7 +30,8 @@ struct RandomCheck: AsyncParsableCommand {
     @Option(
         help: """
             What happens besides work, separated by commas: deaths, joins, leaves, losses (of \
-            connections), delays (of messages), or all, or none.
+            connections), delays (of messages), moves (of masterships), deadlocks (of owners), \
+            trees, patience, orphans, or all, or none.
             """
     )
     var faults = "all"

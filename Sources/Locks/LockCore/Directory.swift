@@ -161,17 +161,18 @@ extension Lockspace {
             lock = following(lock, head: first)
         }
         resources[resource].granted = 0
-        // Unlocks last: they let others go on, and must not overlook anybody.
         for lock in own where locks[lock].state != .waiting && locks[lock].state != .unlocking {
-            takeOverEstablished(lock, &effects)
-        }
-        for lock in own where locks[lock].state == .unlocking {
             takeOverEstablished(lock, &effects)
         }
         for lock in own where locks[lock].state == .waiting {
             locks[lock].marks.formIntersection(LockMarks.lasting.union(.cancelRequested))
             append(lock, to: .waiting)
         }
+        // Last, when all stand in their places: unlocks let others go on, and records go.
+        for lock in own where locks[lock].state == .unlocking {
+            takeOverEstablished(lock, &effects)
+        }
+        if resources[resource].mastery == .free { return }
         if status == .running {
             serveQueues(resource, &effects)
             refuseImpatient(resource, &effects)
