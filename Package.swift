@@ -202,6 +202,8 @@ let yardsticks: [Target] = [
         cSettings: [.unsafeFlags([], .when(configuration: .release))]
     ),
     .executableTarget(name: "pingpong", path: "Sources/Yardsticks/pingpong"),
+    // Puts defects into a copy of the lock manager: see tools/mutations. Not a product.
+    yardstick("mutants", []),
     yardstick(
         "bench",
         [
