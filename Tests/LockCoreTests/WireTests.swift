@@ -141,7 +141,9 @@ struct WireTests {
                 )
             )
         ),
-        .lock(.marker(.directory)), .lock(.reached(.masters)), .lock(.proceed(.locks)),
+        .lock(.sent(.directory, [])), .lock(.expect(.locks, 7)),
+        .lock(.sent(.locks, [MessageCount(node: NodeID(2), count: 3)])),
+        .lock(.reached(.masters)), .lock(.proceed(.locks)),
         .replayed(Epoch(77)), .goodbye,
     ]
 
@@ -192,11 +194,12 @@ struct WireTests {
         #expect(bytes == expected)
     }
 
-    @Test("Golden bytes of a marker")
-    func goldenMarker() {
+    @Test("Golden bytes of a count")
+    func goldenCount() {
         #expect(
-            Self.bytes(.lock(.marker(.locks))) == [
-                0x4C, 0x4B, 0x53, 0x4D, 2, 50, 0, 0, 1, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0, 2,
+            Self.bytes(.lock(.expect(.locks, 0x0C0D))) == [
+                0x4C, 0x4B, 0x53, 0x4D, 2, 54, 0, 0, 5, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0, 2,
+                0x0D, 0x0C, 0, 0,
             ]
         )
     }

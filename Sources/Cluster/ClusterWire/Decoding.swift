@@ -126,6 +126,19 @@ struct WireReader {
         return names
     }
 
+    private mutating func counts() throws(WireError) -> [MessageCount] {
+        let count = Int(try integer(UInt16.self))
+        if count > LockMessage.mostMembers { throw .badValue(.count) }
+        if remaining != count * 8 { throw .badLength(remaining) }
+        var counts: [MessageCount] = []
+        counts.reserveCapacity(count)
+        for _ in 0..<count {
+            let node = try node()
+            counts.append(MessageCount(node: node, count: try integer(UInt32.self)))
+        }
+        return counts
+    }
+
     private mutating func report() throws(WireError) -> RebuiltLock {
         let lock = try lock()
         guard let state = RebuiltLock.State(rawValue: try byte()) else { throw .badValue(.state) }
@@ -150,7 +163,12 @@ struct WireReader {
         switch kind {
         case .replayed: return .replayed(Epoch(try integer(UInt64.self)))
         case .goodbye: return .goodbye
-        case .marker: return .lock(.marker(try phase()))
+        case .sent:
+            let phase = try phase()
+            return .lock(.sent(phase, try counts()))
+        case .expect:
+            let phase = try phase()
+            return .lock(.expect(phase, try integer(UInt32.self)))
         case .reached: return .lock(.reached(try phase()))
         case .proceed: return .lock(.proceed(try phase()))
         case .masters: return .lock(.masters(try names()))

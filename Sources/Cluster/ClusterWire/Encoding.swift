@@ -182,9 +182,22 @@ extension [UInt8] {
             append(report.isVouched ? 1 : 0)
             append(value: report.value)
             return .rebuild
-        case .marker(let phase):
+        case .sent(let phase, let counts):
+            precondition(
+                counts.count <= LockMessage.mostMembers,
+                "ClusterWire W2: too many counts"
+            )
             append(phase.rawValue)
-            return .marker
+            append(integer: UInt16(counts.count))
+            for entry in counts {
+                append(integer: entry.node.rawValue)
+                append(integer: entry.count)
+            }
+            return .sent
+        case .expect(let phase, let count):
+            append(phase.rawValue)
+            append(integer: count)
+            return .expect
         case .reached(let phase):
             append(phase.rawValue)
             return .reached

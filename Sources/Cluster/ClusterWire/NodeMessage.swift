@@ -97,10 +97,11 @@ enum WireKind: UInt8, CaseIterable {
     case purge = 38
     case masters = 48
     case rebuild = 49
-    case marker = 50
+    case sent = 50
     case reached = 51
     case proceed = 52
     case stagedMasters = 53
+    case expect = 54
     case replayed = 64
     case goodbye = 65
     case seek = 80
