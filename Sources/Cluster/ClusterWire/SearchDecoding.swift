@@ -37,7 +37,7 @@ extension WireReader {
     }
 
     /// The bytes of the shortest hop: with the name of a root.
-    private static let shortestHop = 76
+    private static let shortestHop = 74
 
     mutating func hops() throws(WireError) -> [DeadlockHop] {
         let count = Int(try integer(UInt16.self))

@@ -13,7 +13,7 @@
 //
 // Source: OpenVMS "remastering" by activity (LOCKDIRWT apart); the numbers are ours.
 
-import Vocabulary
+package import Vocabulary
 
 /// How one node uses a tree.
 struct NodeActivity: Sendable {
@@ -140,12 +140,8 @@ extension Lockspace {
         }
         activities[activity].streak = min(record.streak + 1, 2)
         let root = record.root
-        if activities[activity].streak < 2 || resources[root].mastery != .local { return nil }
-        if !resources[root].marks.isEmpty || isReplayPending || claims.isOutstanding
-            || moves.count >= settings.mostMoves
-        {
-            return nil
-        }
+        if activities[activity].streak < 2 { return nil }
+        if !mayMove(root, to: busiest.node) || moves.count >= settings.mostMoves { return nil }
         if record.restsUntil > now {
             if record.moves > 2 { counters.movesThrashing += 1 }
             return nil
@@ -155,6 +151,29 @@ extension Lockspace {
             return nil
         }
         return busiest.node
+    }
+
+    /// Whether a tree can move at all now, whoever uses it.
+    private func mayMove(_ root: UInt32, to target: NodeID) -> Bool {
+        status == .running && resources[root].depth == 0 && resources[root].mastery == .local
+            && resources[root].marks.isEmpty && !isReplayPending && !claims.isOutstanding
+            && target != node && isMember(target)
+    }
+
+    /// Whether `moveMaster` would begin a move.
+    package func canMoveMaster(of name: ResourceName, to target: NodeID) -> Bool {
+        let root = find(name)
+        return root != 0 && mayMove(root, to: target)
+    }
+
+    /// Moves the mastership of a tree whoever uses it, if it can move now: what an administrator
+    /// may want, and a checker, which tells no time.
+    package mutating func moveMaster(
+        of name: ResourceName,
+        to target: NodeID,
+        effects: inout [LockEffect]
+    ) {
+        if canMoveMaster(of: name, to: target) { beginMove(find(name), to: target, &effects) }
     }
 
     private func lockCount(ofTree root: UInt32, upTo limit: Int) -> Int {

@@ -69,6 +69,7 @@ extension Lockspace {
         _ effects: inout [LockEffect]
     ) {
         let lock = answeredLock(name, id, peer)
+        if lock == 0 && isLate(name, id) { return }
         switch lock == 0 ? .free : locks[lock].state {
         case .waiting:
             let resource = locks[lock].resource
@@ -99,6 +100,7 @@ extension Lockspace {
         _ effects: inout [LockEffect]
     ) {
         let lock = answeredLock(name, id, peer)
+        if lock == 0 && isLate(name, id) { return }
         guard lock != 0 && locks[lock].state == .unlocking else {
             counters.protocolErrors += 1
             return
@@ -109,6 +111,15 @@ extension Lockspace {
         freeLock(lock)
         if !hasEstablished(resource) { forgetValue(resource) }
         releaseIfUnused(resource, &effects)
+    }
+
+    /// Whether an answer comes from a former master about a lock that was settled otherwise: the tree
+    /// moved here while it was on its way (M8).
+    private func isLate(_ name: ResourceName, _ id: LockID) -> Bool {
+        let lock = localIndex(id)
+        return lock == 0
+            || (self.name(of: locks[lock].resource) == name
+                && resources[locks[lock].resource].mastery == .local)
     }
 
     /// Without a lock the master may forget the resource, and numbers begin anew.
@@ -171,9 +182,9 @@ extension Lockspace {
         case .converting where !record.granted.covers(record.requested): break
         default: return
         }
-        if record.marks.contains(.orphan) {
-            locks[lock].told |= 1 << wanted.rawValue
-        } else {
+        // An orphan's heir will want to know.
+        locks[lock].told |= 1 << wanted.rawValue
+        if !record.marks.contains(.orphan) {
             effects.append(.blocking(cookie: record.identity, lock: id, wanted: wanted))
         }
     }

@@ -64,6 +64,11 @@ extension Lockspace {
     private mutating func learnMaster(_ resource: UInt32, _ master: NodeID) {
         setMastery(resource, master == node ? .local : .remote, master)
         guard status == .recovering else { return }
+        // M6: somebody masters the tree, and may go on before this node does.
+        if master != node && !moves.isEmpty {
+            let name = name(of: resource)
+            moves.removeAll { $0.root == name }
+        }
         resources[resource].marks.insert(master == node ? .newMaster : .provisional)
     }
 
@@ -74,6 +79,13 @@ extension Lockspace {
         _ effects: inout [LockEffect]
     ) {
         let resource = find(name)
+        if resource != 0 && resources[resource].mastery == .local
+            && resources[resource].marks.contains(.answerPending)
+        {
+            resources[resource].marks.remove(.answerPending)
+            releaseIfUnused(resource, &effects)
+            return
+        }
         guard resource != 0, resources[resource].mastery == .lookingUp,
             peer == directoryNode(name), isMember(master)
         else {
@@ -94,7 +106,10 @@ extension Lockspace {
         switch resources[resource].mastery {
         case .local: if !openStaged(resource, &effects) { takeOver(resource, &effects) }
         case .remote:
-            if canSend(resource) { sendAllPending(resource, &effects) }
+            if !canSend(resource) { return }
+            // While one lock had to ask again others may have been cancelled that had not.
+            for record in recordsOfTree(resource) { cancelReported(record, &effects) }
+            sendAllPending(resource, &effects)
         case .lookingUp, .unknown, .free: return
         }
     }
@@ -146,7 +161,11 @@ extension Lockspace {
             lock = following(lock, head: first)
         }
         resources[resource].granted = 0
-        for lock in own where locks[lock].state != .waiting {
+        // Unlocks last: they let others go on, and must not overlook anybody.
+        for lock in own where locks[lock].state != .waiting && locks[lock].state != .unlocking {
+            takeOverEstablished(lock, &effects)
+        }
+        for lock in own where locks[lock].state == .unlocking {
             takeOverEstablished(lock, &effects)
         }
         for lock in own where locks[lock].state == .waiting {
@@ -265,7 +284,8 @@ extension Lockspace {
         case .local:
             let marks = resources[resource].marks
             if status != .running { return }
-            if !marks.isDisjoint(with: [.claimPending, .moving, .entryPending]) { return }
+            let pending: ResourceMarks = [.claimPending, .moving, .entryPending, .answerPending]
+            if !marks.isDisjoint(with: pending) { return }
             let name = name(of: resource)
             let directory = directoryNode(name)
             if directory == node {

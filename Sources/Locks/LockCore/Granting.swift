@@ -135,7 +135,8 @@ extension Lockspace {
         if let mode = expeditedMode(lock) { return mode }
         let resource = locks[lock].resource
         if locks[lock].flags.contains(.noOrder) { return compatibleMode(lock) }
-        if hasEligible(resource, .converting) || hasEligible(resource, .waiting) { return nil }
+        if hasEligible(resource, .converting) { return nil }
+        if !locks[lock].flags.contains(.headQueue) && hasEligible(resource, .waiting) { return nil }
         return compatibleMode(lock)
     }
 
@@ -168,7 +169,7 @@ extension Lockspace {
             return
         }
         let goesBehind =
-            flags.contains(.queueConversion) && !flags.contains(.noOrder)
+            flags.contains(.queueConversion) && flags.isDisjoint(with: [.noOrder, .headQueue])
             && isQueueConversionLegal(from: locks[lock].granted, to: mode)
             && hasEligible(resource, .converting)
         if mayGrant(lock) && !goesBehind, let granted = compatibleMode(lock) {
@@ -434,7 +435,8 @@ extension Lockspace {
         ignoringOrder: Bool,
         _ effects: inout [LockEffect]
     ) {
-        while serveConversions(resource, ignoringOrder: ignoringOrder, &effects) && ignoringOrder {}
+        // Again, as one that was granted sideways, out of turn, may have made room before it.
+        while serveConversions(resource, ignoringOrder: ignoringOrder, &effects) {}
         serveRequests(resource, &effects)
         notifyBlockers(resource, &effects)
     }

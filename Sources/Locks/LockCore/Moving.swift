@@ -14,7 +14,8 @@
 //     nodes keep their order, so when M has every `movingSeen`, it has decided everything it was
 //     asked, and the answers stand before its `moved`.
 // M2. What reaches a participant about the tree from N before M's `moved` does is kept until then;
-//     likewise N keeps what holders say before it has heard `moved` itself.
+//     likewise N keeps what holders say before it has heard `moved` itself, and what the directory
+//     node says that has heard of the end of the move before.
 // M3. Once it has sent the transfer, M decides nothing on the tree: its own client's requests queue
 //     ungranted, demotions wait.
 // M4. Requests of nodes that are no participants are answered "not me" when the move is over, and
@@ -25,7 +26,13 @@
 // M6. A change of view ends every move. M without `taken` masters on; N with an unopened transfer
 //     says so to the new directory nodes, whose entry then names N *if nobody else claims the tree*:
 //     that is so exactly if M had `taken` or is gone. Only then N opens it. The others have
-//     forgotten who masters the tree and ask.
+//     forgotten who masters the tree and ask. Until the report of a lock in
+//     PW or EX has come its value is in doubt, as the old master may have heard of its end. As soon
+//     as N hears that another masters the tree its transfer is worth nothing.
+// M7. N may have asked the directory before it heard that it masters the tree. It does not forget
+//     the tree before that question is answered: the answer could pass for that to a later one.
+// M8. N may have asked something of a still older master, whose answer is on its way when N opens the
+//     transfer. N decides it itself; the answer comes too late and says nothing.
 //
 // Source: the idea is OpenVMS's (lock tree remastering); the protocol is ours.
 
@@ -262,6 +269,10 @@ extension Lockspace {
     ) {
         let move = moves.remove(at: place)
         let root = find(move.root)
+        // M4, before `moved`: who hears it as the new master, or a holder, asks from there anew.
+        for entry in move.refused {
+            send(.notMaster(entry.name, lock: entry.lock), to: entry.peer, &effects)
+        }
         for peer in move.participants { send(.moved(move.root, to: master), to: peer, &effects) }
         unmarkMoving(root)
         if master != node {
@@ -272,9 +283,6 @@ extension Lockspace {
                 send(.entry(move.root, master: master), to: directory, &effects)
             }
             becomeHolder(root, of: master)
-        }
-        for entry in move.refused {
-            send(.notMaster(entry.name, lock: entry.lock), to: entry.peer, &effects)
         }
         for demotion in move.postponed { runDeferred(demotion, &effects) }
         let tree = recordsOfTree(root)
@@ -293,7 +301,6 @@ extension Lockspace {
             let own = takeOut(resource)
             for lock in own {
                 let isSent = locks[lock].marks.contains(.sent)
-                locks[lock].told = 0
                 if locks[lock].state != .waiting || isSent {
                     locks[lock].marks.insert(.established)
                 }

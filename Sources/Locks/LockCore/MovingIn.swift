@@ -26,10 +26,20 @@ extension Lockspace {
 
     /// M2: keeps a message about a moving tree that does not come from its old master.
     mutating func isKept(_ message: LockMessage, from peer: NodeID) -> Bool {
-        guard !moves.isEmpty, let name = message.lockedName,
-            let place = moves.firstIndex(where: { $0.root == name.root }),
+        var said = message.lockedName
+        switch message {
+        case .entryIs(let name): said = name
+        case .lookupReply(let name, let master) where master == node: said = name
+        default: break
+        }
+        guard let name = said, let place = moves.firstIndex(where: { $0.root == name.root }),
             moves[place].part == .participant
         else { return false }
+        if message.lockedName == nil {
+            if moves[place].target != node { return false }
+            moves[place].kept.append((message, peer))
+            return true
+        }
         let root = find(name.root)
         if root != 0 && resources[root].mastery == .remote && resources[root].master == peer {
             return false
@@ -102,20 +112,25 @@ extension Lockspace {
         let root = findOrInsert(move.root)
         if resources[root].marks.contains(.moving) { movingTrees -= 1 }
         resources[root].marks.subtract(.moving)
-        if status == .running { resources[root].marks.insert(.entryPending) }
+        if status == .running {
+            resources[root].marks.insert(.entryPending)
+            let isAsking = resources[root].mastery == .lookingUp
+            if isAsking && directoryNode(move.root) != node {
+                resources[root].marks.insert(.answerPending)
+            }
+        }
         var own = ownLocks(ofTree: root)
         setMastery(root, .local, node)
         for thing in move.things { install(thing, move, &own) }
         restAfterMove(root, moves: move.moves)
-        // What this node's client has asked since, in the order in which it came.
-        for lock in own where locks[lock].state != .free && locks[lock].holder == node {
-            decidePending(lock, &effects)
-        }
-        if status == .running {
-            for resource in recordsOfTree(root).reversed() {
+        decidePending(own, &effects)
+        // Each before the one above it.
+        for resource in recordsOfTree(root).reversed() {
+            if status == .running {
                 serveQueues(resource, &effects)
-                releaseIfUnused(resource, &effects)
+                refuseImpatient(resource, &effects)
             }
+            releaseIfUnused(resource, &effects)
         }
     }
 
@@ -147,7 +162,8 @@ extension Lockspace {
             guard lock != 0, let place = own.firstIndex(of: lock),
                 self.name(of: locks[lock].resource) == name
             else {
-                counters.protocolErrors += 1
+                // The change of view may have ended it: a wait that was cancelled.
+                if status == .running { counters.protocolErrors += 1 }
                 return
             }
             locks[lock].told = moved.told
@@ -162,7 +178,7 @@ extension Lockspace {
                 locks[lock].marks.insert(.demoted)
             }
             locks[lock].marks.formIntersection(
-                LockMarks.lasting.union([.cancelRequested, .demoted])
+                LockMarks.lasting.union([.cancelRequested, .deferred, .demoted])
             )
             append(lock, to: queue(of: lock))
         case .lock(let name, let moved): installCopy(name, moved, move)
@@ -189,27 +205,29 @@ extension Lockspace {
         locks[copy].told = moved.told
         locks[copy].state = LockState(reported: moved.state)
         if moved.isDemoted { locks[copy].marks.insert(.demoted) }
-        if status == .recovering { locks[copy].marks.insert(.unconfirmed) }
+        if status == .recovering { locks[copy].marks.formUnion([.unconfirmed, .staged]) }
         append(copy, to: queue(of: copy))
     }
 
-    /// Decides what was asked of an own lock while its tree moved.
-    private mutating func decidePending(_ lock: UInt32, _ effects: inout [LockEffect]) {
-        let record = locks[lock]
-        locks[lock].marks.formIntersection(
-            LockMarks.lasting.union([.cancelRequested, .deferred, .demoted])
-        )
-        switch record.state {
-        case .waiting: decideRequest(lock, &effects)
-        case .converting:
-            locks[lock].state = .granted
-            append(lock, to: .granted)
-            decideConversion(lock, to: record.requested, record.flags, &effects)
-        case .unlocking:
-            append(lock, to: .granted)
-            decideUnlock(lock, &effects)
-        case .granted, .free: append(lock, to: .granted)
+    /// Decides what was asked of own locks while their tree moved. First all stand in their places
+    /// with what they have; unlocks come last, as a record without locks goes.
+    private mutating func decidePending(_ own: [UInt32], _ effects: inout [LockEffect]) {
+        for lock in own {
+            locks[lock].marks.formIntersection(
+                LockMarks.lasting.union([.cancelRequested, .deferred, .demoted])
+            )
+            if locks[lock].state == .waiting {
+                enqueue(lock, .waiting)
+            } else {
+                append(lock, to: .granted)
+            }
         }
+        for lock in own where locks[lock].state == .converting {
+            let (mode, flags) = (locks[lock].requested, locks[lock].flags)
+            locks[lock].state = .granted
+            decideConversion(lock, to: mode, flags, &effects)
+        }
+        for lock in own where locks[lock].state == .unlocking { decideUnlock(lock, &effects) }
     }
 
     // MARK: The directory node

@@ -15,19 +15,19 @@ extension Lockspace {
     /// locks become orphans.
     package mutating func ownerIsGone(_ owner: LockOwner, effects: inout [LockEffect]) {
         if status == .left || owner == .none { return }
-        for lock in 1..<locks.bound
-        where locks[lock].state != .free && locks[lock].holder == node
-            && locks[lock].owner == owner && !locks[lock].marks.contains(.orphan)
-        {
-            let isGranted = locks[lock].state == .granted || locks[lock].state == .converting
-            if isGranted && locks[lock].flags.contains(.persistent) {
-                locks[lock].marks.insert(.orphan)
-                counters.orphans += 1
-                withdrawWait(lockID(lock), &effects)
-            } else {
-                doom(lock, &effects)
-            }
+        let isOwned = { (record: LockRecord, node: NodeID) in
+            record.state != .free && record.holder == node && record.owner == owner
+                && !record.marks.contains(.orphan)
         }
+        // Orphans first: what goes may take them with it, of which nobody hears (O1).
+        for lock in 1..<locks.bound where isOwned(locks[lock], node) {
+            let isGranted = locks[lock].state == .granted || locks[lock].state == .converting
+            if !isGranted || !locks[lock].flags.contains(.persistent) { continue }
+            locks[lock].marks.insert(.orphan)
+            counters.orphans += 1
+            withdrawWait(lockID(lock), &effects)
+        }
+        for lock in 1..<locks.bound where isOwned(locks[lock], node) { doom(lock, &effects) }
         dropRipe(&effects)
     }
 
@@ -63,6 +63,7 @@ extension Lockspace {
         _ mode: LockMode,
         cookie: UInt64,
         owner: LockOwner,
+        _ flags: LockFlags,
         _ effects: inout [LockEffect]
     ) -> LockID {
         var isInOtherMode = false
@@ -78,10 +79,18 @@ extension Lockspace {
             locks[lock].marks.remove(.orphan)
             locks[lock].identity = cookie
             locks[lock].owner = owner
+            // Whether it outlives this owner too is for this one to say.
+            locks[lock].flags.remove(.persistent)
+            locks[lock].flags.formUnion(flags.intersection(.persistent))
             counters.adoptions += 1
             complete(lock, .granted, mode, remarks: .adopted, &effects)
+            var said: UInt8 = 0
+            // In a recovery all is told anew at its end.
             for want in LockMode.strongestFirst
-            where locks[lock].told & (1 << want.rawValue) != 0 && !mode.isCompatible(with: want) {
+            where status == .running && locks[lock].told & (1 << want.rawValue) != 0 && !mode.isCompatible(with: want)
+                && !isCovered(want, by: said)
+            {
+                said |= 1 << want.rawValue
                 effects.append(.blocking(cookie: cookie, lock: lockID(lock), wanted: want))
             }
             return lockID(lock)

@@ -71,7 +71,7 @@ extension Lockspace {
         {
             // What is asked now may have been asked anew, after what the copy knew was withdrawn.
             locks[copy].flags = report.flags
-            locks[copy].marks.remove(.unconfirmed)
+            locks[copy].marks.subtract([.unconfirmed, .staged])
             return
         }
         if copy == 0 {
@@ -112,6 +112,12 @@ extension Lockspace {
         counters.recoveries += 1
         for lock in 1..<locks.bound
         where locks[lock].state != .free && locks[lock].marks.contains(.unconfirmed) {
+            // Its unlock was told to the old master, what it wrote with it (M6).
+            if locks[lock].marks.contains(.staged) && locks[lock].state != .waiting
+                && unlockWrites(from: locks[lock].granted)
+            {
+                invalidateValue(locks[lock].resource)
+            }
             unlink(lock, from: queue(of: lock))
             freeLock(lock)
         }

@@ -29,6 +29,9 @@ struct ResourceMarks: OptionSet, Sendable {
     static let newMaster = ResourceMarks(rawValue: 1 << 2)
     /// Its remote master was learned in the recovery that is not finished yet.
     static let provisional = ResourceMarks(rawValue: 1 << 3)
+    /// This node became the master by a move while it had asked the directory who is: the answer is
+    /// still to come (M7). The bit of `provisional`, which is for masters elsewhere.
+    static let answerPending = ResourceMarks(rawValue: 1 << 3)
     /// The master that left said that the value known here is the last one (see Leaving.swift).
     static let vouched = ResourceMarks(rawValue: 1 << 4)
     /// The mastership of the tree is moving to another node (see Moving.swift). On roots.
@@ -122,6 +125,9 @@ struct LockMarks: OptionSet, Sendable {
     static let doomed = LockMarks(rawValue: 1 << 9)
     /// Has outlived its owner (`LockFlags.persistent`).
     static let orphan = LockMarks(rawValue: 1 << 10)
+    /// On the master: a copy that came with a transfer which this node opened in the recovery that
+    /// is not finished yet, and that its holder has not confirmed.
+    static let staged = LockMarks(rawValue: 1 << 11)
 
     /// What an answer of the master does not end.
     static let lasting: LockMarks = [.doomed, .orphan, .expired]

@@ -134,10 +134,8 @@ extension Lockspace {
         case .unlocking:
             // What it wrote, now or by a demotion settled before, has to reach the master if that
             // lives: then the lock stays until the report has certainly arrived, at the end of a
-            // recovery.
-            if resources[resource].value != 0 && resources[resource].mastery == .remote
-                && !departed.contains(resources[resource].master)
-            {
+            // recovery. Likewise if its tree is moving: whoever opens the transfer has a copy.
+            if mustReportUnlock(resource, departed: departed) {
                 locks[lock].marks.subtract([.sent, .reportedUnlock])
             } else {
                 endUnlock(lock, &effects)
@@ -152,6 +150,18 @@ extension Lockspace {
         where record.marks.contains(.cancelRequested) && record.requested.covers(record.granted):
             withdraw(lock, &effects)
         default: locks[lock].marks.remove(.sent)
+        }
+    }
+
+    private func mustReportUnlock(_ resource: UInt32, departed: [NodeID]) -> Bool {
+        switch resources[resource].mastery {
+        case .remote:
+            if resources[root(of: resource)].marks.contains(.moving) { return true }
+            return resources[resource].value != 0
+                && !departed.contains(resources[resource].master)
+        // Forgotten in a recovery that was overtaken, because it was moving.
+        case .unknown, .lookingUp: return status == .recovering
+        case .local, .free: return false
         }
     }
 

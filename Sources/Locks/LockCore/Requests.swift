@@ -35,7 +35,7 @@ extension Lockspace {
                 return .none
             }
             if flags.contains(.adoptOrphan) {
-                return adopt(name, mode, cookie: cookie, owner: owner, &effects)
+                return adopt(name, mode, cookie: cookie, owner: owner, flags, &effects)
             }
         }
         let resource = findOrInsert(name)

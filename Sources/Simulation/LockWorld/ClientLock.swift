@@ -43,6 +43,16 @@ struct ClientLock: Sendable {
     /// A notice came that was not acted upon.
     var mustYield: LockMode?
     var hasCancelled = false
+    /// On whose behalf; deadlock searches run from owner to owner.
+    var owner = LockOwner.none
+    /// Until when the client waits.
+    var deadline: UInt64?
+    /// The client was told of a circle that this wait is refused for.
+    var isCondemned = false
+    /// Given up with what stands above it, or with its owner.
+    var isDoomed = false
+    /// Its owner is gone: nobody hears of it any more.
+    var isOrphan = false
 
     init(cookie: UInt64, name: ResourceName, mode: LockMode, flags: LockFlags) {
         self.cookie = cookie
@@ -53,17 +63,21 @@ struct ClientLock: Sendable {
 
     /// What the client may still rely on. A conversion gives up at once what the new mode lacks.
     var effective: LockMode? {
-        guard let held else { return nil }
+        guard let held, !isDoomed else { return nil }
         switch asked {
         case .nothing: return held
         case .unlock, .request: return nil
         case .convert(let mode):
             if held.covers(mode) { return mode }
+            if flags.contains(.demoteOnDeadlock) { return .null }
             return mode.covers(held) ? held : .concurrentRead
         }
     }
 
     var isIdle: Bool { held != nil && asked == .nothing }
+
+    /// Whether the client may do something with it.
+    var isUsable: Bool { isIdle && !isDoomed && !isOrphan }
 
     /// Whether the client was told of a want that covers this one.
     func hasHeard(of wanted: LockMode) -> Bool {
@@ -82,47 +96,96 @@ enum ClientOutcome: Hashable, Sendable {
 }
 
 extension ClientLock {
-    /// Takes an answer, if it is one that may come.
+    /// Takes an answer, if it is one that may come. `now` is the time of the client's node.
     mutating func take(
         _ completion: LockCompletion,
-        hasLeft: Bool
+        hasLeft: Bool,
+        now: UInt64 = 0
     ) throws -> ClientOutcome {
+        if isOrphan { throw WorldFailure("\(name): an orphan is told: \(completion)") }
+        if isDoomed { return try takeLast(completion, hasLeft: hasLeft) }
         if asked == .nothing { throw WorldFailure("\(name): an answer to nothing: \(completion)") }
         if id != .none && completion.lock != id && completion.status != .shutDown {
             throw WorldFailure("\(name): an answer for another lock: \(completion)")
         }
         switch completion.status {
         case .granted: return try takeGrant(completion)
-        case .wouldBlock, .cancelled, .deadlock:
-            if completion.status == .cancelled && !hasCancelled {
-                throw WorldFailure("\(name): cancelled without being asked")
-            }
-            if completion.status == .wouldBlock && !flags.contains(.noQueue) {
-                throw WorldFailure("\(name): refused although it would have waited")
-            }
-            if completion.status == .deadlock, case .request = asked {
-                throw WorldFailure("\(name): a request that nobody waits behind is no deadlock")
-            }
-            if case .request = asked { return .gone(isUnlock: false) }
-            guard case .convert(let mode) = asked, completion.mode == held,
-                held?.covers(mode) != true
-            else { throw WorldFailure("\(name): a refusal that cannot be: \(completion)") }
-            asked = .nothing
-            return .unchanged
+        case .wouldBlock, .cancelled, .deadlock, .timedOut:
+            return try takeRefusal(completion, now: now)
         case .unlocked:
             if asked != .unlock { throw WorldFailure("\(name): unlocked without being asked") }
             return .gone(isUnlock: true)
         case .shutDown:
             if !hasLeft { throw WorldFailure("\(name): shut down early") }
             return .gone(isUnlock: false)
-        case .timedOut, .busy, .stopped, .notFound, .hasSublocks, .parentNotGranted:
+        case .stopped where flags.contains(.unlessStopped) && id == .none,
+            .notFound where flags.contains(.adoptOrphan):
+            return .gone(isUnlock: false)
+        case .busy, .stopped, .notFound, .hasSublocks, .parentNotGranted:
             throw WorldFailure("\(name): an answer that cannot be: \(completion)")
         }
+    }
+
+    private mutating func takeRefusal(
+        _ completion: LockCompletion,
+        now: UInt64
+    ) throws -> ClientOutcome {
+        if completion.status == .cancelled && !hasCancelled {
+            throw WorldFailure("\(name): cancelled without being asked")
+        }
+        if completion.status == .wouldBlock && flags.isDisjoint(with: [.noQueue, .adoptOrphan]) {
+            throw WorldFailure("\(name): refused although it would have waited")
+        }
+        if completion.status == .timedOut && (deadline ?? .max) > now {
+            throw WorldFailure("\(name): timed out at \(now), before its time")
+        }
+        if completion.status == .deadlock && !isCondemned {
+            if case .request = asked {
+                throw WorldFailure("\(name): a request that nobody waits behind is no deadlock")
+            }
+            if !flags.isDisjoint(with: [.noDeadlockWait, .noDeadlockBlock]) {
+                throw WorldFailure("\(name): a deadlock of a lock that takes no part in any")
+            }
+        }
+        if case .request = asked { return .gone(isUnlock: false) }
+        try takeDemotion(completion)
+        guard case .convert(let mode) = asked, completion.mode == held, held?.covers(mode) != true
+        else { throw WorldFailure("\(name): a refusal that cannot be: \(completion)") }
+        asked = .nothing
+        return .unchanged
+    }
+
+    /// The old mode was taken.
+    private mutating func takeDemotion(_ completion: LockCompletion) throws {
+        if !completion.remarks.contains(.demoted) { return }
+        guard flags.contains(.demoteOnDeadlock), held != nil else {
+            throw WorldFailure("\(name): demoted without leave: \(completion)")
+        }
+        held = .null
+    }
+
+    /// Takes what may come of a lock that goes as soon as it can.
+    private mutating func takeLast(
+        _ completion: LockCompletion,
+        hasLeft: Bool
+    ) throws -> ClientOutcome {
+        switch completion.status {
+        case .unlocked: return .gone(isUnlock: true)
+        case .shutDown where hasLeft: return .gone(isUnlock: false)
+        case .granted: held = completion.mode
+        case .cancelled, .deadlock, .wouldBlock, .timedOut, .stopped:
+            if case .request = asked { return .gone(isUnlock: false) }
+            if completion.remarks.contains(.demoted) { held = .null }
+        default: throw WorldFailure("\(name): an answer that cannot be: \(completion)")
+        }
+        asked = .nothing
+        return .unchanged
     }
 
     private mutating func takeGrant(_ completion: LockCompletion) throws -> ClientOutcome {
         let mode: LockMode
         var isLess = false
+        try takeDemotion(completion)
         switch asked {
         case .request(let wanted): mode = wanted
         case .convert(let wanted):
@@ -140,6 +203,7 @@ extension ClientLock {
         held = completion.mode
         asked = .nothing
         heard = 0
+        deadline = nil
         return .granted(isLess: isLess, isSideways: isSideways)
     }
 

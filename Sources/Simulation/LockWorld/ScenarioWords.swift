@@ -13,6 +13,10 @@ extension ScenarioWorld {
             let peer = try id(words, 1)
             let owner = LockOwner(words.count > 2 ? UInt32(words[2]) ?? 0 : 0)
             try drive(node) { $0.purgeOrphans(of: peer, owner: owner, effects: &$1) }
+        case "move":
+            let name = try name(words, 1)
+            let target = try id(words, 2)
+            try drive(node) { $0.moveMaster(of: name, to: target, effects: &$1) }
         case "query":
             let name = try name(words, 1)
             guard let resource = node.space.describe(name) else {

@@ -6,6 +6,7 @@
 //   1 unlock LABEL [FLAG...] [value=N]   LABEL is NAME unless `as` says otherwise
 //   1 cancel LABEL
 //   1 owner-gone N / 1 purge NODE N      owner N (of 1; of NODE; 0: all) is gone / its orphans go
+//   1 move NAME NODE                the mastership of a tree begins to move
 //   1 query NAME                    the resource as node 1 knows it
 //   tick MS                         so much later, on all nodes
 //   set NAME=N ...                  settings of all nodes: see `apply`

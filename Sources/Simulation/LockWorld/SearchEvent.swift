@@ -24,6 +24,8 @@ struct SearchEvent: Hashable, Sendable {
         case lose
         /// The journals are replayed.
         case replay
+        /// `node` begins to move the mastership of resource `b` to node `a`.
+        case move
     }
 
     var kind: Kind
@@ -130,6 +132,17 @@ extension SearchState {
         }
     }
 
+    private func addMoves(_ events: inout [SearchEvent]) {
+        for node in nodes {
+            for (number, name) in names.enumerated() {
+                for target in 1..<controls.count
+                where node.space.canMoveMaster(of: name, to: NodeID(UInt32(target))) {
+                    events.append(SearchEvent(.move, node.id, a: target, b: number))
+                }
+            }
+        }
+    }
+
     private func mayWrite(
         _ held: LockMode,
         _ mode: LockMode?,
@@ -151,6 +164,7 @@ extension SearchState {
                 }
             }
         }
+        if moves < plan.moves { addMoves(&events) }
         if joins < plan.joins { events.append(SearchEvent(.join)) }
         if !unreplayed.isEmpty, let first = nodes.first, first.space.isRunning,
             first.space.epoch == epoch

@@ -36,6 +36,8 @@ package struct SearchPlan: Sendable {
     package var joins = 0
     package var leaves = 0
     package var losses = 0
+    /// How often a mastership may begin to move.
+    package var moves = 0
     /// Whether a death leaves a journal to replay.
     package var replays = false
     /// Whether the first recovery is part of the search; otherwise it begins when all run.
@@ -64,6 +66,7 @@ package struct SearchPlan: Sendable {
             + "requests \(modes(requests)); conversions \(modes(conversions)); "
             + "\(cancels ? "cancels; " : "")\(operations ?? "any number of operations"); "
             + "at most \(deaths) deaths, \(joins) joins, \(leaves) leaves, \(losses) losses, "
+            + "\(moves == 0 ? "" : "\(moves) moves, ")"
             + "\(writes) writes\(replays ? "; journals to replay" : "")"
             + (beginsAtOnce ? "" : "; from the end of the first recovery on")
     }
@@ -75,7 +78,92 @@ extension SearchPlan {
     }
 
     /// The configurations by name.
-    package static let all: [SearchPlan] = [
+    package static let all: [SearchPlan] = clients + moving
+
+    /// Masterships that move.
+    private static let moving: [SearchPlan] = [
+        SearchPlan(
+            name: "move",
+            summary: "2 nodes, 1 resource, PR and EX, its mastership moves twice",
+            nodeCount: 2,
+            requests: asks(.protectedRead, .exclusive),
+            conversions: asks(.protectedRead, .exclusive),
+            moves: 2
+        ),
+        SearchPlan(
+            name: "move-two",
+            summary: "2 nodes, 1 resource, two locks each, PR and EX, its mastership moves once",
+            nodeCount: 2,
+            locksPerNode: 2,
+            requests: asks(.protectedRead, .exclusive),
+            conversions: asks(.exclusive),
+            operationsPerNode: 4,
+            moves: 1
+        ),
+        SearchPlan(
+            name: "move-values",
+            summary: "2 nodes, 1 resource, value blocks, its mastership moves twice",
+            nodeCount: 2,
+            requests: asks(.null, .exclusive, flags: .valueBlock),
+            conversions: asks(.null, .exclusive, flags: .valueBlock),
+            unlocks: [[], .valueBlock],
+            writes: 2,
+            moves: 2
+        ),
+        SearchPlan(
+            name: "move-three",
+            summary: "3 nodes, 1 resource, PR and EX, its mastership moves",
+            nodeCount: 3,
+            requests: asks(.protectedRead, .exclusive),
+            conversions: asks(.exclusive),
+            operationsPerNode: 2,
+            moves: 1
+        ),
+        SearchPlan(
+            name: "move-death",
+            summary: "3 nodes, 1 resource, value blocks, its mastership moves, one death",
+            nodeCount: 3,
+            requests: asks(.null, .exclusive, flags: .valueBlock),
+            conversions: asks(.null, .exclusive, flags: .valueBlock),
+            cancels: false,
+            operationsPerNode: 2,
+            writes: 1,
+            deaths: 1,
+            moves: 1
+        ),
+        SearchPlan(
+            name: "move-join",
+            summary: "2 nodes and a third that joins, a mastership moves",
+            nodeCount: 2,
+            requests: asks(.protectedRead, .exclusive),
+            conversions: asks(.protectedRead, .exclusive),
+            operationsPerNode: 3,
+            joins: 1,
+            moves: 1
+        ),
+        SearchPlan(
+            name: "move-loss",
+            summary: "2 nodes, a mastership moves twice, a connection is lost",
+            nodeCount: 2,
+            requests: asks(.protectedRead, .exclusive, flags: .valueBlock),
+            conversions: asks(.null, .exclusive, flags: .valueBlock),
+            unlocks: [.valueBlock],
+            writes: 2,
+            losses: 1,
+            moves: 2
+        ),
+        SearchPlan(
+            name: "move-small",
+            summary: "2 nodes, 1 resource, EX, a move and a death: for every test run",
+            nodeCount: 2,
+            requests: asks(.protectedRead, .exclusive),
+            conversions: asks(.null),
+            deaths: 1,
+            moves: 1
+        ),
+    ]
+
+    private static let clients: [SearchPlan] = [
         SearchPlan(
             name: "quick",
             summary: "2 nodes, 1 resource, PR and EX, one death: for every test run",

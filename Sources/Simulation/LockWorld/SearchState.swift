@@ -100,6 +100,7 @@ struct SearchState {
     var leaves = 0
     var losses = 0
     var writes = 0
+    var moves = 0
     let names: [ResourceName]
     /// By resource.
     var written: [WrittenValue?]
@@ -155,7 +156,7 @@ struct SearchState {
     var digest: StateDigest {
         var encoder = StateEncoder()
         encoder.add(epoch.rawValue)
-        encoder.add(deaths << 24 | joins << 18 | leaves << 12 | losses << 6 | writes)
+        encoder.add(moves << 30 | deaths << 24 | joins << 18 | leaves << 12 | losses << 6 | writes)
         encoder.add(unreplayed.count)
         for node in nodes { encoder.add(node.digest) }
         for (index, packets) in channels.enumerated() where !packets.isEmpty {

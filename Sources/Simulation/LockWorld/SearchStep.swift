@@ -21,6 +21,12 @@ extension SearchState {
             next.remove(event.node, dies: false, plan)
         case .join: next.join(plan)
         case .lose: next.lose(event.node, NodeID(UInt32(event.a)))
+        case .move:
+            next.moves += 1
+            try next.drive(event.node, tell) { [names] in
+                let target = NodeID(UInt32(event.a))
+                $0.moveMaster(of: names[event.b], to: target, effects: &$1)
+            }
         case .replay:
             next.unreplayed = []
             for node in next.nodes {

@@ -56,6 +56,7 @@ enum SearchStory {
         case .join: return "# node \(plan.nodeCount + state.joins + 1) joins"
         case .lose: return "lose \(node) \(event.a)"
         case .replay: return "replayed"
+        case .move: return "\(node) move inode:\(plan.names[event.b].number) \(event.a)"
         }
     }
 
@@ -87,7 +88,9 @@ enum SearchStory {
             (.noQueue, "noqueue"), (.noQueueButNotify, "noqueuebast"), (.valueBlock, "valblk"),
             (.invalidateValueBlock, "ivvalblk"), (.queueConversion, "quecvt"),
             (.expedite, "expedite"), (.recovery, "recovery"), (.freshName, "fresh"),
-            (.alternatePR, "altpr"), (.alternateCW, "altcw"),
+            (.alternatePR, "altpr"), (.alternateCW, "altcw"), (.headQueue, "headque"),
+            (.noOrder, "noorder"), (.demoteOnDeadlock, "convdeadlk"),
+            (.noDeadlockWait, "nodlckwt"), (.noDeadlockBlock, "nodlckblk"),
         ]
         return known.filter { flags.contains($0.0) }.map { " \($0.1)" }.joined()
     }

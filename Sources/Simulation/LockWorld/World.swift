@@ -6,10 +6,13 @@
 //   the invariants of the node (all of them every `fullCheckEvery` calls);
 //   no answer that may not come, no notice said twice (ClientLock.swift);
 //   no two incompatible locks in effect anywhere, a dead node counting until it is fenced;
-//   a value block that is marked valid is what was written last.
+//   a value block that is marked valid is what was written last;
+//   no victim of a deadlock search without a circle (WorldDeadlocks.swift).
 // At rest, when no message is on its way (WorldRest.swift):
 //   one master for each name, and the directory knows it; masters and holders agree about each
 //   lock, so no request is lost; every wait has a reason; who is in the way was told.
+// When nobody does anything any more but time goes on, no circle of owners stays, and of each one
+// wait is refused.
 // At the end everybody lets go: every wait ends or was in a deadlock, and nothing is left.
 
 import ClusterWire
@@ -44,6 +47,14 @@ package final class World {
     package internal(set) var statistics = WorldStatistics()
     var replayed: [Epoch] = []
     var unfenced: [WorldNode] = []
+    /// Who waited for whom when circles were found, newest last.
+    var remembered: [WaitPicture] = []
+    /// The call under way may find a circle.
+    var isSearching = false
+    /// The conversion that the call under way decides.
+    var pairSuspect: (name: ResourceName, lock: LockReference)?
+    /// Nobody does anything: what the searches find, they find of what stands.
+    var isQuiet = false
     /// Off in the last part of a run: nobody asks for anything new.
     var isWindingDown = false
     private let tell: ((String) -> Void)?
@@ -131,8 +142,25 @@ package final class World {
         _ body: (inout Lockspace, inout [LockEffect]) -> Void
     ) throws {
         var effects: [LockEffect] = []
+        let counters = node.space.counters
+        let before = lookBefore(node)
+        node.space.setTime(UInt64(now))
         body(&node.space, &effects)
-        for effect in effects { try carryOut(effect, of: node) }
+        if node.space.counters.cyclesFound > counters.cyclesFound { rememberWaits(before) }
+        statistics.moves += Int(node.space.counters.movesIn - counters.movesIn)
+        if let completion = node.space.takeSynchronous() {
+            statistics.synchronous += 1
+            guard let lock = node.lock(cookie: completion.cookie),
+                lock.client.flags.contains(.synchronous)
+            else { throw WorldFailure("granted at once without being asked: \(completion)") }
+            try completed(completion, node)
+        }
+        for effect in effects {
+            try checkVictim(effect, of: node, before)
+            try checkPair(effect, of: node)
+            try carryOut(effect, of: node)
+        }
+        pairSuspect = nil
         node.callsSinceCheck += 1
         if node.callsSinceCheck >= options.fullCheckEvery {
             node.callsSinceCheck = 0
@@ -157,7 +185,7 @@ package final class World {
             }
             try lock.client.takeNotice(of: wanted)
             yielding.append(lock)
-        case .deadlock: throw WorldFailure("a circle of waits, without owners")
+        case .deadlock(let hops, let victim): try condemned(victim, hops, node)
         case .recoveryFinished(let finished):
             note("  \(node.id): recovery of \(finished) finished")
             node.callsSinceCheck = options.fullCheckEvery

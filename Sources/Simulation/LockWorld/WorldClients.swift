@@ -12,11 +12,24 @@ extension World {
             throw WorldFailure("an answer for nobody: \(completion)")
         }
         touch(lock.subject)
-        let outcome = try lock.client.take(completion, hasLeft: node.space.hasLeft)
+        if completion.remarks.contains(.adopted) { try adopted(completion, by: lock) }
+        if completion.status == .notFound { try notFound(lock) }
+        if completion.status == .stopped && node.space.isRunning {
+            throw WorldFailure("stopped without a recovery")
+        }
+        if completion.remarks.contains(.demoted) { statistics.demotions += 1 }
+        let outcome = try lock.client.take(
+            completion,
+            hasLeft: node.space.hasLeft,
+            now: UInt64(now)
+        )
         switch outcome {
         case .granted(let isLess, let isSideways):
             statistics.grants += 1
-            if !isLess && !isSideways { try checkReplayed(lock) }
+            if lock.subject.name.depth > 0 { statistics.parts += 1 }
+            if !isLess && !isSideways && !completion.remarks.contains(.adopted) {
+                try checkReplayed(lock)
+            }
             if isLess { publish(lock) }
             if !completion.isValueValid { statistics.invalidValues += 1 }
             if try WrittenValue.check(completion, lock.subject.name, last: lock.subject.last) {
@@ -31,6 +44,7 @@ extension World {
 
     private func countRefusal(_ completion: LockCompletion) {
         if completion.status == .cancelled { statistics.cancelled += 1 }
+        if completion.status == .timedOut { statistics.timeouts += 1 }
         if completion.status == .wouldBlock { statistics.refused += 1 }
     }
 
@@ -62,7 +76,13 @@ extension World {
         switch dice.below(10) {
         case 0..<4: try requestSomething(node)
         case 4..<7: if let lock = someLock(node, isIdle: true) { try convertSomehow(lock) }
-        case 7..<9: if let lock = someLock(node, isIdle: true) { try unlock(lock) }
+        case 7..<9:
+            guard let lock = someLock(node, isIdle: true) else { return }
+            if lock.sublocks == 0 {
+                try unlock(lock)
+            } else if dice.oneIn(3) {
+                try unlockTree(lock)
+            }
         default: if let lock = someLock(node, isIdle: false) { try cancel(lock) }
         }
     }
@@ -72,7 +92,8 @@ extension World {
         if node.locks.isEmpty { return nil }
         for _ in 0..<8 {
             let lock = node.locks[dice.below(node.locks.count)]
-            if lock.client.isIdle == isIdle { return lock }
+            let client = lock.client
+            if isIdle ? client.isUsable : !client.isIdle && !client.isDoomed { return lock }
         }
         return nil
     }
@@ -91,6 +112,8 @@ extension World {
         var flags: LockFlags = []
         var name = names[dice.below(names.count)]
         var mode = LockMode(rawValue: UInt8(dice.below(6))) ?? .null
+        var parent: WorldLock?
+        var owner = LockOwner.none
         if dice.oneIn(8) {
             // A name that nobody else knows.
             flags = [.freshName, .valueBlock]
@@ -98,23 +121,110 @@ extension World {
             name = freshName()
             node.unpublished.append(Published(name: name, isFree: false))
         } else {
-            if dice.oneIn(6) { flags.insert(.noQueue) }
-            if dice.oneIn(12) { flags.insert(.noQueueButNotify) }
-            if dice.oneIn(3) && mode == .null { flags.insert(.expedite) }
-            if dice.oneIn(8) { flags.insert(.recovery) }
-            if dice.oneIn(8) { flags.insert(.alternatePR) }
-            if dice.oneIn(8) { flags.insert(.alternateCW) }
-            if !dice.oneIn(3) { flags.insert(.valueBlock) }
+            flags = requestFlags(mode)
+            if options.faults.contains(.trees) && dice.oneIn(3), let above = parentLock(node) {
+                parent = above
+                name = above.subject.name.child(UInt64(dice.below(2)))
+            }
+            owner = someOwner()
+            if owner != .none && options.faults.contains(.orphans) {
+                if dice.oneIn(3) { flags.insert(.persistent) }
+                if dice.oneIn(20), let orphan = someOrphan(node) {
+                    flags.insert(.adoptOrphan)
+                    if parent == nil && orphan.subject.name.depth == 0 {
+                        name = orphan.subject.name
+                        mode = orphan.client.held ?? mode
+                    }
+                }
+            }
         }
-        let client = ClientLock(cookie: nextCookie, name: name, mode: mode, flags: flags)
-        let lock = WorldLock(node: node, subject: subject(name), client: client)
+        var client = ClientLock(cookie: nextCookie, name: name, mode: mode, flags: flags)
+        client.owner = owner
         nextCookie += 1
+        try request(node, client, mode, parent)
+    }
+
+    private func someOrphan(_ node: WorldNode) -> WorldLock? {
+        node.orphans.isEmpty ? nil : node.orphans[dice.below(node.orphans.count)]
+    }
+
+    private func request(
+        _ node: WorldNode,
+        _ client: ClientLock,
+        _ mode: LockMode,
+        _ parent: WorldLock?
+    ) throws {
+        let name = client.name
+        let lock = WorldLock(node: node, subject: subject(name), client: client, parent: parent)
         node.add(lock)
         touch(lock.subject)
-        note("\(node.id) requests \(name) \(mode) cookie \(client.cookie) flags \(flags.rawValue)")
+        let patience = somePatience(lock)
+        note(
+            "\(node.id) requests \(name) \(mode) cookie \(client.cookie) flags "
+                + "\(client.flags.rawValue) \(client.owner) patience \(patience)"
+        )
         try drive(node, about: name) {
-            lock.client.id = $0.request(name, mode, flags, cookie: client.cookie, effects: &$1)
+            let id = $0.request(
+                name,
+                mode,
+                client.flags,
+                cookie: client.cookie,
+                owner: client.owner,
+                parent: parent?.client.id ?? .none,
+                patience: patience,
+                effects: &$1
+            )
+            if !client.flags.contains(.adoptOrphan) { lock.client.id = id }
         }
+    }
+
+    private func requestFlags(_ mode: LockMode) -> LockFlags {
+        var flags: LockFlags = []
+        if dice.oneIn(6) { flags.insert(.noQueue) }
+        if dice.oneIn(12) { flags.insert(.noQueueButNotify) }
+        if dice.oneIn(3) && mode == .null { flags.insert(.expedite) }
+        if dice.oneIn(8) { flags.insert(.recovery) }
+        if dice.oneIn(8) { flags.insert(.alternatePR) }
+        if dice.oneIn(8) { flags.insert(.alternateCW) }
+        if dice.oneIn(16) { flags.insert(.unlessStopped) }
+        if dice.oneIn(8) { flags.insert(.synchronous) }
+        if !dice.oneIn(3) { flags.insert(.valueBlock) }
+        return flags.union(searchFlags())
+    }
+
+    private func searchFlags() -> LockFlags {
+        var flags: LockFlags = []
+        if !options.faults.contains(.deadlocks) { return flags }
+        if dice.oneIn(10) { flags.insert(.headQueue) }
+        if dice.oneIn(10) { flags.insert(.noOrder) }
+        if dice.oneIn(12) { flags.insert(.noDeadlockWait) }
+        if dice.oneIn(12) { flags.insert(.noDeadlockBlock) }
+        return flags
+    }
+
+    private func someOwner() -> LockOwner {
+        if !options.faults.contains(.deadlocks) && !options.faults.contains(.orphans) {
+            return .none
+        }
+        return LockOwner(UInt32(dice.below(4)))
+    }
+
+    /// Gives the next wait of a lock an end, or none.
+    private func somePatience(_ lock: WorldLock) -> UInt32 {
+        lock.client.deadline = nil
+        lock.client.isCondemned = false
+        if !options.faults.contains(.patience) || !dice.oneIn(4) { return 0 }
+        let patience = 1 + dice.below(80)
+        lock.client.deadline = UInt64(now + patience)
+        return UInt32(patience)
+    }
+
+    /// A granted lock that may have another below it.
+    private func parentLock(_ node: WorldNode) -> WorldLock? {
+        guard let lock = someLock(node, isIdle: true), lock.subject.name.depth < 2,
+            lock.subject.name.kind == .application
+        else { return nil }
+        return lock
     }
 
     private func freshName() -> ResourceName {
@@ -135,7 +245,10 @@ extension World {
         if dice.oneIn(8) { flags.insert(.recovery) }
         if dice.oneIn(10) { flags.insert(.alternateCW) }
         if !dice.oneIn(3) { flags.insert(.valueBlock) }
-        try convert(lock, mode, flags)
+        if dice.oneIn(20) && options.faults.contains(.deaths) { flags.insert(.invalidateValueBlock) }
+        if dice.oneIn(8) { flags.insert(.synchronous) }
+        if dice.oneIn(6) && options.faults.contains(.deadlocks) { flags.insert(.demoteOnDeadlock) }
+        try convert(lock, mode, flags.union(searchFlags()))
     }
 
     private func nextWritten(_ lock: WorldLock, to mode: LockMode?, _ flags: LockFlags)
@@ -151,7 +264,10 @@ extension World {
 
     private func convert(_ lock: WorldLock, _ mode: LockMode, _ flags: LockFlags) throws {
         guard let held = lock.client.held else { return }
+        // It stays what it is when its owner goes.
+        let flags = flags.union(lock.client.flags.intersection(.persistent))
         let value = nextWritten(lock, to: mode, flags)
+        let patience = somePatience(lock)
         lock.client.asked = .convert(mode)
         lock.client.flags = flags
         lock.client.mustYield = nil
@@ -161,8 +277,10 @@ extension World {
         note(
             "\(lock.node.id) converts \(lock.subject.name) \(held) to \(mode) flags \(flags.rawValue)"
         )
+        let id = lock.client.id
+        pairSuspect = (lock.subject.name, LockReference(node: lock.node.id, lock: id))
         try drive(lock.node, about: lock.subject.name) {
-            $0.convert(lock.client.id, to: mode, flags, value: value, effects: &$1)
+            $0.convert(id, to: mode, flags, value: value, patience: patience, effects: &$1)
         }
     }
 
@@ -199,16 +317,16 @@ extension World {
             yielding.swapAt(place, yielding.count - 1)
             yielding.removeLast()
             if lock.isGone || !lock.node.isAlive { continue }
-            guard let wanted = lock.client.mustYield else { continue }
-            guard lock.client.isIdle else {
+            guard let wanted = lock.client.mustYield, !lock.client.isDoomed else { continue }
+            guard lock.client.isUsable else {
                 yielding.append(lock)
                 continue
             }
             let modes = LockMode.allCases.filter {
                 $0.isCompatible(with: wanted) && lock.client.held?.covers($0) == true
             }
-            if dice.oneIn(2) || modes.isEmpty {
-                try unlock(lock)
+            if modes.isEmpty || (dice.oneIn(2) && lock.sublocks == 0) {
+                if lock.sublocks == 0 { try unlock(lock) } else { try unlockTree(lock) }
             } else {
                 try convert(lock, modes[dice.below(modes.count)], [.valueBlock])
             }

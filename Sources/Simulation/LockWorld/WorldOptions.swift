@@ -18,13 +18,25 @@ package struct WorldFaults: OptionSet, Hashable, Sendable {
     /// Each connection has a delay of its own, which changes.
     package static let delays = WorldFaults(rawValue: 1 << 4)
 
+    /// Masterships move, by use and at will.
+    package static let moves = WorldFaults(rawValue: 1 << 5)
+    /// Owners hold several locks at once and wait for each other.
+    package static let deadlocks = WorldFaults(rawValue: 1 << 6)
+    /// Resources have parts.
+    package static let trees = WorldFaults(rawValue: 1 << 7)
+    /// Waits end after a time.
+    package static let patience = WorldFaults(rawValue: 1 << 8)
+    /// Owners go and leave locks behind.
+    package static let orphans = WorldFaults(rawValue: 1 << 9)
+
     /// All of them.
-    package static let all: WorldFaults = [.deaths, .joins, .leaves, .losses, .delays]
+    package static let all = WorldFaults(rawValue: (1 << 10) - 1)
 
     /// As an operator writes them.
     package static let byName: [(name: String, fault: WorldFaults)] = [
         ("deaths", .deaths), ("joins", .joins), ("leaves", .leaves), ("losses", .losses),
-        ("delays", .delays),
+        ("delays", .delays), ("moves", .moves), ("deadlocks", .deadlocks), ("trees", .trees),
+        ("patience", .patience), ("orphans", .orphans),
     ]
 }
 
@@ -94,11 +106,25 @@ package struct WorldStatistics: Sendable {
     package var losses = 0
     package var deadlocks = 0
     package var rests = 0
+    /// Masterships that arrived, and those that hung in a recovery.
+    package var moves = 0
+    /// Circles of owners that were broken; conversions refused because two wait for each other.
+    package var circles = 0
+    package var pairs = 0
+    package var demotions = 0
+    package var timeouts = 0
+    package var parts = 0
+    package var orphans = 0
+    package var adoptions = 0
+    package var synchronous = 0
 
     /// One line.
     package var summary: String {
         "\(grants) grants, \(messages) messages, \(views) views (\(overtakenViews) overtook), "
             + "\(deaths) deaths, \(joins) joins, \(leaves) leaves, \(losses) losses, "
-            + "\(notices) notices, \(valuesChecked) values, \(deadlocks) deadlocks, \(rests) rests"
+            + "\(notices) notices, \(valuesChecked) values, \(deadlocks) deadlocks, \(rests) rests, "
+            + "\(moves) moves, \(circles) circles, \(pairs) pairs, \(demotions) demotions, "
+            + "\(timeouts) timeouts, \(parts) parts, \(orphans) orphans, "
+            + "\(adoptions) adoptions, \(synchronous) at once"
     }
 }

@@ -33,8 +33,15 @@ final class WorldLock {
     var placeInNode = 0
     var placeInName = 0
     var isGone = false
+    /// The lock above it.
+    fileprivate(set) var parent: WorldLock?
+    /// How many locks stand below it.
+    var sublocks = 0
+    /// An orphan that somebody has told to go.
+    var mayBePurged = false
 
-    init(node: WorldNode, subject: WorldName, client: ClientLock) {
+    init(node: WorldNode, subject: WorldName, client: ClientLock, parent: WorldLock? = nil) {
+        self.parent = parent
         self.node = node
         self.subject = subject
         self.client = client
@@ -47,6 +54,8 @@ final class WorldNode {
     let incarnation: UInt64
     var space: Lockspace
     private(set) var locks: [WorldLock] = []
+    /// Locks whose owner is gone.
+    private(set) var orphans: [WorldLock] = []
     private var byCookie: [UInt64: WorldLock] = [:]
     var isAlive = true
     var isLeaving = false
@@ -55,11 +64,18 @@ final class WorldNode {
     var view = ClusterView(epoch: Epoch(0), members: [], slotsToReplay: [])
     var unpublished: [Published] = []
     var callsSinceCheck = 0
+    var tickedAt = 0
+    /// Another node's word that orphans are to go came too early.
+    var mayPurgeLater = false
 
     init(id: NodeID, incarnation: UInt64) {
         self.id = id
         self.incarnation = incarnation
         space = Lockspace(node: id, incarnation: incarnation)
+        space.settings.deadlockWait = 40
+        space.settings.activityInterval = 60
+        space.settings.leastActivity = 2
+        space.settings.restAfterMove = 30
     }
 
     func lock(cookie: UInt64) -> WorldLock? { byCookie[cookie] }
@@ -70,19 +86,49 @@ final class WorldNode {
         byCookie[lock.client.cookie] = lock
         lock.placeInName = lock.subject.locks.count
         lock.subject.locks.append(lock)
+        lock.parent?.sublocks += 1
     }
 
     func remove(_ lock: WorldLock) {
         if lock.isGone { return }
         lock.isGone = true
-        byCookie[lock.client.cookie] = nil
-        locks[locks.count - 1].placeInNode = lock.placeInNode
-        locks.swapAt(lock.placeInNode, locks.count - 1)
-        locks.removeLast()
+        lock.parent?.sublocks -= 1
+        if lock.client.isOrphan {
+            orphans.removeAll { $0 === lock }
+        } else {
+            removeFromClient(lock)
+        }
         let others = lock.subject.locks.count - 1
         lock.subject.locks[others].placeInName = lock.placeInName
         lock.subject.locks.swapAt(lock.placeInName, others)
         lock.subject.locks.removeLast()
+    }
+
+    private func removeFromClient(_ lock: WorldLock) {
+        byCookie[lock.client.cookie] = nil
+        locks[locks.count - 1].placeInNode = lock.placeInNode
+        locks.swapAt(lock.placeInNode, locks.count - 1)
+        locks.removeLast()
+    }
+
+    /// Nobody hears of it any more.
+    func makeOrphan(_ lock: WorldLock) {
+        removeFromClient(lock)
+        lock.client.isOrphan = true
+        orphans.append(lock)
+    }
+
+    /// The orphan is a client's lock again; what stood below it stands below that.
+    func adopt(_ orphan: WorldLock, as lock: WorldLock) {
+        lock.parent?.sublocks -= 1
+        lock.parent = orphan.parent
+        lock.parent?.sublocks += 1
+        for other in locks + orphans where other.parent === orphan {
+            other.parent = lock
+            lock.sublocks += 1
+        }
+        lock.client.id = orphan.client.id
+        remove(orphan)
     }
 }
 

@@ -17,10 +17,24 @@ extension World {
         let picture = try RestPicture(seen)
         var owned = 0
         for node in alive {
-            owned += node.locks.count
-            for lock in node.locks {
+            try checkOrphans(node)
+            try checkPatience(node)
+            owned += node.locks.count + node.orphans.count
+            for lock in node.locks + node.orphans {
                 try picture.check(lock.client, of: node.id, checksNotices: true)
+                if lock.client.isDoomed && lock.sublocks == 0 {
+                    throw WorldFailure("\(lock.subject.name): \(node.id) cannot get rid of a lock")
+                }
+                if let parent = lock.parent, parent.isGone || parent.client.held == nil {
+                    throw WorldFailure("\(lock.subject.name): the lock above is gone")
+                }
             }
+        }
+        if statistics.views == 1 {
+            let (out, into) = alive.reduce((0, 0)) {
+                ($0.0 + $1.space.counters.movesOut, $0.1 + $1.space.counters.movesIn)
+            }
+            if out != into { throw WorldFailure("\(out) moves began, \(into) ended") }
         }
         if picture.lockCount != owned {
             throw WorldFailure("\(picture.lockCount) locks on masters, \(owned) with clients")
@@ -33,13 +47,17 @@ extension World {
         note("winding down")
         isWindingDown = true
         try settle()
+        try checkCircles()
+        for node in alive { try purge(node, owner: .none, from: node) }
+        try settle()
+        try checkRest()
         var round = 0
         while alive.contains(where: { !$0.locks.isEmpty }) {
             round += 1
             let before = statistics.grants
             var hasUnlocked = false
             for node in alive {
-                for lock in node.locks where lock.client.isIdle {
+                for lock in node.locks where lock.client.isUsable && lock.sublocks == 0 {
                     try unlock(lock)
                     hasUnlocked = true
                 }
@@ -62,11 +80,9 @@ extension World {
     private func breakDeadlocks(_ round: Int) throws {
         var hasCancelled = false
         for node in alive {
-            for lock in node.locks where lock.client.held != nil && lock.subject.round != round {
-                let converting = lock.subject.locks.filter { $0.client.held != nil }
-                if converting.count < 2 {
-                    throw WorldFailure("\(lock.subject.name): a lock waits for itself")
-                }
+            for lock in node.locks where isConverting(lock) && lock.subject.round != round {
+                let converting = lock.subject.locks.filter(isConverting)
+                if converting.count < 2 { continue }
                 lock.subject.round = round
                 statistics.deadlocks += 1
                 hasCancelled = true
@@ -75,5 +91,9 @@ extension World {
             }
         }
         if !hasCancelled { throw WorldFailure("requests are never answered") }
+    }
+
+    private func isConverting(_ lock: WorldLock) -> Bool {
+        lock.client.held != nil && lock.client.asked != .nothing
     }
 }

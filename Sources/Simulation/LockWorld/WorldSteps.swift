@@ -26,6 +26,14 @@ extension World {
         case 0..<deliveries: try deliverSomething()
         case deliveries..<90: try actSomewhere()
         case 90..<93: try react()
+        case 93..<95: try tick(alive[dice.below(alive.count)])
+        case 95 where options.faults.contains(.moves): try moveSomething()
+        case 96 where options.faults.contains(.orphans):
+            if dice.oneIn(3) {
+                try purgeSomething()
+            } else {
+                try endOwner(alive[dice.below(alive.count)])
+            }
         default: if dice.oneIn(options.calm) { try disturb() }
         }
     }
@@ -65,9 +73,23 @@ extension World {
             else { throw WorldFailure("the wire changed \(packet.message)") }
         }
         note("deliver \(from) -> \(to): \(packet.message)")
+        switch packet.message {
+        case .seek, .chase, .cycle, .verified, .condemned, .condemn: isSearching = true
+        case .convert(let name, let lock, _, _, _): pairSuspect = (name, LockReference(node: from, lock: lock))
+        case .purge(let owner):
+            if node.space.isRunning && packet.epoch == node.space.epoch {
+                doomOrphans(of: node, owner)
+            } else if packet.epoch >= node.space.epoch {
+                // Too early: obeyed some time later, so that from now on any orphan may go.
+                node.mayPurgeLater = true
+                doomOrphans(of: node, .none)
+            }
+        default: break
+        }
         try drive(node, about: packet.message.name) {
             $0.receive(packet.message, from: from, epoch: packet.epoch, effects: &$1)
         }
+        isSearching = false
     }
 
     private func deliverView(_ node: WorldNode) throws {
@@ -77,7 +99,7 @@ extension World {
         let view = isSkipping ? node.views[node.views.count - 1] : node.views[0]
         if isSkipping { node.views = [] } else { node.views.removeFirst() }
         node.view = view
-        for lock in node.locks { lock.client.heard = 0 }
+        for lock in node.locks + node.orphans { lock.client.heard = 0 }
         note("\(node.id) sees \(view)")
         node.callsSinceCheck = options.fullCheckEvery
         try drive(node, about: nil) { $0.viewChanged(view, effects: &$1) }
@@ -152,6 +174,8 @@ extension World {
         }
         while try deliverSomething() { try checkGrants() }
         try replayJournals()
+        while try deliverSomething() { try checkGrants() }
+        try tickAll()
         while try deliverSomething() { try checkGrants() }
         statistics.rests += 1
     }

@@ -56,7 +56,7 @@ extension World {
 
     private func forget(_ victim: WorldNode) {
         nodes.removeAll { $0 === victim }
-        for lock in victim.locks {
+        for lock in victim.locks + victim.orphans {
             touch(lock.subject)
             victim.remove(lock)
         }
@@ -120,8 +120,13 @@ extension World {
 
     func finishLeaving() throws {
         for node in alive where node.isLeaving {
-            for lock in node.locks where lock.client.isIdle { try unlock(lock) }
-            for lock in node.locks where !lock.client.isIdle && lock.client.asked != .unlock {
+            for lock in node.locks where lock.client.isUsable && !lock.isGone && lock.sublocks == 0 {
+                try unlock(lock)
+            }
+            for lock in node.locks
+            where !lock.isGone && !lock.client.isIdle && lock.client.asked != .unlock
+                && !lock.client.isDoomed
+            {
                 try cancel(lock)
             }
             guard node.locks.isEmpty && alive.count > 1 else { continue }
@@ -143,6 +148,10 @@ extension World {
         try drive(node, about: nil) { $0.leave(effects: &$1) }
         node.isAlive = false
         nodes.removeAll { $0 === node }
+        for orphan in node.orphans {
+            touch(orphan.subject)
+            node.remove(orphan)
+        }
         for number in 1...options.maximumNodes {
             cut(channelIndex(NodeID(UInt32(number)), node.id))
         }
