@@ -172,7 +172,9 @@ extension ClientLock {
         switch completion.status {
         case .unlocked: return .gone(isUnlock: true)
         case .shutDown where hasLeft: return .gone(isUnlock: false)
-        case .granted: held = completion.mode
+        case .granted:
+            held = completion.mode
+            heard = 0
         case .cancelled, .deadlock, .wouldBlock, .timedOut, .stopped:
             if case .request = asked { return .gone(isUnlock: false) }
             if completion.remarks.contains(.demoted) { held = .null }

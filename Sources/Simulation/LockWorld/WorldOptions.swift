@@ -118,6 +118,19 @@ package struct WorldStatistics: Sendable {
     package var adoptions = 0
     package var synchronous = 0
 
+    /// Adds what another run met.
+    package mutating func add(_ other: WorldStatistics) {
+        moves += other.moves
+        circles += other.circles
+        pairs += other.pairs
+        demotions += other.demotions
+        timeouts += other.timeouts
+        parts += other.parts
+        orphans += other.orphans
+        adoptions += other.adoptions
+        synchronous += other.synchronous
+    }
+
     /// One line.
     package var summary: String {
         "\(grants) grants, \(messages) messages, \(views) views (\(overtakenViews) overtook), "
