@@ -57,6 +57,15 @@ package final class LockNode: LockService {
     /// of no use any more.
     package var onMalformed: ((NodeID, WireError) -> Void)?
 
+    /// A peer sent a message that no correct peer sends at that moment; it was passed over.
+    package var onProtocolError: ((NodeID) -> Void)?
+
+    /// An administrator's inquiry of a peer, or a part of a peer's answer: see `InquiryDesk`.
+    package var onInquiry: ((NodeMessage, NodeID) -> Void)?
+
+    /// Pieces dropped because a peer sent what is no message, or is one of another version.
+    package private(set) var malformedMessages: UInt64 = 0
+
     /// This node.
     package let node: NodeID
 
@@ -66,7 +75,7 @@ package final class LockNode: LockService {
     /// The longest piece handed to a link, as long as no single message is longer.
     package static let largestBatch = 64 * 1024
 
-    private var space: Lockspace
+    var space: Lockspace
     private let peers: any PeerLink
     /// Effects of the call that is running (N1).
     private var fresh: [LockEffect] = []
@@ -77,22 +86,29 @@ package final class LockNode: LockService {
     /// Encoded messages, in order of the first for each peer (N4).
     private var outgoing: [(peer: NodeID, bytes: [UInt8])] = []
 
-    private let engine: Engine
+    let engine: Engine
+    /// What went into the state machine lately; nil if nothing is recorded.
+    let recorder: FlightRecorder?
+    let incarnation: UInt64
     private var isTickScheduled = false
 
     /// The longest time between two ticks, in nanoseconds, while something waits for one.
     private static let longestTick: UInt64 = 100_000_000
 
     /// A node that waits for its first view. `incarnation`: the one that views name this life with.
-    /// `engine`: the one that all calls come from; its clock gives the time.
+    /// `engine`: the one that all calls come from; its clock gives the time. `recording`: bytes for
+    /// the flight recorder; 0: none.
     package init(
         node: NodeID,
         incarnation: UInt64,
         engine: Engine,
         peers: any PeerLink,
-        settings: LockSettings = LockSettings()
+        settings: LockSettings = LockSettings(),
+        recording: Int = FlightRecorder.usualCapacity
     ) {
         self.node = node
+        self.incarnation = incarnation
+        recorder = recording > 0 ? FlightRecorder(capacity: recording) : nil
         self.engine = engine
         self.peers = peers
         space = Lockspace(node: node, incarnation: incarnation)
@@ -101,7 +117,13 @@ package final class LockNode: LockService {
 
     // MARK: Time (N6)
 
-    private var milliseconds: UInt64 { engine.clock.now.rawValue / 1_000_000 }
+    /// Tells the state machine the time; returns it in nanoseconds.
+    @inline(__always)
+    func tellTime() -> UInt64 {
+        let now = engine.clock.now.rawValue
+        space.setTime(now / 1_000_000)
+        return now
+    }
 
     private func scheduleTick() {
         if isTickScheduled { return }
@@ -116,7 +138,9 @@ package final class LockNode: LockService {
     private func tick() {
         isTickScheduled = false
         if space.hasLeft { return }
-        space.tick(milliseconds, effects: &fresh)
+        let now = tellTime()
+        recorder?.event(.tick, now)
+        space.tick(now / 1_000_000, effects: &fresh)
         carryOut()
     }
 
@@ -143,11 +167,22 @@ package final class LockNode: LockService {
         parent: LockID = .none,
         patience: UInt32 = 0
     ) -> LockID {
-        space.setTime(milliseconds)
+        let flags = flags.subtracting(.synchronous)
+        let now = tellTime()
+        recorder?.request(
+            now,
+            name,
+            mode,
+            flags,
+            cookie: cookie,
+            owner: owner,
+            parent: parent,
+            patience: patience
+        )
         let lock = space.request(
             name,
             mode,
-            flags.subtracting(.synchronous),
+            flags,
             cookie: cookie,
             owner: owner,
             parent: parent,
@@ -169,11 +204,22 @@ package final class LockNode: LockService {
         parent: LockID = .none,
         patience: UInt32 = 0
     ) -> (lock: LockID, completion: LockCompletion?) {
-        space.setTime(milliseconds)
+        let flags = flags.union(.synchronous)
+        let now = tellTime()
+        recorder?.request(
+            now,
+            name,
+            mode,
+            flags,
+            cookie: cookie,
+            owner: owner,
+            parent: parent,
+            patience: patience
+        )
         let lock = space.request(
             name,
             mode,
-            flags.union(.synchronous),
+            flags,
             cookie: cookie,
             owner: owner,
             parent: parent,
@@ -187,32 +233,39 @@ package final class LockNode: LockService {
 
     package func convert(_ lock: LockID, to mode: LockMode, _ flags: LockFlags, value: ValueBlock?)
     {
-        space.setTime(milliseconds)
+        let now = tellTime()
         let asked = flags.subtracting(.synchronous)
+        recorder?.convert(now, lock, mode, asked, value)
         space.convert(lock, to: mode, asked, value: value, effects: &fresh)
         carryOut()
     }
 
     package func unlock(_ lock: LockID, _ flags: LockFlags, value: ValueBlock?) {
-        space.setTime(milliseconds)
+        let now = tellTime()
+        recorder?.unlock(now, lock, flags, value)
         space.unlock(lock, flags, value: value, effects: &fresh)
         carryOut()
     }
 
     /// An owner of this node is gone: see `Lockspace.ownerIsGone`.
     package func ownerIsGone(_ owner: LockOwner) {
-        space.setTime(milliseconds)
+        let now = tellTime()
+        recorder?.event(.ownerIsGone, now, UInt64(owner.rawValue))
         space.ownerIsGone(owner, effects: &fresh)
         carryOut()
     }
 
     /// Gives up orphans of a node: see `Lockspace.purgeOrphans`.
     package func purgeOrphans(of peer: NodeID, owner: LockOwner) {
+        let now = tellTime()
+        recorder?.event(.purgeOrphans, now, UInt64(peer.rawValue), UInt64(owner.rawValue))
         space.purgeOrphans(of: peer, owner: owner, effects: &fresh)
         carryOut()
     }
 
     package func cancel(_ lock: LockID) {
+        let now = tellTime()
+        recorder?.event(.cancel, now, lock.rawValue)
         space.cancel(lock, effects: &fresh)
         carryOut()
     }
@@ -221,15 +274,25 @@ package final class LockNode: LockService {
 
     /// Takes one or more whole messages of a peer.
     package func received(_ bytes: UnsafeRawBufferPointer, from peer: NodeID) {
-        space.setTime(milliseconds)
+        var now = tellTime()
         var offset = 0
         while offset < bytes.count {
             let rest = UnsafeRawBufferPointer(rebasing: bytes[offset...])
             do {
                 let decoded = try decodeMessage(rest)
                 offset += decoded.byteCount
-                take(decoded, from: peer)
+                take(
+                    decoded,
+                    from: peer,
+                    UnsafeRawBufferPointer(rebasing: rest[..<decoded.byteCount]),
+                    now
+                )
+                // What others do in between may take time.
+                if case .lock = decoded.message { continue }
+                now = tellTime()
             } catch {
+                malformedMessages += 1
+                recorder?.event(.malformed, now, UInt64(peer.rawValue))
                 onMalformed?(peer, error)
                 break
             }
@@ -237,24 +300,41 @@ package final class LockNode: LockService {
         carryOut()
     }
 
-    private func take(_ decoded: DecodedMessage, from peer: NodeID) {
+    private func take(
+        _ decoded: DecodedMessage,
+        from peer: NodeID,
+        _ bytes: UnsafeRawBufferPointer,
+        _ now: UInt64
+    ) {
         switch decoded.message {
         case .lock(let message):
+            recorder?.message(now, from: peer, bytes)
+            let errors = space.counters.protocolErrors
             space.receive(message, from: peer, epoch: decoded.epoch, effects: &fresh)
             collect()
+            if space.counters.protocolErrors != errors { onProtocolError?(peer) }
         case .replayed(let epoch):
+            recorder?.message(now, from: peer, bytes)
             space.journalsReplayed(epoch, effects: &fresh)
             collect()
             onReplayed?(epoch)
         case .goodbye: onGoodbye?(peer)
+        case .inquiry, .report: onInquiry?(decoded.message, peer)
         }
+    }
+
+    /// Sends what is no affair of the lock manager.
+    func say(_ message: NodeMessage, to peer: NodeID) {
+        post(message, to: peer)
+        carryOut()
     }
 
     /// Takes the newest view. Views may be skipped, never repeated out of order.
     package func viewChanged(_ view: ClusterView) {
         if let known = self.view, view.epoch <= known.epoch { return }
         self.view = view
-        space.setTime(milliseconds)
+        let now = tellTime()
+        recorder?.view(now, view)
         space.viewChanged(view, effects: &fresh)
         carryOut()
     }
@@ -265,7 +345,10 @@ package final class LockNode: LockService {
         for member in view?.members ?? [] where member.node != node {
             post(.replayed(epoch), to: member.node)
         }
+        let now = tellTime()
+        recorder?.event(.journalsReplayed, now, epoch.rawValue, UInt64(node.rawValue))
         space.journalsReplayed(epoch, effects: &fresh)
+        collect()
         onReplayed?(epoch)
         carryOut()
     }
@@ -274,6 +357,8 @@ package final class LockNode: LockService {
     /// hear a goodbye after everything else this node said.
     package func leave() {
         if space.hasLeft { return }
+        let now = tellTime()
+        recorder?.event(.leave, now)
         space.leave(effects: &fresh)
         collect()
         for member in view?.members ?? [] where member.node != node {
@@ -309,6 +394,7 @@ package final class LockNode: LockService {
     /// Moves what the state machine asked for into the queues (N3).
     private func collect() {
         if fresh.isEmpty { return }
+        recorder?.note(effects: fresh.count)
         let epoch = space.epoch
         for effect in fresh {
             if case .send(let message, let peer) = effect {

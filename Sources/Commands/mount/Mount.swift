@@ -39,6 +39,7 @@ final class Mount: @unchecked Sendable {
     private let clock: LinuxClock
     private(set) var node: NodeRuntime?
     private(set) var server: FuseServer?
+    private(set) var observation: Observation?
     private var cluster: HostCluster?
     private var volumeGuard: VolumeGuard?
     private var transport: UnixTransport?
@@ -177,6 +178,11 @@ final class Mount: @unchecked Sendable {
         node.onFailure = { [weak self] why in self?.fail(why) }
         node.adoptView = { view in transport.adopt(view) }
         self.node = node
+        observation = Observation(
+            engine: engine,
+            node: node,
+            name: arguments.nodeName ?? "\(node.locks.node)"
+        )
         inbox.open(node)
         keepProgress(cluster)
         let volume = try waitInEngine { try await node.begin() }
