@@ -96,6 +96,37 @@ extension MountedTests {
             }
         }
 
+        @Test func whatAHolderDoesIsTold() throws {
+            try withNodes { cluster in
+                let root = cluster.nodes[0].root
+                try Files.withOpen(root + "/file", O_RDWR | O_CREAT) { descriptor in
+                    try Files.write([UInt8](repeating: 7, count: 9000), to: descriptor, at: 0)
+                    let text = try lockstep(["locks", "--why", root + "/file"])
+                    #expect(text.contains("nothing waits for inode:"), "\(text)")
+                    #expect(text.contains("n1 (lab1) holds EX"), "\(text)")
+                    #expect(text.contains("12.0 KiB dirty to flush, changes to commit"), "\(text)")
+                }
+                let inode = try Files.status(root + "/file").inode
+                let other = cluster.nodes[1].root
+                let number = try lockstep(["locks", other, "--inode", "\(inode)", "--node", "1"])
+                #expect(number.contains("inode:\(inode).") && number.contains("open:\(inode)."))
+                let words = number.split(separator: "\n").flatMap { $0.split(separator: " ") }
+                guard let name = words.first(where: { $0.hasPrefix("inode:") }) else {
+                    throw Trouble("no name: \(number)")
+                }
+                let named = try lockstep(["locks", other, "--why", String(name)])
+                #expect(named.contains("nothing waits for \(name)"), "\(named)")
+                for (arguments, words) in [
+                    (["--path", root + "/none"], "no such file"),
+                    (["--type", "x", root], "no kind"),
+                    (["/"], "is not on a mounted"), (["--interval", "1", root], "--counters"),
+                ] {
+                    let bad = try Commands.run("lockstep", ["locks"] + arguments)
+                    #expect(!bad.succeeded && bad.complaint.contains(words), "\(bad)")
+                }
+            }
+        }
+
         @Test func aStoppedDaemonIsNamedAndNotWaitedForForEver() throws {
             try withNodes { cluster in
                 let roots = cluster.nodes.map(\.root)

@@ -92,6 +92,15 @@ extension FlightRecording {
             + String(repeating: "0", count: max(0, 6 - fraction.utf8.count)) + fraction
     }
 
+    /// A value as the compiler prints it, without the names of modules.
+    package static func plain(_ text: String) -> String {
+        var text = text
+        for module in ["Vocabulary.", "LockCore."] {
+            text = text.split(separator: module, omittingEmptySubsequences: false).joined()
+        }
+        return text
+    }
+
     /// One line about a record: when, and what went in.
     package func line(_ record: FlightRecord) -> String {
         "\(moment(record.tick)) \(node) \(record.event.words)"
@@ -130,7 +139,8 @@ extension FlightEvent {
         case .cancel(let lock): "cancels \(lock)"
         case .ownerIsGone(let owner): "\(owner) is gone"
         case .purgeOrphans(let peer, let owner): "purges orphans of \(peer), \(owner)"
-        case .message(let message, let peer, let epoch): "from \(peer), \(epoch): \(message)"
+        case .message(let message, let peer, let epoch):
+            "from \(peer), \(epoch): \(FlightRecording.plain("\(message)"))"
         case .journalsReplayed(let epoch, let peer):
             "\(peer) says that journals of \(epoch) are replayed"
         case .view(let view): "view \(view)"

@@ -104,7 +104,7 @@ package final class LockNode: LockService {
         engine: Engine,
         peers: any PeerLink,
         settings: LockSettings = LockSettings(),
-        recording: Int = FlightRecorder.usualCapacity
+        recording: Int = 0
     ) {
         self.node = node
         self.incarnation = incarnation

@@ -13,13 +13,14 @@ struct Dump: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Writes what went into a node's lock manager lately to a file; reads such files.",
         discussion: """
-            Every node keeps its last events (calls, messages, views) in memory. A recording that
-            begins with its node can be replayed: the same lock manager does it all again, and it is
-            said whether it does the same. Of one that does not, the story can be told.
+            Every node keeps its last events (calls, messages, views) in memory. A recording that \
+            begins with its node can be replayed: the same lock manager does it all again, and it \
+            is said whether it does the same. Of one that does not, the story can be told. The \
+            mount option record=MIB says how much is kept.
 
             Examples:
-              lockstep dump /mnt -o node.recording              of this node
-              lockstep dump /mnt -o recordings --all            recordings.n1, recordings.n2, …
+              lockstep dump /mnt -o node.recording
+              lockstep dump /mnt -o recordings --all
               lockstep dump --replay node.recording
               lockstep dump --story node.recording --resource inode:6291.1
             """
@@ -171,7 +172,7 @@ struct Dump: ParsableCommand {
         _ = recording.replay { record, effects in
             guard isWanted(record) else { return }
             print(recording.line(record))
-            for effect in effects { print("    \(effect)") }
+            for effect in effects { print("    " + FlightRecording.plain("\(effect)")) }
         }
     }
 }

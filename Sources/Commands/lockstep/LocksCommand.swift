@@ -10,24 +10,31 @@ struct Locks: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Shows the locks of a volume's nodes: holders, waiters, and who waits for whom.",
         discussion: """
-            The daemon of DIRECTORY asks all nodes of its cluster, wherever they run, and shows each
-            resource once, as its master has it, with what the holders do with it. A node that does
-            not answer in time is named as silent.
+            The daemon of DIRECTORY asks all nodes of its cluster, wherever they run, and shows \
+            each resource once, as its master has it, with what the holders do with it. A node \
+            that does not answer in time is named as silent.
 
-            Modes: NL CR CW PR PW EX; PR>EX is a conversion, >EX a new request that waits.
-            MASTER: who decides; 'n1?' when it did not say so itself. VALUE: the number of the last
-            write of the value block. Kinds: inode, group, journal, open, rename, log-barrier,
-            orphans, live, application.
+            Modes: NL CR CW PR PW EX; PR>EX is a conversion, >EX a new request that waits. \
+            MASTER: who decides; 'n1?' when it did not say so itself. VALUE: the number of the \
+            last write of the value block. Kinds: inode, group, journal, open, rename, \
+            log-barrier, orphans, live, application.
+
+            Looking a path up takes shared locks of its directories; a name (inode:6291.1) or a \
+            number takes none.
 
             Examples:
-              lockstep locks /mnt --waiting           what is waited for at all
-              lockstep locks --why /mnt/some/file     who holds it up, and with what
+              lockstep locks /mnt --waiting
+              lockstep locks --why /mnt/some/file
+              lockstep locks /mnt --why inode:6291.1
               lockstep locks /mnt --counters --interval 5
             """
     )
 
     @OptionGroup var place: Place
-    @Option(help: "Who waits for whom for the locks of this file or directory.")
+    @Option(
+        help:
+            "Who waits for whom for the locks of this file or directory, or this resource of DIRECTORY's volume."
+    )
     var why: String?
     @Option(help: "Only the locks of this file or directory.")
     var path: String?
@@ -71,7 +78,7 @@ struct Locks: ParsableCommand {
 
     func run() throws {
         if counters { return try showCounters() }
-        if let path = why ?? path {
+        if let path = why ?? path, askedName == nil {
             let mounted = try MountedPath(path)
             let daemon = try Daemon(of: mounted.mountPoint)
             print(
@@ -86,6 +93,11 @@ struct Locks: ParsableCommand {
                 terminator: ""
             )
         }
+    }
+
+    /// The resource that `--why` names, if it names one.
+    private var askedName: ResourceName? {
+        place.directory == nil ? nil : why.flatMap { ResourceName($0) }
     }
 
     /// One daemon of each volume that is meant; that of the directory, if there is one.
@@ -112,6 +124,10 @@ struct Locks: ParsableCommand {
             question.number = inode
             if kind == nil { question.kinds = [.inode, .open] }
         }
+        if let name = askedName {
+            (question.kinds, question.number) = ([name.kind], name.number)
+            question.generation = name.generation
+        }
         question.onlyWaiting = waiting
         question.node = node.map { NodeID($0) }
         question.limit = limit
@@ -122,6 +138,7 @@ struct Locks: ParsableCommand {
             members.append(.init("path", .array(mounted.names.map { .string($0) })))
             members.append(.init("subject", .string(path ?? "")))
         }
+        if let name = askedName { members.append(.init("subject", .string("\(name.root)"))) }
         if why != nil { members.append(.init("why", .boolean(true))) }
         if json { members.append(.init("format", .string("json"))) }
         return .object(members)

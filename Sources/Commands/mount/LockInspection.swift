@@ -59,6 +59,10 @@ extension Inspection {
             throw MountError("not mounted yet")
         }
         let peer = request["node"]?.number.map { NodeID(UInt32(clamping: $0)) } ?? node.locks.node
+        let isMember = try mount.waitInEngine { node.view?.contains(peer) ?? false }
+        guard isMember || peer == node.locks.node else {
+            throw MountError("\(peer) is no member of the cluster")
+        }
         let bytes = try mount.waitInEngine {
             await observation.recording(of: peer, patience: patience * 1_000_000)
         }
@@ -108,10 +112,14 @@ extension Inspection {
             question.generation = number.generation
             return "\(subject) cannot be looked up: its directory \(path(count)) is waited for"
         case .failed(let error, let place):
-            throw MountError(
-                "\(path(place + 1)) on the volume: \(error)"
-                    + (error == .notDirectory ? " (symbolic links are not followed)" : "")
-            )
+            let why =
+                switch error {
+                case .notFound: "no such file or directory"
+                case .notDirectory:
+                    "what is before its last name is no directory (symbolic links are not followed)"
+                default: "\(error)"
+                }
+            throw MountError("\(path(place + 1)) on the volume: \(why)")
         }
     }
 }

@@ -171,7 +171,8 @@ final class Mount: @unchecked Sendable {
             file: file,
             member: cluster.member,
             link: Link(transport: transport),
-            options: mountOptions()
+            options: mountOptions(),
+            recording: arguments.recordMebibytes << 20
         )
         node.onReplayed = { epoch in cluster.markReplayed(epoch) }
         node.onReport = { [log] line in log.notice(line) }

@@ -57,7 +57,8 @@ final class NodeRuntime: @unchecked Sendable {
         file: VolumeFile,
         member: Member,
         link: Link,
-        options: MountOptions
+        options: MountOptions,
+        recording: Int
     ) {
         self.engine = engine
         self.file = file
@@ -67,7 +68,8 @@ final class NodeRuntime: @unchecked Sendable {
             node: member.node,
             incarnation: member.incarnation,
             engine: engine,
-            peers: link
+            peers: link,
+            recording: recording
         )
         locks.onDeadlock = { [weak self] hops, _ in
             let story = hops.map { "\($0)" }.joined(separator: "; ")
