@@ -82,6 +82,10 @@ extension MountedTests {
                 #expect(has("n1 (lab1) also waits, perhaps", "for inode:"), "\(text)")
                 #expect(has("n3 holds EX", "is silent"), "\(text)")
                 #expect(has("n3 is silent", "did not answer"), "\(text)")
+                let below = try lockstep([
+                    "locks", "--why", roots[1] + "/d/other/x", "--timeout", "1",
+                ])
+                #expect(below.contains("cannot be looked up: its directory /d is"), "\(below)")
                 let story = try json(["locks", "--why", roots[1] + "/d"])
                 #expect(story["waits"] == .boolean(true) && story["circle"] == .boolean(false))
                 let waiting = try lockstep(["locks", roots[1], "--waiting", "--type", "inode"])

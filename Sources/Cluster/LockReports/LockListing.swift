@@ -25,7 +25,7 @@ extension ClusterPicture {
             let head = ["RESOURCE", "MASTER", "VALUE", "NODE", "MODE", "AGE", ""]
             lines += Words.table([head] + rows)
         }
-        if isCut { lines.append("there are more; --limit 0 shows all") }
+        if isCut { lines.append("there are more: see --limit, --type, --inode, --node") }
         lines += remarks
         return lines.map { $0 + "\n" }.joined()
     }

@@ -46,7 +46,7 @@ struct Locks: ParsableCommand {
     var waiting = false
     @Option(help: "Only where this node has a lock (its number).")
     var node: UInt32?
-    @Option(help: "The most resources to show; 0: all.")
+    @Option(help: "The most resources to show; 0: as many as nodes tell, 20000 each.")
     var limit = 1000
     @Flag(help: "What each node's lock manager has counted since it began.")
     var counters = false

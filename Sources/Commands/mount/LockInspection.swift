@@ -21,52 +21,32 @@ extension Inspection {
         guard var question = LockQuestion(request["question"] ?? LockQuestion(.locks).json) else {
             throw MountError("the question is not understood; is the command of another version?")
         }
-        guard let observation = mount.observation else { throw MountError("not mounted yet") }
-        let patience = patience(request)
+        let inspection = try inspection(request)
         var subject = request["subject"]?.string ?? "these locks"
         if let path = request["path"] {
             let names = path.elements.compactMap(\.string).map { Array($0.utf8) }
-            subject = try resolve(names, subject, &question, patience)
+            subject = try resolve(names, subject, &question, inspection.patience / 1_000_000)
         }
-        let (asked, told) = (question, subject)
         let isJSON = request["format"]?.string == "json"
         if request.isSet("why") {
-            let story = try mount.waitInEngine {
-                await observation.explain(told, asked, patience: patience * 1_000_000)
-            }
+            let story = try inspection.explain(subject, question)
             return isJSON ? story.json.text + "\n" : story.text
         }
-        let picture = try mount.waitInEngine {
-            await observation.picture(asked, patience: patience * 1_000_000)
-        }
+        let picture = try inspection.picture(question)
         return isJSON ? picture.json.text + "\n" : picture.table
     }
 
     func counters(_ text: String) throws -> String {
-        let patience = patience(try parsed(text))
-        guard let observation = mount.observation else { throw MountError("not mounted yet") }
-        let table = try mount.waitInEngine {
-            await observation.counters(patience: patience * 1_000_000)
-        }
-        return table.json.text + "\n"
+        try inspection(parsed(text)).counters().json.text + "\n"
     }
 
     /// The recording of the node that the request names, or of this one.
     func recording(_ text: String) throws -> [UInt8] {
         let request = try parsed(text)
-        let patience = patience(request)
-        guard let observation = mount.observation, let node = mount.node else {
-            throw MountError("not mounted yet")
-        }
+        guard let node = mount.node else { throw MountError("not mounted yet") }
         let peer = request["node"]?.number.map { NodeID(UInt32(clamping: $0)) } ?? node.locks.node
-        let isMember = try mount.waitInEngine { node.view?.contains(peer) ?? false }
-        guard isMember || peer == node.locks.node else {
-            throw MountError("\(peer) is no member of the cluster")
-        }
-        let bytes = try mount.waitInEngine {
-            await observation.recording(of: peer, patience: patience * 1_000_000)
-        }
-        guard let bytes else { throw MountError("\(peer) is silent: it did not answer in time") }
+        let bytes = try inspection(request).recording(of: peer)
+        guard let bytes else { throw MountError("\(peer) is silent, or no member of the cluster") }
         guard !bytes.isEmpty else { throw MountError("\(peer) has no recording") }
         return bytes
     }
@@ -80,8 +60,14 @@ extension Inspection {
         }
     }
 
-    private func patience(_ request: JSONText) -> UInt64 {
-        min(request["patience"]?.number ?? 2000, Self.longestPatience)
+    private func inspection(_ request: JSONText) throws -> ClusterInspection {
+        guard let observation = mount.observation else { throw MountError("not mounted yet") }
+        let milliseconds = min(request["patience"]?.number ?? 2000, Self.longestPatience)
+        return ClusterInspection(
+            mount: mount,
+            observation: observation,
+            patience: milliseconds * 1_000_000
+        )
     }
 
     /// Makes a question about a path one about its inode; or, if a directory on the way cannot be

@@ -1,5 +1,4 @@
-// What this node tells of the lock managers: of its own to whoever asks, of all together to an
-// administrator.
+// What this node tells of its lock manager to whoever asks, and the way to ask others.
 
 import Execution
 import FileSystem
@@ -9,17 +8,16 @@ import LockReports
 import NodeService
 import Vocabulary
 
-/// Reports of one node, and pictures of the cluster. Engine-bound.
+/// Reports of one node. Engine-bound.
 final class Observation {
     private let engine: Engine
     private let node: NodeRuntime
     private let name: String
     private let desk: InquiryDesk
 
-    /// Names that holders are asked for once more, at most; and how many fit into a picture of who
-    /// waits for whom.
-    private static let mostNames = 4096
-    private static let mostWaits = 4096
+    /// The most resources that are told at once, however many are asked for: the node does nothing
+    /// else meanwhile.
+    private static let mostResources = 20_000
 
     init(engine: Engine, node: NodeRuntime, name: String) {
         self.engine = engine
@@ -32,17 +30,9 @@ final class Observation {
     // MARK: This node
 
     private func answer(_ bytes: [UInt8]) -> [UInt8] {
-        guard let json = Self.parsed(bytes), let question = LockQuestion(json) else { return [] }
+        guard let json = JSONText(bytes), let question = LockQuestion(json) else { return [] }
         if question.subject == .recording { return node.locks.recording }
         return Array(report(question).json.text.utf8)
-    }
-
-    private static func parsed(_ bytes: [UInt8]) -> JSONText? {
-        do throws(JSONError) {
-            return try JSONText(parsing: String(decoding: bytes, as: UTF8.self))
-        } catch {
-            return nil
-        }
     }
 
     private func report(_ question: LockQuestion) -> NodeReport {
@@ -67,7 +57,7 @@ final class Observation {
     private func addResources(_ question: LockQuestion, to report: inout NodeReport) {
         let isNamed = !question.names.isEmpty
         let (found, omitted) = node.locks.describe(
-            atMost: question.bound,
+            atMost: min(question.bound, Self.mostResources),
             onlyWaiting: question.onlyWaiting && !isNamed,
             holder: isNamed ? nil : question.node,
             where: question.concerns
@@ -86,110 +76,30 @@ final class Observation {
         }
     }
 
-    // MARK: The cluster
+    // MARK: Others
 
-    private struct Gathering {
-        var reports: [NodeReport] = []
-        var silent: [NodeID] = []
-        var garbled: [NodeID] = []
-    }
-
-    private func gather(
-        _ questions: [(node: NodeID, question: LockQuestion)],
-        patience: UInt64,
-        into gathering: inout Gathering
-    ) async {
-        let asked = questions.filter { !gathering.silent.contains($0.node) }
-        let answers = await desk.ask(
-            asked.map { ($0.node, Array($0.question.json.text.utf8)) },
-            patience: patience
-        )
-        for answer in answers {
-            guard let bytes = answer.bytes else {
-                if !gathering.silent.contains(answer.node) { gathering.silent.append(answer.node) }
-                continue
-            }
-            if let json = Self.parsed(bytes), let report = NodeReport(json) {
-                gathering.reports.append(report)
-            } else if !gathering.garbled.contains(answer.node) {
-                gathering.garbled.append(answer.node)
-            }
-        }
-    }
-
-    private var members: [NodeID] {
+    /// All members of the present view, this node among them.
+    var members: [NodeID] {
         let members = node.locks.view?.members.map(\.node) ?? []
         return members.contains(node.locks.node) ? members : members + [node.locks.node]
     }
 
-    /// What all nodes know about what the questions ask, as far as `result` wants it. `patience` in
-    /// nanoseconds for each round of asking.
-    private func picture(
-        _ questions: [LockQuestion],
-        for result: LockQuestion,
+    /// Asks nodes; `patience` in nanoseconds.
+    func ask(
+        _ questions: [(node: NodeID, bytes: [UInt8])],
         patience: UInt64
-    ) async -> ClusterPicture {
-        var gathering = Gathering()
-        let first = members.flatMap { member in questions.map { (member, $0) } }
-        await gather(first, patience: patience, into: &gathering)
-        let draft = ClusterPicture(gathering.reports, question: result)
-        var second: [(NodeID, LockQuestion)] = []
-        for (holder, names) in draft.unasked {
-            var rest = names.prefix(Self.mostNames)
-            while !rest.isEmpty {
-                var question = LockQuestion(.locks)
-                question.names = Array(rest.prefix(LockQuestion.namesPerQuestion))
-                second.append((holder, question))
-                rest = rest.dropFirst(LockQuestion.namesPerQuestion)
-            }
+    ) async -> [InquiryAnswer] {
+        await desk.ask(questions, patience: patience)
+    }
+}
+
+extension JSONText {
+    /// The value that bytes say; nil if they say none.
+    init?(_ bytes: [UInt8]) {
+        do throws(JSONError) {
+            self = try JSONText(parsing: String(decoding: bytes, as: UTF8.self))
+        } catch {
+            return nil
         }
-        let isWhole = second.isEmpty
-        if !isWhole { await gather(second, patience: patience, into: &gathering) }
-        return ClusterPicture(
-            gathering.reports,
-            silent: gathering.silent.sorted(),
-            garbled: gathering.garbled.sorted(),
-            question: result
-        )
-    }
-
-    /// The resources that a question is about.
-    func picture(_ question: LockQuestion, patience: UInt64) async -> ClusterPicture {
-        await picture([question], for: question, patience: patience)
-    }
-
-    /// Why locks of an inode wait.
-    func explain(
-        _ subject: String,
-        _ question: LockQuestion,
-        patience: UInt64
-    ) async -> Explanation {
-        var waits = LockQuestion(.locks)
-        waits.onlyWaiting = true
-        waits.limit = Self.mostWaits
-        let picture = await picture(
-            [question, waits],
-            for: LockQuestion(.locks),
-            patience: patience
-        )
-        let names = picture.resources.map(\.name).filter(question.concerns)
-        return Explanation(of: subject, names, in: picture)
-    }
-
-    /// What a node's flight recorder has kept; nil if it is silent.
-    func recording(of peer: NodeID, patience: UInt64) async -> [UInt8]? {
-        let question = Array(LockQuestion(.recording).json.text.utf8)
-        return await desk.ask([(peer, question)], patience: patience).first?.bytes
-    }
-
-    /// What all nodes have counted.
-    func counters(patience: UInt64) async -> CounterTable {
-        var gathering = Gathering()
-        let questions = members.map { ($0, LockQuestion(.counters)) }
-        await gather(questions, patience: patience, into: &gathering)
-        return CounterTable(
-            gathering.reports,
-            silent: (gathering.silent + gathering.garbled).sorted()
-        )
     }
 }
