@@ -183,7 +183,7 @@ let commands: [Target] = [
     command(
         "lockstep",
         [
-            "Vocabulary", "DiskFormat", "BlockIO", "LockCore", "LockReports", "NodeService",
+            "Vocabulary", "DiskFormat", "BlockIO", "LockReports", "NodeService",
             "LinuxSystem", "LinuxBlockIO", "HostCluster", "CLinux", argumentParser,
         ]
     ),
