@@ -125,8 +125,9 @@ let layers: [Target] = [
     closed("VolumeMaking", "Volume", ["Vocabulary", "DiskFormat", "BlockIO"]),
     closed("VolumeChecking", "Volume", ["Vocabulary", "DiskFormat", "BlockIO", "Journaling"]),
 
-    // Simulation: one machine's executor, clock and disk by seed; then whole clusters, with a
-    // network and a model of the kernel's caches.
+    // Simulation: lock managers alone, by seed and in every order; one machine's executor, clock
+    // and disk by seed; then whole clusters, with a network and a model of the kernel's caches.
+    closed("LockWorld", "Simulation", ["Vocabulary", "LockCore", "ClusterWire"]),
     closed("SimulatedMachine", "Simulation", ["Vocabulary", "Execution", "BlockIO"]),
     closed(
         "SimulatedWorld",
@@ -196,6 +197,7 @@ let commands: [Target] = [
         ]
     ),
     command("simulate", ["Vocabulary", "SimulatedWorld", argumentParser]),
+    command("locksim", ["Vocabulary", "LockWorld", argumentParser]),
 ]
 
 let yardsticks: [Target] = [
@@ -205,7 +207,16 @@ let yardsticks: [Target] = [
         path: "Sources/Yardsticks/nullfuse",
         cSettings: [.unsafeFlags([], .when(configuration: .release))]
     ),
-    yardstick("bench", ["Vocabulary", "LinuxSystem", "CLinux", argumentParser]),
+    .executableTarget(name: "pingpong", path: "Sources/Yardsticks/pingpong"),
+    // Puts defects into a copy of the lock manager: see tools/mutations. Not a product.
+    yardstick("mutants", []),
+    yardstick(
+        "bench",
+        [
+            "Vocabulary", "Execution", "LockCore", "LockCache", "NodeService", "LinuxSystem",
+            "Transport", "CLinux", argumentParser,
+        ]
+    ),
 ]
 
 let testTargets: [Target] = [
@@ -216,7 +227,7 @@ let testTargets: [Target] = [
         "JournalingTests",
         ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "SimulatedMachine"]
     ),
-    tests("LockCoreTests", ["Vocabulary", "LockCore", "ClusterWire"]),
+    tests("LockCoreTests", ["Vocabulary", "LockCore", "ClusterWire", "LockWorld"]),
     tests(
         "NodeServiceTests",
         [
@@ -269,8 +280,10 @@ let package = Package(
         .executable(name: "fsck.lockstep", targets: ["fsck"]),
         .executable(name: "lockstep", targets: ["lockstep"]),
         .executable(name: "lockstep-simulate", targets: ["simulate"]),
+        .executable(name: "lockstep-lockcheck", targets: ["locksim"]),
         .executable(name: "lockstep-bench", targets: ["bench"]),
         .executable(name: "lockstep-null-fuse", targets: ["nullfuse"]),
+        .executable(name: "lockstep-ping-pong", targets: ["pingpong"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),

@@ -1,24 +1,17 @@
-// Seeds through the world: every oracle after every event.
+// Seeds through the random world (Sources/Simulation/LockWorld): every oracle after every event.
+// `lockstep-lockcheck random` runs more of them, and larger ones.
 
-import LockCore
+import LockWorld
 import Testing
-import Vocabulary
 
 struct RandomTests {
-    /// One run. The failure line names what replays it.
+    /// One run. The failure names the line that replays it.
     static func run(_ seed: UInt64, _ options: WorldOptions) -> WorldStatistics {
         let world = World(seed: seed, options: options)
         do {
             try world.run()
         } catch {
-            let again = World(seed: seed, options: options)
-            again.isTracing = true
-            try? again.run()
-            let lineCount = Int(environment("LOCKSTEP_TRACE") ?? "") ?? 0
-            print(again.trace.suffix(lineCount).joined(separator: "\n"))
-            Issue.record(
-                "LOCKSTEP_SEED=\(seed) LOCKSTEP_NODES=\(options.nodeCount) LOCKSTEP_TRACE=200 deaths \(options.hasDeaths): \(error)"
-            )
+            Issue.record("\(options.replayLine(seed)): \(error)")
         }
         return world.statistics
     }
@@ -31,36 +24,37 @@ struct RandomTests {
         return first...last
     }
 
-    /// `LOCKSTEP_NODES=4` runs one size only.
-    static func isChosen(_ nodeCount: Int) -> Bool {
-        guard let chosen = environment("LOCKSTEP_NODES").flatMap({ Int($0) }) else { return true }
-        return chosen == nodeCount
-    }
-
-    @Test("Random histories with deaths, joins and leaves", arguments: [3, 4, 5])
+    @Test("Random histories with everything that can happen", arguments: [3, 4, 5])
     func everything(nodeCount: Int) {
-        if !Self.isChosen(nodeCount) { return }
         var views = 0
         var overtaken = 0
         var values = 0
+        var losses = 0
         for seed in Self.seeds() {
             let statistics = Self.run(seed, WorldOptions(nodeCount: nodeCount))
             views += statistics.views
             overtaken += statistics.overtakenViews
             values += statistics.valuesChecked
+            losses += statistics.losses
         }
         if environment("LOCKSTEP_SEED") != nil { return }
-        #expect(views > 100 && overtaken > 10 && values > 100, "the runs met too little")
+        #expect(
+            views > 100 && overtaken > 10 && values > 100 && losses > 10,
+            "the runs met too little"
+        )
+    }
+
+    @Test("Sixteen nodes and a thousand resources")
+    func large() {
+        let statistics = Self.run(1, WorldOptions(nodeCount: 16, nameCount: 1000, steps: 2_000))
+        #expect(statistics.grants > 300 && statistics.views > 1, "the run met too little")
     }
 
     @Test("Without deaths no value is ever lost, also when nodes join")
     func joinsKeepValues() {
         var checked = 0
         for seed in Self.seeds() {
-            let statistics = Self.run(
-                seed,
-                WorldOptions(nodeCount: 3, hasDeaths: false, hasLeaves: false)
-            )
+            let statistics = Self.run(seed, WorldOptions(nodeCount: 3, faults: [.joins, .delays]))
             #expect(statistics.invalidValues == 0, "seed \(seed)")
             checked += statistics.valuesChecked
         }
@@ -70,13 +64,18 @@ struct RandomTests {
     @Test("One node alone answers everything at once and sends nothing")
     func alone() {
         for seed in Self.seeds() {
-            let options = WorldOptions(
-                nodeCount: 1,
-                hasDeaths: false,
-                hasJoins: false,
-                hasLeaves: false
-            )
-            #expect(Self.run(seed, options).messages == 0)
+            #expect(Self.run(seed, WorldOptions(nodeCount: 1, faults: [])).messages == 0)
         }
+    }
+
+    @Test("A seed is one run")
+    func repeats() {
+        var told: [[String]] = [[], []]
+        for round in 0...1 {
+            let options = WorldOptions(nodeCount: 4, steps: 300)
+            let world = World(seed: 5, options: options) { told[round].append($0) }
+            do { try world.run() } catch { Issue.record("\(error)") }
+        }
+        #expect(told[0] == told[1] && told[0].count > 300)
     }
 }

@@ -1,6 +1,7 @@
 // Every script of Tests/Scenarios gives the output that stands in it.
 
 import Glibc
+import LockWorld
 import Testing
 
 struct ScenarioTests {
@@ -54,27 +55,7 @@ struct ScenarioTests {
     @Test("Scenario", arguments: scripts)
     func scenario(name: String) throws {
         let lines = try #require(Self.read(name))
-        let world = ScenarioWorld()
-        var result: [String] = []
-        var commands: [String] = []
-        var isOutput = false
-        for line in lines {
-            if isOutput {
-                if line.isEmpty {
-                    isOutput = false
-                    result.append(line)
-                }
-                continue
-            }
-            result.append(line)
-            if line == "----" {
-                result += try world.run(commands)
-                commands = []
-                isOutput = true
-            } else if !line.isEmpty && !line.hasPrefix("#") {
-                commands.append(line)
-            }
-        }
+        let result = try ScenarioWorld.replay(lines)
         if environment("LOCKSTEP_RECORD") != nil {
             Self.write(name, result)
             return

@@ -57,9 +57,10 @@ struct WireTests {
 
     /// At least one of each kind.
     static let all: [NodeMessage] = [
-        .lock(.lookup(name)), .lock(.lookupReply(name, master: NodeID(3))), .lock(.claim(name)),
+        .lock(.lookup(name, denied: NodeID(9))), .lock(.lookup(name, denied: .none)),
+        .lock(.lookupReply(name, master: NodeID(3))), .lock(.claim(name)),
         .lock(.claimReply(name, master: NodeID(3))), .lock(.confirm(name)),
-        .lock(.confirmReply(name, isMaster: true)), .lock(.confirmReply(name, isMaster: false)),
+        .lock(.confirmReply(name)),
         .lock(.remove(name)),
         .lock(.entry(name, master: NodeID(3))), .lock(.entryIs(name)),
         .lock(

@@ -1,33 +1,39 @@
 /// One node in one of its lives: a node that died and came back is another member.
-package struct Member: Hashable, Comparable, Sendable, CustomStringConvertible {
-    package var node: NodeID
+public struct Member: Hashable, Comparable, Sendable, CustomStringConvertible {
+    /// Which node.
+    public var node: NodeID
     /// Different in each life of the node; random, never 0.
-    package var incarnation: UInt64
+    public var incarnation: UInt64
 
-    package init(node: NodeID, incarnation: UInt64) {
+    /// From its parts.
+    public init(node: NodeID, incarnation: UInt64) {
         self.node = node
         self.incarnation = incarnation
     }
 
-    package static func < (left: Member, right: Member) -> Bool {
+    /// The order of the numbers.
+    public static func < (left: Member, right: Member) -> Bool {
         (left.node, left.incarnation) < (right.node, right.incarnation)
     }
 
-    package var description: String { "\(node)" }
+    /// For logs and reports.
+    public var description: String { "\(node)" }
 }
 
 /// Who is in the cluster, as all members agree. A view names a node that has left only after that
 /// node can no longer write (it was fenced, or it said goodbye after its last write).
-package struct ClusterView: Hashable, Sendable, CustomStringConvertible {
-    package var epoch: Epoch
+public struct ClusterView: Hashable, Sendable, CustomStringConvertible {
+    /// Grows from view to view.
+    public var epoch: Epoch
     /// Ascending; never two of one node.
-    package var members: [Member]
+    public var members: [Member]
     /// Slots whose journals may hold something that is not yet in place, because their nodes died
     /// (or because nothing is known: the first mount lists all). The coordinator replays them
     /// before ordinary locks are granted. Ascending.
-    package var slotsToReplay: [SlotIndex]
+    public var slotsToReplay: [SlotIndex]
 
-    package init(epoch: Epoch, members: [Member], slotsToReplay: [SlotIndex]) {
+    /// From its parts.
+    public init(epoch: Epoch, members: [Member], slotsToReplay: [SlotIndex]) {
         precondition(
             zip(members, members.dropFirst()).allSatisfy { $0.node < $1.node },
             "the members of a view are ascending and distinct"
@@ -38,12 +44,13 @@ package struct ClusterView: Hashable, Sendable, CustomStringConvertible {
     }
 
     /// The member that directs recovery: the lowest.
-    package var coordinator: NodeID { members.first?.node ?? .none }
+    public var coordinator: NodeID { members.first?.node ?? .none }
 
     /// Whether a node is in, in whatever life.
-    package func contains(_ node: NodeID) -> Bool { members.contains { $0.node == node } }
+    public func contains(_ node: NodeID) -> Bool { members.contains { $0.node == node } }
 
-    package var description: String {
+    /// For logs and reports.
+    public var description: String {
         "\(epoch): \(members.map(\.description).joined(separator: " "))"
     }
 }

@@ -1,6 +1,6 @@
 /// Why an operation on the file system was refused or failed. `FuseServer` maps each case to the
 /// errno of the same name; nothing below it knows errno numbers.
-package enum FileError: Error, Hashable, Sendable {
+public enum FileError: Error, Hashable, Sendable {
     /// EPERM
     case notPermitted
     /// ENOENT

@@ -2,27 +2,29 @@
 
 /// A text is not JSON, or holds what `JSONText` cannot: where it stops to be, in bytes from the
 /// start.
-package struct JSONError: Error, Hashable, Sendable, CustomStringConvertible {
-    package let offset: Int
+public struct JSONError: Error, Hashable, Sendable, CustomStringConvertible {
+    /// In bytes from the start.
+    public let offset: Int
 
-    package var description: String { "not understood at byte \(offset)" }
+    /// For logs and reports.
+    public var description: String { "not understood at byte \(offset)" }
 }
 
 extension JSONText {
     /// Objects and arrays may be nested so deep.
-    package static let deepest = 32
+    public static let deepest = 32
 
     /// Reads one value and nothing else.
     ///
     /// - Throws: `JSONError` for anything but one value of those that `JSONText` has.
-    package init(parsing text: String) throws(JSONError) {
+    public init(parsing text: String) throws(JSONError) {
         var reader = JSONReader(text)
         self = try reader.value(depth: 0)
         guard reader.isAtEnd else { throw reader.error }
     }
 
     /// A member of an object; nil if this is none, or has no such member.
-    package subscript(name: String) -> JSONText? {
+    public subscript(name: String) -> JSONText? {
         guard case .object(let members) = self else { return nil }
         return members.first { $0.name == name }?.value
     }

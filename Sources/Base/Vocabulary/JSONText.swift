@@ -1,6 +1,6 @@
 /// A value of JSON (RFC 8259), for the few things that commands print for scripts. Members of an
 /// object keep their order, so that the same result is the same text.
-package indirect enum JSONText: Hashable, Sendable {
+public indirect enum JSONText: Hashable, Sendable {
     case null
     case boolean(Bool)
     case number(UInt64)
@@ -9,18 +9,21 @@ package indirect enum JSONText: Hashable, Sendable {
     case object([Member])
 
     /// A named value of an object.
-    package struct Member: Hashable, Sendable {
-        package var name: String
-        package var value: JSONText
+    public struct Member: Hashable, Sendable {
+        /// What the member is called.
+        public var name: String
+        /// What it holds.
+        public var value: JSONText
 
-        package init(_ name: String, _ value: JSONText) {
+        /// From its parts.
+        public init(_ name: String, _ value: JSONText) {
             self.name = name
             self.value = value
         }
     }
 
     /// The text, on one line.
-    package var text: String {
+    public var text: String {
         switch self {
         case .null: "null"
         case .boolean(let value): value ? "true" : "false"

@@ -1,7 +1,6 @@
 /// The six modes of the VMS lock manager, numbered as VMS and Linux number them (Linux
 /// `include/uapi/linux/dlmconstants.h`).
-package enum LockMode: UInt8, CaseIterable, Hashable, Comparable, Sendable, CustomStringConvertible
-{
+public enum LockMode: UInt8, CaseIterable, Hashable, Comparable, Sendable, CustomStringConvertible {
     /// NL: interest without access.
     case null = 0
     /// CR: read while others may write.
@@ -26,25 +25,26 @@ package enum LockMode: UInt8, CaseIterable, Hashable, Comparable, Sendable, Cust
     ]
 
     /// Whether one lock in this mode and another in `other` may be granted at the same time.
-    package func isCompatible(with other: LockMode) -> Bool {
+    public func isCompatible(with other: LockMode) -> Bool {
         Self.compatible[Int(rawValue)] & (1 << other.rawValue) != 0
     }
 
     /// Order of the numbers only. PR and CW are not comparable in strength: use `covers`.
-    package static func < (left: LockMode, right: LockMode) -> Bool {
+    public static func < (left: LockMode, right: LockMode) -> Bool {
         left.rawValue < right.rawValue
     }
 
     /// Whether holding this mode gives every right that `other` gives: whatever conflicts with
     /// `other` also conflicts with this.
-    package func covers(_ other: LockMode) -> Bool {
+    public func covers(_ other: LockMode) -> Bool {
         if self == other { return true }
         let mine = Self.compatible[Int(rawValue)]
         let theirs = Self.compatible[Int(other.rawValue)]
         return mine & ~theirs == 0
     }
 
-    package var description: String {
+    /// For logs and reports.
+    public var description: String {
         switch self {
         case .null: "NL"
         case .concurrentRead: "CR"

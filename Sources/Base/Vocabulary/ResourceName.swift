@@ -1,6 +1,6 @@
 /// What kind of thing a resource of the lock manager stands for. The numbers stand in messages and
 /// in journals and never change.
-package enum ResourceKind: UInt8, CaseIterable, Hashable, Sendable {
+public enum ResourceKind: UInt8, CaseIterable, Hashable, Sendable {
     /// Attributes, extent map, extended attributes, directory content and data of one inode.
     case inode = 1
     /// Bitmap and counts of one slice of the volume.
@@ -46,29 +46,32 @@ package enum ResourceKind: UInt8, CaseIterable, Hashable, Sendable {
 /// name, so that a lock on a deleted inode is never a lock on its successor. Below a root stand
 /// parts, and parts of parts: a *tree* of at most `deepest` levels under its root, with one master
 /// for the whole (OpenVMS $ENQ, `parid`).
-package struct ResourceName: Hashable, Comparable, Sendable, CustomStringConvertible {
-    package var kind: ResourceKind
+public struct ResourceName: Hashable, Comparable, Sendable, CustomStringConvertible {
+    /// What it stands for.
+    public var kind: ResourceKind
     /// Levels below the root: 0 for a root, at most `deepest`.
-    package private(set) var depth: UInt8 = 0
-    package var number: UInt64
-    package var generation: UInt64
+    public private(set) var depth: UInt8 = 0
+    /// Which of its kind.
+    public var number: UInt64
+    /// Which of those that ever had this number.
+    public var generation: UInt64
     /// Which part of the root; 0 when `depth` is 0.
-    package private(set) var part: UInt64 = 0
+    public private(set) var part: UInt64 = 0
     /// Which part of the part; 0 when `depth` is less than 2.
-    package private(set) var subpart: UInt64 = 0
+    public private(set) var subpart: UInt64 = 0
 
     /// The most levels below a root.
-    package static let deepest: UInt8 = 2
+    public static let deepest: UInt8 = 2
 
     /// The name of a root.
-    package init(kind: ResourceKind, number: UInt64, generation: UInt64 = 0) {
+    public init(kind: ResourceKind, number: UInt64, generation: UInt64 = 0) {
         self.kind = kind
         self.number = number
         self.generation = generation
     }
 
     /// The name of a part of this resource. `depth` is less than `deepest`.
-    package func child(_ number: UInt64) -> ResourceName {
+    public func child(_ number: UInt64) -> ResourceName {
         precondition(depth < Self.deepest, "a resource tree too deep")
         var name = self
         if depth == 0 { name.part = number } else { name.subpart = number }
@@ -77,7 +80,7 @@ package struct ResourceName: Hashable, Comparable, Sendable, CustomStringConvert
     }
 
     /// What this is a part of; nil for a root.
-    package var parent: ResourceName? {
+    public var parent: ResourceName? {
         if depth == 0 { return nil }
         var name = self
         if depth == 1 { name.part = 0 } else { name.subpart = 0 }
@@ -86,12 +89,12 @@ package struct ResourceName: Hashable, Comparable, Sendable, CustomStringConvert
     }
 
     /// The root of its tree; itself for a root.
-    package var root: ResourceName {
+    public var root: ResourceName {
         depth == 0 ? self : ResourceName(kind: kind, number: number, generation: generation)
     }
 
     /// Its number among the parts of its parent; of a root its number.
-    package var lastNumber: UInt64 {
+    public var lastNumber: UInt64 {
         switch depth {
         case 0: number
         case 1: part
@@ -100,7 +103,7 @@ package struct ResourceName: Hashable, Comparable, Sendable, CustomStringConvert
     }
 
     /// The lock of an inode.
-    package static func inode(_ number: InodeNumber) -> ResourceName {
+    public static func inode(_ number: InodeNumber) -> ResourceName {
         ResourceName(
             kind: .inode,
             number: number.address.rawValue,
@@ -109,35 +112,36 @@ package struct ResourceName: Hashable, Comparable, Sendable, CustomStringConvert
     }
 
     /// The open lock of an inode.
-    package static func open(_ number: InodeNumber) -> ResourceName {
+    public static func open(_ number: InodeNumber) -> ResourceName {
         ResourceName(kind: .open, number: number.address.rawValue, generation: number.generation)
     }
 
     /// The lock of resource group `index`, counted from zero.
-    package static func resourceGroup(_ index: UInt32) -> ResourceName {
+    public static func resourceGroup(_ index: UInt32) -> ResourceName {
         ResourceName(kind: .resourceGroup, number: UInt64(index))
     }
 
     /// The lock of a slot's journal.
-    package static func journal(_ slot: SlotIndex) -> ResourceName {
+    public static func journal(_ slot: SlotIndex) -> ResourceName {
         ResourceName(kind: .journal, number: UInt64(slot.rawValue))
     }
 
     /// The lock of a slot's orphan list.
-    package static func orphanList(_ slot: SlotIndex) -> ResourceName {
+    public static func orphanList(_ slot: SlotIndex) -> ResourceName {
         ResourceName(kind: .orphanList, number: UInt64(slot.rawValue))
     }
 
     /// The one rename lock.
-    package static let rename = ResourceName(kind: .rename, number: 0)
+    public static let rename = ResourceName(kind: .rename, number: 0)
 
     /// The one log barrier.
-    package static let logBarrier = ResourceName(kind: .logBarrier, number: 0)
+    public static let logBarrier = ResourceName(kind: .logBarrier, number: 0)
 
     /// The one live lock.
-    package static let live = ResourceName(kind: .live, number: 0)
+    public static let live = ResourceName(kind: .live, number: 0)
 
-    package static func < (left: ResourceName, right: ResourceName) -> Bool {
+    /// By number.
+    public static func < (left: ResourceName, right: ResourceName) -> Bool {
         let (first, second) = (
             (left.kind.rawValue, left.number, left.generation),
             (right.kind.rawValue, right.number, right.generation)
@@ -150,7 +154,7 @@ package struct ResourceName: Hashable, Comparable, Sendable, CustomStringConvert
     /// A fixed mixing of the whole name: the same on every node and in every run, unlike
     /// `hashValue`. (Finalizer of splitmix64.)
     @inline(__always)
-    package var stableHash: UInt64 {
+    public var stableHash: UInt64 {
         depth == 0 ? rootHash : Self.mix(rootHash, part, subpart, depth)
     }
 
@@ -165,7 +169,7 @@ package struct ResourceName: Hashable, Comparable, Sendable, CustomStringConvert
     }
 
     /// The same mixing of the root's name alone: what chooses the directory node of a tree.
-    package var rootHash: UInt64 {
+    public var rootHash: UInt64 {
         var mixed = number &* 0x9E37_79B9_7F4A_7C15
         mixed ^= generation &* 0xC2B2_AE3D_27D4_EB4F
         mixed ^= UInt64(kind.rawValue) &* 0x1656_67B1_9E37_79F9
@@ -174,7 +178,8 @@ package struct ResourceName: Hashable, Comparable, Sendable, CustomStringConvert
         return mixed ^ (mixed >> 31)
     }
 
-    package var description: String {
+    /// For people.
+    public var description: String {
         switch depth {
         case 0: rootDescription
         case 1: "\(rootDescription)/\(part)"
@@ -216,14 +221,18 @@ extension ResourceName {
 }
 
 /// Bytes that travel with a lock from its last writer to the next holder.
-package struct ValueBlock: Hashable, Sendable {
+public struct ValueBlock: Hashable, Sendable {
     /// 32 bytes, as four words so that copying is cheap and comparison exact.
-    package var word0: UInt64
-    package var word1: UInt64
-    package var word2: UInt64
-    package var word3: UInt64
+    public var word0: UInt64
+    /// Bytes 8 to 15.
+    public var word1: UInt64
+    /// Bytes 16 to 23.
+    public var word2: UInt64
+    /// Bytes 24 to 31.
+    public var word3: UInt64
 
-    package init(_ word0: UInt64 = 0, _ word1: UInt64 = 0, _ word2: UInt64 = 0, _ word3: UInt64 = 0)
+    /// Made of its parts.
+    public init(_ word0: UInt64 = 0, _ word1: UInt64 = 0, _ word2: UInt64 = 0, _ word3: UInt64 = 0)
     {
         self.word0 = word0
         self.word1 = word1
@@ -232,5 +241,5 @@ package struct ValueBlock: Hashable, Sendable {
     }
 
     /// All bytes zero: what a new resource has.
-    package static let zero = ValueBlock()
+    public static let zero = ValueBlock()
 }

@@ -183,12 +183,12 @@ struct WireReader {
         _ name: ResourceName
     ) throws(WireError) -> LockMessage {
         switch kind {
-        case .lookup: return .lookup(name)
+        case .lookup: return .lookup(name, denied: NodeID(try integer(UInt32.self)))
         case .lookupReply: return .lookupReply(name, master: try node())
         case .claim: return .claim(name)
         case .claimReply: return .claimReply(name, master: try node())
         case .confirm: return .confirm(name)
-        case .confirmReply: return .confirmReply(name, isMaster: try boolean())
+        case .confirmReply: return .confirmReply(name)
         case .remove: return .remove(name)
         case .entry: return .entry(name, master: try node())
         case .entryIs: return .entryIs(name)

@@ -83,8 +83,9 @@ extension [UInt8] {
 
     private mutating func append(lockMessage message: LockMessage) -> WireKind {
         switch message {
-        case .lookup(let name):
+        case .lookup(let name, let denied):
             append(name: name)
+            append(integer: denied.rawValue)
             return .lookup
         case .lookupReply(let name, let master):
             append(name: name)
@@ -100,9 +101,8 @@ extension [UInt8] {
         case .confirm(let name):
             append(name: name)
             return .confirm
-        case .confirmReply(let name, let isMaster):
+        case .confirmReply(let name):
             append(name: name)
-            append(isMaster ? 1 : 0)
             return .confirmReply
         case .remove(let name):
             append(name: name)

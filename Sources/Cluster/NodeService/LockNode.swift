@@ -17,10 +17,10 @@
 //     brings cannot pass an old message off as a new one.
 // N4. All messages to one peer that one outermost call caused leave in one piece (cut at
 //     `largestBatch`), after the callbacks.
+// N5. Everything happens inside the engine (Execution E1): there is no latch here.
 // N6. The state machine knows the time of the engine's clock at every call. While it has anything
 //     that time will end, a tick is scheduled; never more than one, and never later than
 //     `longestTick`, so that what is asked in between is not late by more.
-// N5. Everything happens inside the engine (Execution E1): there is no latch here.
 
 package import ClusterWire
 package import Execution
@@ -75,16 +75,26 @@ package final class LockNode: LockService {
     /// The longest piece handed to a link, as long as no single message is longer.
     package static let largestBatch = 64 * 1024
 
-    var space: Lockspace
+    /// Room for the messages of an operation or two, so that one array is allocated for them.
+    private static let usualPiece = 128
+
+    /// What is on its way out.
+    private struct Exit {
+        /// Effects of the call that is running (N1).
+        var fresh: [LockEffect] = []
+        /// Effects for the client, and how many of them were carried out (N2). Messages among them
+        /// were encoded already.
+        var queue: [LockEffect] = []
+        var carriedOut = 0
+        var isCarryingOut = false
+        /// Encoded messages, in order of the first for each peer (N4).
+        var outgoing: [(peer: NodeID, bytes: [UInt8])] = []
+    }
+
+    // Behind pointers: no dynamic exclusivity checks, of which a call would make a dozen.
+    let space: UnsafeMutablePointer<Lockspace>
+    private let exit: UnsafeMutablePointer<Exit>
     private let peers: any PeerLink
-    /// Effects of the call that is running (N1).
-    private var fresh: [LockEffect] = []
-    /// Effects for the client, and how many of them were carried out (N2).
-    private var queue: [LockEffect] = []
-    private var carriedOut = 0
-    private var isCarryingOut = false
-    /// Encoded messages, in order of the first for each peer (N4).
-    private var outgoing: [(peer: NodeID, bytes: [UInt8])] = []
 
     let engine: Engine
     /// What went into the state machine lately; nil if nothing is recorded.
@@ -111,8 +121,18 @@ package final class LockNode: LockService {
         recorder = recording > 0 ? FlightRecorder(capacity: recording) : nil
         self.engine = engine
         self.peers = peers
-        space = Lockspace(node: node, incarnation: incarnation)
-        space.settings = settings
+        space = .allocate(capacity: 1)
+        space.initialize(to: Lockspace(node: node, incarnation: incarnation))
+        space.pointee.settings = settings
+        exit = .allocate(capacity: 1)
+        exit.initialize(to: Exit())
+    }
+
+    deinit {
+        space.deinitialize(count: 1)
+        space.deallocate()
+        exit.deinitialize(count: 1)
+        exit.deallocate()
     }
 
     // MARK: Time (N6)
@@ -121,13 +141,13 @@ package final class LockNode: LockService {
     @inline(__always)
     func tellTime() -> UInt64 {
         let now = engine.clock.now.rawValue
-        space.setTime(now / 1_000_000)
+        space.pointee.setTime(now / 1_000_000)
         return now
     }
 
     private func scheduleTick() {
         if isTickScheduled { return }
-        guard let next = space.nextTick else { return }
+        guard let next = space.pointee.nextTick else { return }
         isTickScheduled = true
         let now = engine.clock.now.rawValue
         let due = max(next * 1_000_000, now + 1_000_000)
@@ -137,10 +157,10 @@ package final class LockNode: LockService {
 
     private func tick() {
         isTickScheduled = false
-        if space.hasLeft { return }
+        if space.pointee.hasLeft { return }
         let now = tellTime()
         recorder?.event(.tick, now)
-        space.tick(now / 1_000_000, effects: &fresh)
+        space.pointee.tick(now / 1_000_000, effects: &exit.pointee.fresh)
         carryOut()
     }
 
@@ -179,7 +199,7 @@ package final class LockNode: LockService {
             parent: parent,
             patience: patience
         )
-        let lock = space.request(
+        let lock = space.pointee.request(
             name,
             mode,
             flags,
@@ -187,7 +207,7 @@ package final class LockNode: LockService {
             owner: owner,
             parent: parent,
             patience: patience,
-            effects: &fresh
+            effects: &exit.pointee.fresh
         )
         carryOut()
         return lock
@@ -216,7 +236,7 @@ package final class LockNode: LockService {
             parent: parent,
             patience: patience
         )
-        let lock = space.request(
+        let lock = space.pointee.request(
             name,
             mode,
             flags,
@@ -224,9 +244,9 @@ package final class LockNode: LockService {
             owner: owner,
             parent: parent,
             patience: patience,
-            effects: &fresh
+            effects: &exit.pointee.fresh
         )
-        let completion = space.takeSynchronous()
+        let completion = space.pointee.takeSynchronous()
         carryOut()
         return (lock, completion)
     }
@@ -236,14 +256,14 @@ package final class LockNode: LockService {
         let now = tellTime()
         let asked = flags.subtracting(.synchronous)
         recorder?.convert(now, lock, mode, asked, value)
-        space.convert(lock, to: mode, asked, value: value, effects: &fresh)
+        space.pointee.convert(lock, to: mode, asked, value: value, effects: &exit.pointee.fresh)
         carryOut()
     }
 
     package func unlock(_ lock: LockID, _ flags: LockFlags, value: ValueBlock?) {
         let now = tellTime()
         recorder?.unlock(now, lock, flags, value)
-        space.unlock(lock, flags, value: value, effects: &fresh)
+        space.pointee.unlock(lock, flags, value: value, effects: &exit.pointee.fresh)
         carryOut()
     }
 
@@ -251,7 +271,7 @@ package final class LockNode: LockService {
     package func ownerIsGone(_ owner: LockOwner) {
         let now = tellTime()
         recorder?.event(.ownerIsGone, now, UInt64(owner.rawValue))
-        space.ownerIsGone(owner, effects: &fresh)
+        space.pointee.ownerIsGone(owner, effects: &exit.pointee.fresh)
         carryOut()
     }
 
@@ -259,14 +279,14 @@ package final class LockNode: LockService {
     package func purgeOrphans(of peer: NodeID, owner: LockOwner) {
         let now = tellTime()
         recorder?.event(.purgeOrphans, now, UInt64(peer.rawValue), UInt64(owner.rawValue))
-        space.purgeOrphans(of: peer, owner: owner, effects: &fresh)
+        space.pointee.purgeOrphans(of: peer, owner: owner, effects: &exit.pointee.fresh)
         carryOut()
     }
 
     package func cancel(_ lock: LockID) {
         let now = tellTime()
         recorder?.event(.cancel, now, lock.rawValue)
-        space.cancel(lock, effects: &fresh)
+        space.pointee.cancel(lock, effects: &exit.pointee.fresh)
         carryOut()
     }
 
@@ -281,12 +301,8 @@ package final class LockNode: LockService {
             do {
                 let decoded = try decodeMessage(rest)
                 offset += decoded.byteCount
-                take(
-                    decoded,
-                    from: peer,
-                    UnsafeRawBufferPointer(rebasing: rest[..<decoded.byteCount]),
-                    now
-                )
+                let message = UnsafeRawBufferPointer(rebasing: rest[..<decoded.byteCount])
+                take(decoded, from: peer, message, now)
                 // What others do in between may take time.
                 if case .lock = decoded.message { continue }
                 now = tellTime()
@@ -309,13 +325,18 @@ package final class LockNode: LockService {
         switch decoded.message {
         case .lock(let message):
             recorder?.message(now, from: peer, bytes)
-            let errors = space.counters.protocolErrors
-            space.receive(message, from: peer, epoch: decoded.epoch, effects: &fresh)
+            let errors = space.pointee.counters.protocolErrors
+            space.pointee.receive(
+                message,
+                from: peer,
+                epoch: decoded.epoch,
+                effects: &exit.pointee.fresh
+            )
             collect()
-            if space.counters.protocolErrors != errors { onProtocolError?(peer) }
+            if space.pointee.counters.protocolErrors != errors { onProtocolError?(peer) }
         case .replayed(let epoch):
             recorder?.message(now, from: peer, bytes)
-            space.journalsReplayed(epoch, effects: &fresh)
+            space.pointee.journalsReplayed(epoch, effects: &exit.pointee.fresh)
             collect()
             onReplayed?(epoch)
         case .goodbye: onGoodbye?(peer)
@@ -335,7 +356,7 @@ package final class LockNode: LockService {
         self.view = view
         let now = tellTime()
         recorder?.view(now, view)
-        space.viewChanged(view, effects: &fresh)
+        space.pointee.viewChanged(view, effects: &exit.pointee.fresh)
         carryOut()
     }
 
@@ -347,7 +368,7 @@ package final class LockNode: LockService {
         }
         let now = tellTime()
         recorder?.event(.journalsReplayed, now, epoch.rawValue, UInt64(node.rawValue))
-        space.journalsReplayed(epoch, effects: &fresh)
+        space.pointee.journalsReplayed(epoch, effects: &exit.pointee.fresh)
         collect()
         onReplayed?(epoch)
         carryOut()
@@ -356,10 +377,10 @@ package final class LockNode: LockService {
     /// Leaves: every lock was unlocked before. Pending operations end as `shutDown`. The others
     /// hear a goodbye after everything else this node said.
     package func leave() {
-        if space.hasLeft { return }
+        if space.pointee.hasLeft { return }
         let now = tellTime()
         recorder?.event(.leave, now)
-        space.leave(effects: &fresh)
+        space.pointee.leave(effects: &exit.pointee.fresh)
         collect()
         for member in view?.members ?? [] where member.node != node {
             post(.goodbye, to: member.node)
@@ -373,65 +394,84 @@ package final class LockNode: LockService {
     /// this node's own.
     package var snapshot: [ResourceDescription] {
         var found: [ResourceDescription] = []
-        space.visitResources { found.append($0) }
+        space.pointee.visitResources { found.append($0) }
         return found.sorted { $0.name < $1.name }
     }
 
     /// What was done so far.
-    package var counters: LockCounters { space.counters }
+    package var counters: LockCounters { space.pointee.counters }
 
     /// Whether locks are granted: recovery of the present view is finished here.
-    package var isRunning: Bool { space.isRunning }
+    package var isRunning: Bool { space.pointee.isRunning }
 
     /// Whether ordinary requests wait for the replay of journals.
-    package var waitsForReplay: Bool { space.waitsForReplay }
+    package var waitsForReplay: Bool { space.pointee.waitsForReplay }
 
     /// Bytes of memory the lock manager's tables occupy.
-    package var byteCount: Int { space.byteCount }
+    package var byteCount: Int { space.pointee.byteCount }
 
     // MARK: Effects
 
-    /// Moves what the state machine asked for into the queues (N3).
+    /// Encodes the messages the state machine asked for (N3) and queues its other effects.
     private func collect() {
-        if fresh.isEmpty { return }
-        recorder?.note(effects: fresh.count)
-        let epoch = space.epoch
-        for effect in fresh {
+        if exit.pointee.fresh.isEmpty { return }
+        recorder?.note(effects: exit.pointee.fresh.count)
+        let epoch = space.pointee.epoch
+        var hasOthers = false
+        for effect in exit.pointee.fresh {
             if case .send(let message, let peer) = effect {
                 post(.lock(message), to: peer, epoch: epoch)
             } else {
-                queue.append(effect)
+                hasOthers = true
             }
         }
-        fresh.removeAll(keepingCapacity: true)
+        if !hasOthers {
+            exit.pointee.fresh.removeAll(keepingCapacity: true)
+        } else if exit.pointee.queue.isEmpty {
+            swap(&exit.pointee.fresh, &exit.pointee.queue)
+        } else {
+            exit.pointee.queue += exit.pointee.fresh
+            exit.pointee.fresh.removeAll(keepingCapacity: true)
+        }
     }
 
     private func post(_ message: NodeMessage, to peer: NodeID, epoch: Epoch? = nil) {
-        var place = outgoing.lastIndex { $0.peer == peer }
-        if let last = place, outgoing[last].bytes.count >= Self.largestBatch / 2 { place = nil }
-        let chosen = place ?? outgoing.count
-        if place == nil { outgoing.append((peer, [])) }
-        encode(message, epoch: epoch ?? space.epoch, into: &outgoing[chosen].bytes)
+        var place = exit.pointee.outgoing.lastIndex { $0.peer == peer }
+        if let last = place, exit.pointee.outgoing[last].bytes.count >= Self.largestBatch / 2 {
+            place = nil
+        }
+        let chosen = place ?? exit.pointee.outgoing.count
+        if place == nil {
+            var bytes: [UInt8] = []
+            bytes.reserveCapacity(Self.usualPiece)
+            exit.pointee.outgoing.append((peer, bytes))
+        }
+        encode(
+            message,
+            epoch: epoch ?? space.pointee.epoch,
+            into: &exit.pointee.outgoing[chosen].bytes
+        )
     }
 
     /// Carries everything out, unless a call further out is at it already (N2).
     private func carryOut() {
         collect()
-        if isCarryingOut { return }
-        isCarryingOut = true
-        while carriedOut < queue.count || !outgoing.isEmpty {
-            while carriedOut < queue.count {
-                let effect = queue[carriedOut]
-                carriedOut += 1
+        if exit.pointee.isCarryingOut { return }
+        exit.pointee.isCarryingOut = true
+        while exit.pointee.carriedOut < exit.pointee.queue.count || !exit.pointee.outgoing.isEmpty {
+            while exit.pointee.carriedOut < exit.pointee.queue.count {
+                let effect = exit.pointee.queue[exit.pointee.carriedOut]
+                exit.pointee.carriedOut += 1
                 perform(effect)
             }
-            queue.removeAll(keepingCapacity: true)
-            carriedOut = 0
-            let leaving = outgoing
-            outgoing = []
+            exit.pointee.queue.removeAll(keepingCapacity: true)
+            exit.pointee.carriedOut = 0
+            if exit.pointee.outgoing.isEmpty { break }
+            let leaving = exit.pointee.outgoing
+            exit.pointee.outgoing = []
             for (peer, bytes) in leaving { peers.send(bytes, to: peer) }
         }
-        isCarryingOut = false
+        exit.pointee.isCarryingOut = false
         if !isTickScheduled { scheduleTick() }
     }
 
@@ -440,13 +480,13 @@ package final class LockNode: LockService {
         case .complete(let completion): client?.completed(completion)
         case .blocking(let cookie, let lock, let wanted):
             // A callback before this one may have demoted the lock or given it up.
-            if space.isInTheWay(lock, of: wanted) {
+            if space.pointee.isInTheWay(lock, of: wanted) {
                 client?.isBlocking(cookie: cookie, wanted: wanted)
             }
         case .deadlock(let hops, let victim): onDeadlock?(hops, victim)
         case .recoveryFinished(let epoch):
             if let view, view.epoch == epoch { onRecoveryFinished?(view) }
-        case .send: preconditionFailure("NodeService N3: a message was queued unencoded")
+        case .send: break  // N3: encoded when it arose.
         }
     }
 }

@@ -5,7 +5,7 @@ package import LockCore
 package import Vocabulary
 
 extension LockNode {
-    /// As `Lockspace.describe(atMost:)`, with ages reckoned from now.
+    /// As `Lockspace.pointee.describe(atMost:)`, with ages reckoned from now.
     package func describe(
         atMost limit: Int,
         onlyWaiting: Bool,
@@ -13,7 +13,7 @@ extension LockNode {
         where isWanted: (ResourceName) -> Bool
     ) -> (found: [ResourceDescription], omitted: Int) {
         _ = tellTime()
-        return space.describe(
+        return space.pointee.describe(
             atMost: limit,
             onlyWaiting: onlyWaiting,
             holder: holder,
@@ -29,7 +29,7 @@ extension LockNode {
     }
 
     /// Whether this node left the lock manager, or was put out.
-    package var hasLeft: Bool { space.hasLeft }
+    package var hasLeft: Bool { space.pointee.hasLeft }
 
     /// What the flight recorder has kept, as `FlightRecording` reads it; nothing if it is off.
     package var recording: [UInt8] {
@@ -38,11 +38,11 @@ extension LockNode {
             recorder,
             node: node,
             incarnation: incarnation,
-            settings: space.settings,
+            settings: space.pointee.settings,
             tick: tellTime(),
             civilTime: engine.clock.civilTime,
             // Only a whole story can be held against it, and only such a one is short.
-            digest: recorder.hasWrapped ? 0 : space.digest
+            digest: recorder.hasWrapped ? 0 : space.pointee.digest
         )
     }
 }

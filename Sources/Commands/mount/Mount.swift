@@ -49,7 +49,7 @@ final class Mount: @unchecked Sendable {
     private let stateLatch = Latch()
     private var kernelList: GuardedList?
     private var administration: Administration?
-    private let inbox: Inbox
+    private let inbox: NodeInbox
     private var isMounted = false
 
     init(_ arguments: MountArguments, _ log: LineLog) throws {
@@ -66,7 +66,7 @@ final class Mount: @unchecked Sendable {
         }
         clock = try LinuxClock()
         engine = Engine(executor: executor, clock: clock)
-        inbox = Inbox(engine: engine)
+        inbox = NodeInbox(engine: engine)
     }
 
     // MARK: Beginning
@@ -118,7 +118,7 @@ final class Mount: @unchecked Sendable {
         options.mountPoint = mountPoint
         options.device = file.path
         let client = HostClusterClient(
-            onView: { [inbox] view in inbox.put(.view(view)) },
+            onView: { [inbox] view in inbox.put(view) },
             onExpelled: { [weak self] why in self?.fail("this node was put out: \(why)") },
             onReport: { [log] line in log.notice(line) }
         )
@@ -154,7 +154,7 @@ final class Mount: @unchecked Sendable {
             listeningAt: claim.socketPath,
             pathOf: { directory.socket($0.slot) },
             client: TransportClient(
-                onMessage: { [inbox] from, bytes in inbox.put(.message([UInt8](bytes), from)) },
+                onMessage: { [inbox] from, bytes in inbox.put(bytes, from: from) },
                 onPeerLost: { [weak self] member, why in
                     self?.cluster?.fenceNow(member.node)
                     self?.log.notice("lost the connection to \(member): \(why)")
@@ -166,25 +166,19 @@ final class Mount: @unchecked Sendable {
 
     private func beginInCluster(_ cluster: HostCluster, _ mountPoint: String) throws {
         guard let transport else { throw MountError("the transport was not made") }
-        let node = NodeRuntime(
-            engine: engine,
-            file: file,
-            member: cluster.member,
-            link: Link(transport: transport),
-            options: mountOptions(),
-            recording: arguments.recordMebibytes << 20
-        )
-        node.onReplayed = { epoch in cluster.markReplayed(epoch) }
-        node.onReport = { [log] line in log.notice(line) }
-        node.onFailure = { [weak self] why in self?.fail(why) }
-        node.adoptView = { view in transport.adopt(view) }
+        let node = makeNode(cluster, transport)
         self.node = node
         observation = Observation(
             engine: engine,
             node: node,
             name: arguments.nodeName ?? "\(node.locks.node)"
         )
-        inbox.open(node)
+        inbox.open(
+            NodeReceiver(
+                onMessage: { bytes, peer in node.locks.received(bytes, from: peer) },
+                onView: { view in node.adopt(view) }
+            )
+        )
         keepProgress(cluster)
         let volume = try waitInEngine { try await node.begin() }
         let list = try GuardedList()
@@ -221,6 +215,22 @@ final class Mount: @unchecked Sendable {
         // Only now may the kernel keep what it is told.
         try waitInEngine { bound.value.isGuarded = true }
         administration = try Administration(path: control, mount: self)
+    }
+
+    private func makeNode(_ cluster: HostCluster, _ transport: UnixTransport) -> NodeRuntime {
+        let node = NodeRuntime(
+            engine: engine,
+            file: file,
+            member: cluster.member,
+            link: Link(transport: transport),
+            options: mountOptions(),
+            recording: arguments.recordMebibytes << 20
+        )
+        node.onReplayed = { epoch in cluster.markReplayed(epoch) }
+        node.onReport = { [log] line in log.notice(line) }
+        node.onFailure = { [weak self] why in self?.fail(why) }
+        node.adoptView = { view in transport.adopt(view) }
+        return node
     }
 
     private func makeServer(_ mountPoint: String) -> FuseServer {
@@ -392,62 +402,6 @@ private final class ResultBox<Value>: @unchecked Sendable {
         while true {
             if let result { return try result.get() }
             arrived.wait(latch)
-        }
-    }
-}
-
-/// What came for the node before it was there, and afterwards goes straight into the engine, in
-/// order.
-final class Inbox: @unchecked Sendable {
-    // Sendable: `waiting` and `node` are used under the latch.
-    enum Item {
-        case view(ClusterView)
-        case message([UInt8], NodeID)
-    }
-
-    private let engine: Engine
-    private let latch = Latch()
-    private var waiting: [Item] = []
-    private var node: NodeRuntime?
-    private var isScheduled = false
-
-    init(engine: Engine) { self.engine = engine }
-
-    func put(_ item: Item) {
-        schedule { waiting.append(item) }
-    }
-
-    func open(_ node: NodeRuntime) {
-        schedule { self.node = node }
-    }
-
-    /// The thread that brings a message takes it into the engine itself if nobody is there.
-    private func schedule(_ change: () -> Void) {
-        let isDue = latch.withLock {
-            change()
-            guard node != nil, !waiting.isEmpty, !isScheduled else { return false }
-            isScheduled = true
-            return true
-        }
-        guard isDue, !engine.executor.enterIfIdle({ deliver() }) else { return }
-        engine.spawn { self.deliver() }
-    }
-
-    private func deliver() {
-        while true {
-            latch.lock()
-            let items = waiting
-            waiting = []
-            if items.isEmpty { isScheduled = false }
-            let node = node
-            latch.unlock()
-            guard !items.isEmpty, let node else { return }
-            for item in items {
-                switch item {
-                case .view(let view): node.adopt(view)
-                case .message(let bytes, let from): node.receive(bytes, from)
-                }
-            }
         }
     }
 }

@@ -131,10 +131,6 @@ final class NodeRuntime: @unchecked Sendable {
         if epoch == view?.epoch { releaseWrites() }
     }
 
-    func receive(_ bytes: [UInt8], _ from: NodeID) {
-        bytes.withUnsafeBytes { locks.received($0, from: from) }
-    }
-
     /// The lock tables of a view are whole again on this node.
     private func locksRecovered(_ view: ClusterView) {
         if !view.slotsToReplay.isEmpty, view.coordinator == member.node {

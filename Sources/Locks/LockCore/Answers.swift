@@ -147,7 +147,7 @@ extension Lockspace {
         case .remote where resources[resource].master == peer:
             let root = root(of: resource)
             setMastery(root, .unknown, peer)
-            askForMaster(root, isFresh: false, &effects)
+            askForMaster(root, isFresh: false, denied: peer, &effects)
             masterIsKnown(root, &effects)
         case .remote: if canSend(resource) { sendPending(lock, &effects) }
         default: return

@@ -6,10 +6,9 @@
 //   which acknowledges all. Claims are counted in two
 //   batches, so that a steady stream of creations cannot hold a demotion back for ever: those that
 //   wait close the batch they came in, and newer claims count in the next.
-// - A claim that meets another master's entry is parked while that node is asked whether it still
-// is
-//   the master (its removal may be on the way). If it is, the name was not fresh: the claimant
-//   hands its locks to the master, which wins.
+// - A claim that meets another master's entry is parked while that node is asked to confirm it: its
+//   removal, if it is on the way, comes before the answer. If the entry still names somebody then,
+//   the name was not fresh: the claimant hands its locks to the master, which wins.
 
 import Vocabulary
 
@@ -163,15 +162,14 @@ extension Lockspace {
         }
     }
 
-    /// The directory node asks whether this node masters a name still.
+    /// The directory node doubts what it knows of a name. Whatever this node had to say about it
+    /// stands before this answer.
     mutating func serveConfirm(
         _ name: ResourceName,
         from peer: NodeID,
         _ effects: inout [LockEffect]
     ) {
-        let resource = find(name)
-        let isMaster = resource != 0 && resources[resource].mastery == .local
-        send(.confirmReply(name, isMaster: isMaster), to: peer, &effects)
+        send(.confirmReply(name), to: peer, &effects)
     }
 
     // MARK: On the directory node
@@ -198,20 +196,9 @@ extension Lockspace {
         }
     }
 
-    mutating func confirmReply(
-        _ name: ResourceName,
-        isMaster: Bool,
-        from peer: NodeID,
-        _ effects: inout [LockEffect]
-    ) {
-        let resource = find(name)
-        guard resource != 0, resources[resource].directoryMaster == peer else { return }
-        if !isMaster {
-            // Its removal comes before this answer: a correct peer never gets here.
-            counters.protocolErrors += 1
-            resources[resource].directoryMaster = .none
-        }
+    mutating func confirmReply(_ name: ResourceName, _ effects: inout [LockEffect]) {
         settleParkedClaims(name, &effects)
+        settleParkedLookups(name, &effects)
     }
 
     /// Decides parked claims of a name by what the entry says now.

@@ -4,6 +4,13 @@
 
 import Vocabulary
 
+/// A question that waits for the word of the node that the entry names. On the directory node.
+struct ParkedLookup: Sendable {
+    var name: ResourceName
+    /// May be the directory node itself.
+    var asker: NodeID
+}
+
 extension Lockspace {
     /// The node that knows the master of a name: the same on all members of a view.
     @inline(__always)
@@ -24,7 +31,13 @@ extension Lockspace {
     /// Finds the master of a record in state `unknown`: knows it at once (`local`, `remote`) or
     /// asks (`lookingUp`). Locks that are linked here are the caller's to see to, by
     /// `masterIsKnown`. `isFresh`: the name never existed before, and no lock is linked here yet.
-    mutating func askForMaster(_ resource: UInt32, isFresh: Bool, _ effects: inout [LockEffect]) {
+    /// `denied`: who has just said that it is not.
+    mutating func askForMaster(
+        _ resource: UInt32,
+        isFresh: Bool,
+        denied: NodeID = .none,
+        _ effects: inout [LockEffect]
+    ) {
         assert(resources[resource].mastery == .unknown, "LockCore: the master is known")
         assert(resources[resource].depth == 0, "LockCore I12: a part asks for its master")
         let name = name(of: resource)
@@ -32,6 +45,10 @@ extension Lockspace {
         if directory == node {
             if resources[resource].directoryMaster == .none {
                 resources[resource].directoryMaster = node
+            } else if resources[resource].directoryMaster == denied {
+                setMastery(resource, .lookingUp, resources[resource].master)
+                park(name, asker: node, asking: denied, &effects)
+                return
             }
             learnMaster(resource, resources[resource].directoryMaster)
         } else if isFresh {
@@ -40,7 +57,7 @@ extension Lockspace {
             send(.claim(name), to: directory, &effects)
         } else {
             setMastery(resource, .lookingUp, resources[resource].master)
-            send(.lookup(name), to: directory, &effects)
+            send(.lookup(name, denied: denied), to: directory, &effects)
         }
     }
 
@@ -164,6 +181,7 @@ extension Lockspace {
 
     mutating func serveLookup(
         _ name: ResourceName,
+        denied: NodeID,
         from peer: NodeID,
         _ effects: inout [LockEffect]
     ) {
@@ -175,7 +193,44 @@ extension Lockspace {
         if resources[resource].directoryMaster == .none {
             resources[resource].directoryMaster = peer
         }
-        send(.lookupReply(name, master: resources[resource].directoryMaster), to: peer, &effects)
+        let master = resources[resource].directoryMaster
+        if master == denied && master != node {
+            park(name, asker: peer, asking: master, &effects)
+        } else {
+            send(.lookupReply(name, master: master), to: peer, &effects)
+        }
+    }
+
+    /// Lets a question wait for the word of the node that the entry names: it may have forgotten the
+    /// resource, or have become its master again since it denied that.
+    private mutating func park(
+        _ name: ResourceName,
+        asker: NodeID,
+        asking master: NodeID,
+        _ effects: inout [LockEffect]
+    ) {
+        let isAsked = parkedLookups.contains { $0.name == name }
+        parkedLookups.append(ParkedLookup(name: name, asker: asker))
+        if !isAsked { send(.confirm(name), to: master, &effects) }
+    }
+
+    /// Answers the questions about a name that waited for its entry to change.
+    mutating func settleParkedLookups(_ name: ResourceName, _ effects: inout [LockEffect]) {
+        if parkedLookups.isEmpty { return }
+        let asked = parkedLookups.filter { $0.name == name }
+        parkedLookups.removeAll { $0.name == name }
+        for lookup in asked {
+            if lookup.asker != node {
+                serveLookup(name, denied: .none, from: lookup.asker, &effects)
+                continue
+            }
+            let resource = find(name)
+            if resource == 0 || resources[resource].mastery != .lookingUp { continue }
+            setMastery(resource, .unknown, resources[resource].master)
+            askForMaster(resource, isFresh: false, &effects)
+            masterIsKnown(resource, &effects)
+            releaseIfUnused(resource, &effects)
+        }
     }
 
     mutating func serveRemove(
@@ -187,6 +242,7 @@ extension Lockspace {
         guard resource != 0 && resources[resource].directoryMaster == peer else { return }
         resources[resource].directoryMaster = .none
         settleParkedClaims(name, &effects)
+        settleParkedLookups(name, &effects)
         let entry = find(name)
         if entry != 0 { releaseIfUnused(entry, &effects) }
     }

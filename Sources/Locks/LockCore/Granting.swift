@@ -396,6 +396,8 @@ extension Lockspace {
         locks[lock].state = .granted
         locks[lock].requested = locks[lock].granted
         noteChange(lock)
+        // It may have been cancelled before, while somebody else or nobody decided.
+        locks[lock].marks.remove(.cancelRequested)
         if locks[lock].holder == node {
             complete(lock, status, locks[lock].granted, remarks: remarks, &effects)
         } else {

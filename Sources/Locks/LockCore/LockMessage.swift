@@ -81,16 +81,18 @@ package enum RecoveryPhase: UInt8, CaseIterable, Hashable, Comparable, Sendable 
 package enum LockMessage: Hashable, Sendable {
     // To the directory node and back.
 
-    /// Who masters this? The asker does, if nobody.
-    case lookup(ResourceName)
+    /// Who masters this? The asker does, if nobody. `denied` has just said that it does not: an
+    /// entry that names it is about to change, and is not the answer.
+    case lookup(ResourceName, denied: NodeID)
     case lookupReply(ResourceName, master: NodeID)
     /// The sender masters this fresh name already.
     case claim(ResourceName)
     /// The master is not the claimant when the claim lost.
     case claimReply(ResourceName, master: NodeID)
-    /// From the directory node: do you still master this? Somebody claims it.
+    /// From the directory node: do you still master this? The answer says only that everything the
+    /// sender had to say about it came before.
     case confirm(ResourceName)
-    case confirmReply(ResourceName, isMaster: Bool)
+    case confirmReply(ResourceName)
     /// The sender masters this no longer: nobody has a lock on it.
     case remove(ResourceName)
     /// The sender's mastership has moved to `master`.

@@ -66,8 +66,9 @@
 //
 // Only the master's own lookup, claim or removal changes the entry that names it, and messages
 // between two nodes keep their order. So an entry can be stale in one way only: the master has
-// forgotten the resource and its removal is on the way. Who was sent there hears "not me" and asks
-// again; the removal arrives in the end. A claim that meets a stale entry is parked until the old
+// forgotten the resource (or handed it on) and its word is on the way. Who was sent there hears "not
+// me" and asks again, saying whom it heard that from: the directory node asks that node, whose
+// answer comes behind its word, and answers then. A claim that meets a stale entry is parked until the old
 // master has said whether it still is the master.
 //
 // ## Change of view (Recovery.swift has the steps)
@@ -137,6 +138,7 @@ package struct Lockspace: ~Copyable, Sendable {
     var held: [HeldMessage] = []
     var claims = ClaimLedger()
     var parkedClaims: [ParkedClaim] = []
+    var parkedLookups: [ParkedLookup] = []
 
     /// Doomed locks that may be ready to go.
     var ripe: [LockID] = []

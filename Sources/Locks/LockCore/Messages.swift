@@ -106,15 +106,15 @@ extension Lockspace {
             return
         }
         switch message {
-        case .lookup(let name): serveLookup(name, from: peer, &effects)
+        case .lookup(let name, let denied):
+            serveLookup(name, denied: denied, from: peer, &effects)
         case .lookupReply(let name, let master):
             lookupReply(name, master: master, from: peer, &effects)
         case .claim(let name): serveClaim(name, from: peer, &effects)
         case .claimReply(let name, let master):
             claimReply(name, master: master, from: peer, &effects)
         case .confirm(let name): serveConfirm(name, from: peer, &effects)
-        case .confirmReply(let name, let isMaster):
-            confirmReply(name, isMaster: isMaster, from: peer, &effects)
+        case .confirmReply(let name): confirmReply(name, &effects)
         case .remove(let name): serveRemove(name, from: peer, &effects)
         case .entry(let name, let master):
             if directoryNode(name) == node && isMember(master) {
@@ -146,8 +146,8 @@ extension LockMessage {
     /// The root that a question to the directory, or an answer of it, speaks of.
     var directoryName: ResourceName? {
         switch self {
-        case .lookup(let name), .lookupReply(let name, _), .claim(let name),
-            .claimReply(let name, _), .confirm(let name), .confirmReply(let name, _),
+        case .lookup(let name, _), .lookupReply(let name, _), .claim(let name),
+            .claimReply(let name, _), .confirm(let name), .confirmReply(let name),
             .remove(let name), .entry(let name, _), .entryIs(let name):
             name
         default: nil

@@ -187,12 +187,7 @@ extension Lockspace {
         locks[copy].requested = moved.requested
         locks[copy].flags = moved.flags
         locks[copy].told = moved.told
-        locks[copy].state =
-            switch moved.state {
-            case .waiting: .waiting
-            case .converting: .converting
-            case .granted, .unlocking: .granted
-            }
+        locks[copy].state = LockState(reported: moved.state)
         if moved.isDemoted { locks[copy].marks.insert(.demoted) }
         if status == .recovering { locks[copy].marks.insert(.unconfirmed) }
         append(copy, to: queue(of: copy))
@@ -228,6 +223,7 @@ extension Lockspace {
         let resource = findOrInsert(name)
         resources[resource].directoryMaster = master
         settleParkedClaims(name, &effects)
+        settleParkedLookups(name, &effects)
         if master == node {
             takeEntryIs(name, &effects)
         } else {

@@ -3,6 +3,18 @@
 
 import Vocabulary
 
+extension LockState {
+    /// How a lock stands at its master that stands so at its holder.
+    init(reported state: RebuiltLock.State) {
+        self =
+            switch state {
+            case .waiting: .waiting
+            case .converting: .converting
+            case .granted, .unlocking: .granted
+            }
+    }
+}
+
 extension Lockspace {
     mutating func takeMasters(_ names: [ResourceName], from peer: NodeID) {
         for name in names {
@@ -53,15 +65,12 @@ extension Lockspace {
             return
         }
         takeValue(resource, report)
-        let state: LockState =
-            switch report.state {
-            case .waiting: .waiting
-            case .converting: .converting
-            case .granted, .unlocking: .granted
-            }
+        let state = LockState(reported: report.state)
         if copy != 0 && locks[copy].state == state && locks[copy].granted == report.granted
             && locks[copy].requested == report.requested
         {
+            // What is asked now may have been asked anew, after what the copy knew was withdrawn.
+            locks[copy].flags = report.flags
             locks[copy].marks.remove(.unconfirmed)
             return
         }
@@ -148,7 +157,9 @@ extension Lockspace {
     }
 
     /// A converting lock whose old mode conflicts with somebody's granted mode had been granted its
-    /// new mode: the answer was lost with the old epoch (I3).
+    /// new mode: the answer was lost with the old epoch (I3). Where two conversions in opposite
+    /// directions conflict, one of them was granted: the one whose new mode agrees with all the
+    /// others, or either, as neither holder relies on more than CR.
     private mutating func grantProvenConversions(
         _ resource: UInt32,
         _ effects: inout [LockEffect]
@@ -159,7 +170,9 @@ extension Lockspace {
             remaining -= 1
             let next = locks[lock].next
             let isSideways = !locks[lock].requested.covers(locks[lock].granted)
-            if isSideways && conflicts(resource, locks[lock].granted, except: lock) {
+            if isSideways && conflicts(resource, locks[lock].granted, except: lock)
+                && !conflicts(resource, locks[lock].requested, except: lock)
+            {
                 unlink(lock, from: .converting)
                 append(lock, to: .granted)
                 grant(lock, locks[lock].requested, &effects)

@@ -81,6 +81,7 @@ extension Lockspace {
         isReplayPending = !view.slotsToReplay.isEmpty && replayedEpoch != view.epoch
         status = .recovering
         parkedClaims = []
+        parkedLookups = []
         claims.open = 0
         claims.closing = 0
         cases = []

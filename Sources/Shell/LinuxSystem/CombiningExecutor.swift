@@ -158,6 +158,14 @@ package final class CombiningExecutor: EngineExecutor, @unchecked Sendable {
 
     /// Inside on entry, outside on return.
     private func drainAndLeave(budget: Int) {
+        // The most frequent end of a visit, with one turn of the latch.
+        latch.lock()
+        if state.pointee.jobs.isEmpty && state.pointee.effects.isEmpty {
+            state.pointee.owner = nil
+            latch.unlock()
+            return
+        }
+        latch.unlock()
         var left = budget
         while true {
             runBatch(&left)

@@ -11,11 +11,15 @@ final class Switchboard: @unchecked Sendable {
     /// The connection, or the lack of one, to one life of a peer.
     private struct Line {
         var member: Member
+        /// Where its messages come from; nil for a stranger.
+        var route: Route?
         var channel: (any Channel)?
         /// Both hellos have been said.
         var isEstablished = false
         /// Frames that wait for that, or for the end of the batch they came in.
         var outgoing = ByteBuffer()
+        /// Letters that these came in.
+        var letters = 0
         /// Given up (T4); stays so until a view comes without that life.
         var isLost = false
     }
@@ -23,7 +27,8 @@ final class Switchboard: @unchecked Sendable {
     let identity: TransportIdentity
     let loop: any EventLoop
     let client: TransportClient
-    let tally = TransportTally()
+    let tally: TransportTally
+    let outbox: Outbox
     private let pathOf: @Sendable (NodeID) -> String
     /// To the members of the adopted view, ascending.
     private var lines: [Line] = []
@@ -39,6 +44,8 @@ final class Switchboard: @unchecked Sendable {
     ) {
         self.identity = identity
         self.loop = loop
+        tally = TransportTally()
+        outbox = Outbox(loop: loop, tally: tally)
         self.pathOf = pathOf
         self.client = client
     }
@@ -57,17 +64,22 @@ final class Switchboard: @unchecked Sendable {
 
     // MARK: Views
 
-    func adopt(_ members: [Member]) {
+    /// `routes`: of all other members.
+    func adopt(_ members: [Member], _ routes: [Route]) {
         loop.preconditionInEventLoop()
         if isClosed { return }
         for line in lines where !members.contains(line.member) { line.channel?.close(promise: nil) }
         lines.removeAll { !members.contains($0.member) }
-        for member in members where member != identity.member {
+        for route in routes {
+            let member = route.member
             if lines.contains(where: { $0.member == member }) { continue }
             if let place = strangers.firstIndex(where: { $0.member == member }) {
-                lines.append(strangers.remove(at: place))
+                var line = strangers.remove(at: place)
+                line.route = route
+                lines.append(line)
+                openRoute(lines.count - 1)
             } else {
-                lines.append(Line(member: member))
+                lines.append(Line(member: member, route: route))
                 if identity.member.node < member.node { call(member) }
             }
         }
@@ -95,20 +107,15 @@ final class Switchboard: @unchecked Sendable {
 
     // MARK: Sending
 
-    /// Frames the letters and sends them, all for one peer in one piece.
-    func post(_ letters: [(node: NodeID, bytes: [UInt8])]) {
+    /// Sends the letters, all for one peer in one piece.
+    func post() {
         loop.preconditionInEventLoop()
-        for letter in letters {
-            guard let place = lines.firstIndex(where: { $0.member.node == letter.node }),
+        for letter in outbox.take() {
+            guard let place = lines.firstIndex(where: { $0.route === letter.route }),
                 !lines[place].isLost
-            else {
-                tally.messagesDropped.add(1, ordering: .relaxed)
-                continue
-            }
-            lines[place].outgoing.writeInteger(UInt32(letter.bytes.count), endianness: .little)
-            lines[place].outgoing.writeBytes(letter.bytes)
-            tally.messagesSent.add(1, ordering: .relaxed)
-            tally.bytesSent.add(UInt64(letter.bytes.count), ordering: .relaxed)
+            else { continue }
+            lines[place].outgoing.writeBytes(letter.frames)
+            lines[place].letters += 1
         }
         var lost: [Member] = []
         for place in lines.indices where lines[place].outgoing.readableBytes > 0 {
@@ -126,8 +133,33 @@ final class Switchboard: @unchecked Sendable {
         }
         var outgoing = ByteBuffer()
         swap(&outgoing, &lines[place].outgoing)
-        channel.writeAndFlush(outgoing, promise: nil)
         tally.flushes.add(1, ordering: .relaxed)
+        let count = lines[place].letters
+        lines[place].letters = 0
+        guard let route = lines[place].route else {
+            return channel.writeAndFlush(outgoing, promise: nil)
+        }
+        // If it fails the line is lost, and its route with it.
+        channel.writeAndFlush(outgoing).whenSuccess { [outbox] in outbox.delivered(route, count) }
+    }
+
+    /// Lets messages for an established line go directly.
+    private func openRoute(_ place: Int) {
+        guard let route = lines[place].route, let channel = lines[place].channel else { return }
+        do {
+            let pipeline = channel.pipeline.syncOperations
+            let descriptor = try pipeline.withUnsafeTransportIfAvailable(
+                of: NIOBSDSocket.Handle.self
+            ) { fcntl($0, F_DUPFD_CLOEXEC, 0) }
+            outbox.open(route, descriptor ?? -1)
+        } catch {
+            report("messages to \(route.member) go by way of the event loop: \(error)")
+        }
+    }
+
+    /// The messages that were read together are handed on.
+    func endReading() {
+        if outbox.endReading() { post() }
     }
 
     /// Bytes that were sent to a peer and have not reached the kernel.
@@ -156,6 +188,7 @@ final class Switchboard: @unchecked Sendable {
             lines[place].channel = channel
             lines[place].isEstablished = true
             flush(place)
+            openRoute(place)
             return true
         }
         guard !strangers.contains(where: { $0.member == member }), strangers.count < 256 else {
@@ -169,6 +202,7 @@ final class Switchboard: @unchecked Sendable {
     func deliver(_ frame: ByteBuffer, from member: Member) {
         tally.messagesReceived.add(1, ordering: .relaxed)
         tally.bytesReceived.add(UInt64(frame.readableBytes), ordering: .relaxed)
+        outbox.beginReading()
         frame.withUnsafeReadableBytes { client.onMessage(member.node, $0) }
     }
 
@@ -188,6 +222,7 @@ final class Switchboard: @unchecked Sendable {
     func lose(_ member: Member, _ why: String) {
         guard let place = lines.firstIndex(where: { $0.member == member }), !lines[place].isLost
         else { return }
+        if let route = lines[place].route { outbox.close(route) }
         lines[place].channel?.close(promise: nil)
         lines[place] = Line(member: member, channel: nil, isLost: true)
         if !isClosed { client.onPeerLost(member, why) }
@@ -199,7 +234,10 @@ final class Switchboard: @unchecked Sendable {
 
     func hangUpAll() {
         isClosed = true
-        for line in lines + strangers { line.channel?.close(promise: nil) }
+        for line in lines + strangers {
+            if let route = line.route { outbox.close(route) }
+            line.channel?.close(promise: nil)
+        }
         lines = []
         strangers = []
     }
@@ -233,6 +271,11 @@ final class LineHandler: ChannelInboundHandler {
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         take(unwrapInboundIn(data), context)
+    }
+
+    func channelReadComplete(context: ChannelHandlerContext) {
+        board.endReading()
+        context.fireChannelReadComplete()
     }
 
     private func take(_ frame: ByteBuffer, _ context: ChannelHandlerContext) {
@@ -276,6 +319,7 @@ final class LineHandler: ChannelInboundHandler {
         // Who calls speaks first.
         if peer != nil { context.writeAndFlush(NIOAny(board.helloFrame()), promise: nil) }
         for frame in frames { take(frame, context) }
+        board.endReading()
     }
 
     private func greet(_ frame: ByteBuffer, _ context: ChannelHandlerContext) {
@@ -299,6 +343,7 @@ final class LineHandler: ChannelInboundHandler {
     }
 
     private func refuse(_ context: ChannelHandlerContext, _ why: String) {
+        board.endReading()
         if case .closed = state { return }
         let member = end()
         board.report("a peer \(why); the connection is dropped")
@@ -315,6 +360,7 @@ final class LineHandler: ChannelInboundHandler {
     }
 
     func channelInactive(context: ChannelHandlerContext) {
+        board.endReading()
         if case .closed = state { return }
         if let member = end() {
             board.closed(member, context.channel)

@@ -30,8 +30,9 @@
 // T4. `onPeerLost` is called once for a life, only while the adopted view has it, and after the
 // last of
 //     its messages.
-// T5. All lines are touched on the event loop only; `send` only appends to the outbox. However many
-//     messages are sent meanwhile, the loop is woken once and each socket flushed once.
+// T5. All lines are touched on the event loop only. `send` writes into an idle connection itself,
+//     otherwise it leaves the message to whoever writes (Outbox.swift). What messages that were read
+//     together set off is sent together.
 
 import LinuxSystem
 import NIOCore
@@ -100,7 +101,6 @@ package final class UnixTransport: Sendable {
 
     private let group: MultiThreadedEventLoopGroup
     private let board: Switchboard
-    private let outbox = Outbox()
     private let listener: any Channel
 
     /// Starts to listen at `path` (at most 107 bytes; nothing may be there). `pathOf` says where
@@ -140,20 +140,21 @@ package final class UnixTransport: Sendable {
     /// the same thread reach the new members.
     package func adopt(_ view: ClusterView) {
         let board = board
-        board.loop.execute { board.adopt(view.members) }
+        let routes = board.outbox.adopt(view.members.filter { $0 != board.identity.member })
+        board.loop.execute { board.adopt(view.members, routes) }
     }
 
     /// Sends a message to the member that is `node` in the adopted view; keeps it until the
-    /// connection stands. To a node that is in no view, and to this one, nothing is sent. From any
+    /// connection stands. Does not wait. To a node that is in no view, and to this one, nothing is sent. From any
     /// thread.
     package func send(_ bytes: [UInt8], to node: NodeID) {
         precondition(
             (1...Self.maximumFrame).contains(bytes.count),
             "Transport T3: a frame too long"
         )
-        guard outbox.append(bytes, node) else { return }
-        let (board, outbox) = (board, outbox)
-        board.loop.execute { board.post(outbox.take()) }
+        guard board.outbox.send(bytes, to: node) else { return }
+        let board = board
+        board.loop.execute { board.post() }
     }
 
     /// What has been carried.
@@ -169,28 +170,6 @@ package final class UnixTransport: Sendable {
             try group.syncShutdownGracefully()
         } catch {
             board.client.onReport("the transport did not close cleanly: \(error)")
-        }
-    }
-}
-
-/// Messages on their way to the event loop.
-private final class Outbox: @unchecked Sendable {
-    // Sendable: guarded by the latch.
-    private let latch = Latch()
-    private var letters: [(node: NodeID, bytes: [UInt8])] = []
-
-    /// True if the loop has to be told.
-    func append(_ bytes: [UInt8], _ node: NodeID) -> Bool {
-        latch.withLock {
-            letters.append((node, bytes))
-            return letters.count == 1
-        }
-    }
-
-    func take() -> [(node: NodeID, bytes: [UInt8])] {
-        latch.withLock {
-            defer { letters = [] }
-            return letters
         }
     }
 }

@@ -5,19 +5,56 @@ import Glibc
 enum Programs {
     /// Starts a program. Its output goes where this one's errors go.
     static func start(_ path: String, _ arguments: [String]) throws -> pid_t {
-        var words: [UnsafeMutablePointer<CChar>?] = ([path] + arguments).map { strdup($0) } + [nil]
-        defer { for word in words { free(word) } }
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
         posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
         posix_spawn_file_actions_adddup2(&actions, 2, 1)
+        return try start(path, arguments, &actions)
+    }
+
+    private static func start(
+        _ path: String,
+        _ arguments: [String],
+        _ actions: inout posix_spawn_file_actions_t
+    ) throws -> pid_t {
+        var words: [UnsafeMutablePointer<CChar>?] = ([path] + arguments).map { strdup($0) } + [nil]
+        defer { for word in words { free(word) } }
         var process = pid_t()
         let code = posix_spawnp(&process, path, &actions, nil, &words, environ)
         guard code == 0 else {
             throw BenchFailure("cannot run \(path): \(String(cString: strerror(code)))")
         }
         return process
+    }
+
+    /// Starts a program that is talked to: what is written to `input` is its standard input, and
+    /// its standard output is read from `output`.
+    static func converse(
+        _ path: String,
+        _ arguments: [String]
+    ) throws -> (
+        process: pid_t, input: UnsafeMutablePointer<FILE>, output: UnsafeMutablePointer<FILE>
+    ) {
+        var ends: [Int32] = [0, 0, 0, 0]
+        let code = ends.withUnsafeMutableBufferPointer { ends in
+            pipe(ends.baseAddress) == 0 && pipe(ends.baseAddress?.advanced(by: 2)) == 0
+        }
+        guard code else { throw BenchFailure.last("make a pipe to", path) }
+        for end in [ends[1], ends[2]] { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+        var actions = posix_spawn_file_actions_t()
+        posix_spawn_file_actions_init(&actions)
+        defer { posix_spawn_file_actions_destroy(&actions) }
+        posix_spawn_file_actions_adddup2(&actions, ends[0], 0)
+        posix_spawn_file_actions_adddup2(&actions, ends[3], 1)
+        lockstep_spawn_close_from(&actions, 3)
+        let process = try start(path, arguments, &actions)
+        close(ends[0])
+        close(ends[3])
+        guard let input = fdopen(ends[1], "w"), let output = fdopen(ends[2], "r") else {
+            throw BenchFailure.last("talk to", path)
+        }
+        return (process, input, output)
     }
 
     /// Waits for a child and returns its exit code, 128 + signal if one ended it.

@@ -7,8 +7,8 @@ import Vocabulary
 struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "lockstep-bench",
-        abstract: "Measure file systems: latencies and rates of common operations.",
-        subcommands: [Run.self, Compare.self]
+        abstract: "Measure file systems and locks: latencies and rates of common operations.",
+        subcommands: [Run.self, Compare.self, Locks.self, LockPeer.self]
     )
 }
 

@@ -20,6 +20,11 @@
 //   count NAME                      what all nodes together have counted: see `counted`
 //
 // A NAME is inode:7 or, for a part of a tree, inode:7/1 or inode:7/1/2.
+//   step                            from now on messages and views wait for:
+//   deliver 1 2                     the oldest message from 1 to 2 arrives
+//   tell 2 / tell 2 newest          node 2 sees the oldest, or the newest, view it has not seen
+//   go                              the end of this; everything arrives
+//   lose 1 2                        all messages between 1 and 2, and all they say before a view
 //
 // Commands up to `----`; then what happened, up to an empty line. LOCKSTEP_RECORD=1 rewrites the
 // output.
@@ -27,17 +32,27 @@
 import LockCore
 import Vocabulary
 
-struct ScenarioError: Error, CustomStringConvertible {
-    var description: String
+/// A script that cannot be run: what is wrong with it.
+package struct ScenarioError: Error, CustomStringConvertible {
+    package var description: String
 }
 
-final class ScenarioWorld {
-    private final class Node {
+/// The world of one script.
+package final class ScenarioWorld {
+    struct Label {
+        var text: String
+        var lock = LockID.none
+        var cookie: UInt64
+    }
+
+    final class Node {
         let id: NodeID
         let incarnation: UInt64
         var space: Lockspace
-        var labels: [String: (lock: LockID, cookie: UInt64)] = [:]
+        var labels: [Label] = []
         var isAlive = true
+        /// With `step`: views it has not seen, oldest first.
+        var views: [ClusterView] = []
 
         init(_ id: NodeID, incarnation: UInt64, settings: LockSettings, now: UInt64) {
             self.id = id
@@ -48,28 +63,62 @@ final class ScenarioWorld {
         }
 
         func label(_ cookie: UInt64) -> String {
-            labels.first { $0.value.cookie == cookie }?.key ?? "?"
+            labels.first { $0.cookie == cookie }?.text ?? "?"
         }
+
+        func lock(_ label: String) -> LockID? { labels.last { $0.text == label }?.lock }
     }
 
-    private var nodes: [Node] = []
+    var nodes: [Node] = []
     private var channels: [(from: NodeID, to: NodeID, message: LockMessage, epoch: Epoch)] = []
     private var held: [(NodeID, NodeID)] = []
-    private var epoch: UInt64 = 0
+    var epoch: UInt64 = 0
     private var nextCookie: UInt64 = 1
     private var messageCount = 0
-    private var output: [String] = []
+    var output: [String] = []
     private var view = ClusterView(epoch: Epoch(0), members: [], slotsToReplay: [])
     private var delaysViews = false
-    private var settings = LockSettings()
-    private var now: UInt64 = 1_000_000
+    var settings = LockSettings()
+    var now: UInt64 = 1_000_000
+    private var isStepping = false
+    private var lost: [(from: NodeID, to: NodeID, through: UInt64)] = []
+
+    package init() {}
+
+    /// Runs a whole script; returns it with the output it gave.
+    ///
+    /// - Throws: `ScenarioError`, or the invariant that was violated.
+    package static func replay(_ lines: [String]) throws -> [String] {
+        let world = ScenarioWorld()
+        var result: [String] = []
+        var commands: [String] = []
+        var isOutput = false
+        for line in lines {
+            if isOutput {
+                if line.isEmpty {
+                    isOutput = false
+                    result.append(line)
+                }
+                continue
+            }
+            result.append(line)
+            if line == "----" {
+                result += try world.run(commands)
+                commands = []
+                isOutput = true
+            } else if !line.isEmpty && !line.hasPrefix("#") {
+                commands.append(line)
+            }
+        }
+        return result
+    }
 
     /// Runs one block of commands; returns what happened.
-    func run(_ commands: [String]) throws -> [String] {
+    package func run(_ commands: [String]) throws -> [String] {
         output = []
         for command in commands {
             try execute(command.split(separator: " ").map(String.init))
-            try deliver()
+            if !isStepping { try deliver() }
         }
         return output.isEmpty ? ["(nothing)"] : output
     }
@@ -90,7 +139,22 @@ final class ScenarioWorld {
         case "delay": delaysViews = true
         case "tell":
             let told = try node(try id(words, 1).rawValue)
-            try drive(told) { [view] in $0.viewChanged(view, effects: &$1) }
+            if words.last == "newest" { told.views.removeFirst(told.views.count - 1) }
+            let seen = isStepping ? told.views.removeFirst() : view
+            try drive(told) { $0.viewChanged(seen, effects: &$1) }
+        case "step": isStepping = true
+        case "go":
+            isStepping = false
+            for node in nodes where node.isAlive {
+                for view in node.views { try drive(node) { $0.viewChanged(view, effects: &$1) } }
+                node.views = []
+            }
+        case "deliver": try deliverOne(from: try id(words, 1), to: try id(words, 2))
+        case "lose":
+            let pair = [try id(words, 1), try id(words, 2)]
+            channels.removeAll { pair.contains($0.from) && pair.contains($0.to) }
+            lost.append((pair[0], pair[1], epoch))
+            lost.append((pair[1], pair[0], epoch))
         case "leave":
             let leaving = try node(try id(words, 1).rawValue)
             try drive(leaving) { $0.leave(effects: &$1) }
@@ -162,7 +226,7 @@ final class ScenarioWorld {
         let hasMode = words[0] == "request" || words[0] == "convert"
         let wishes = try Wishes(words.dropFirst(hasMode ? 3 : 2))
         if words[0] == "request" { return try request(node, words, wishes) }
-        guard let lock = node.labels[words[1]]?.lock else {
+        guard let lock = node.lock(words[1]) else {
             throw ScenarioError(description: "no lock \(words[1])")
         }
         switch words[0] {
@@ -190,10 +254,11 @@ final class ScenarioWorld {
         nextCookie += 1
         let name = try name(words, 1)
         let mode = try mode(words, 2)
-        let parent = wishes.parent.flatMap { node.labels[$0]?.lock } ?? .none
-        node.labels[label] = (.none, cookie)
+        let parent = wishes.parent.flatMap { node.lock($0) } ?? .none
+        node.labels.append(Label(text: label, cookie: cookie))
+        let place = node.labels.count - 1
         try drive(node) {
-            node.labels[label]?.lock = $0.request(
+            node.labels[place].lock = $0.request(
                 name,
                 mode,
                 wishes.flags,
@@ -207,76 +272,6 @@ final class ScenarioWorld {
         if let completion = node.space.takeSynchronous() {
             output.append("\(node.id): \(label) \(completion.status) at once")
         }
-    }
-
-    private func administer(_ node: Node, _ words: [String]) throws {
-        switch words[0] {
-        case "owner-gone":
-            let owner = LockOwner(UInt32(words[1]) ?? 0)
-            try drive(node) { $0.ownerIsGone(owner, effects: &$1) }
-        case "purge":
-            let peer = try id(words, 1)
-            let owner = LockOwner(words.count > 2 ? UInt32(words[2]) ?? 0 : 0)
-            try drive(node) { $0.purgeOrphans(of: peer, owner: owner, effects: &$1) }
-        case "query":
-            let name = try name(words, 1)
-            guard let resource = node.space.describe(name) else {
-                output.append("\(node.id): \(name): unknown")
-                return
-            }
-            output.append("\(node.id): \(name): master \(resource.master)")
-            for lock in resource.locks { output.append("  \(lock.details)") }
-        default: throw ScenarioError(description: "unknown operation \(words[0])")
-        }
-    }
-
-    private func apply(_ words: [String]) throws {
-        for word in words.dropFirst() {
-            let parts = word.split(separator: "=")
-            guard parts.count == 2, let number = UInt32(parts[1]) else {
-                throw ScenarioError(description: "a setting is missing: \(word)")
-            }
-            switch parts[0] {
-            case "deadlock-wait": settings.deadlockWait = number
-            case "activity-interval": settings.activityInterval = number
-            case "least-activity": settings.leastActivity = number
-            case "largest-move": settings.largestMove = Int(number)
-            case "rest-after-move": settings.restAfterMove = number
-            default: throw ScenarioError(description: "unknown setting \(word)")
-            }
-        }
-        for node in nodes { node.space.settings = settings }
-    }
-
-    private func tick(_ milliseconds: UInt64) throws {
-        now += milliseconds
-        for node in nodes where node.isAlive {
-            try drive(node) { [now] in $0.tick(now, effects: &$1) }
-        }
-    }
-
-    private func count(_ name: String) throws {
-        var sum: UInt64 = 0
-        for node in nodes where node.isAlive {
-            let counters = node.space.counters
-            let counted =
-                switch name {
-                case "cycles-found": counters.cyclesFound
-                case "cycles-broken": counters.cyclesBroken
-                case "cycles-vanished": counters.cyclesVanished
-                case "searches": counters.deadlockSearches
-                case "moves": counters.movesIn
-                case "moves-too-large": counters.movesTooLarge
-                case "moves-thrashing": counters.movesThrashing
-                case "stale": counters.staleMessages
-                case "errors": counters.protocolErrors
-                case "wrong-master": counters.wrongMaster
-                default: UInt64.max
-                }
-            if counted == .max { throw ScenarioError(description: "no counter \(name)") }
-            sum += counted
-        }
-        output.append("\(sum) \(name)")
     }
 
     private func newNode(_ number: UInt32) -> Node {
@@ -304,7 +299,8 @@ final class ScenarioWorld {
         let members = nodes.filter { numbers.contains($0.id.rawValue) }
             .map { Member(node: $0.id, incarnation: $0.incarnation) }.sorted()
         view = ClusterView(epoch: Epoch(epoch), members: members, slotsToReplay: slots)
-        if delaysViews { return }
+        if isStepping { for node in nodes where node.isAlive { node.views.append(view) } }
+        if delaysViews || isStepping { return }
         for node in nodes where node.isAlive {
             try drive(node) { [view] in $0.viewChanged(view, effects: &$1) }
         }
@@ -328,7 +324,7 @@ final class ScenarioWorld {
 
     // MARK: Effects
 
-    private func drive(_ node: Node, _ body: (inout Lockspace, inout [LockEffect]) -> Void) throws {
+    func drive(_ node: Node, _ body: (inout Lockspace, inout [LockEffect]) -> Void) throws {
         if !node.isAlive { throw ScenarioError(description: "\(node.id) is dead") }
         var effects: [LockEffect] = []
         body(&node.space, &effects)
@@ -340,6 +336,10 @@ final class ScenarioWorld {
         switch effect {
         case .send(let message, let peer):
             messageCount += 1
+            let isLost = lost.contains {
+                $0.from == node.id && $0.to == peer && node.space.epoch.rawValue <= $0.through
+            }
+            if isLost { return }
             channels.append((node.id, peer, message, node.space.epoch))
         case .complete(let completion):
             var line = "\(node.id): \(node.label(completion.cookie)) \(completion.status)"
@@ -354,7 +354,7 @@ final class ScenarioWorld {
             output.append("\(node.id): \(node.label(cookie)) blocking notice, \(wanted) wanted")
         case .deadlock(let hops, let victim):
             let names = hops.map { "\($0)" }.joined(separator: "; ")
-            let label = node.labels.first { $0.value.lock == victim }?.key ?? "?"
+            let label = node.labels.first { $0.lock == victim }?.text ?? "?"
             output.append("\(node.id): \(label) deadlock: \(names)")
         case .recoveryFinished(let epoch):
             output.append("\(node.id): recovery of \(epoch) finished")
@@ -378,57 +378,13 @@ final class ScenarioWorld {
         }
     }
 
-    // MARK: Words
-
-    private static let remarks: [(LockRemarks, String)] = [
-        (.demoted, "demoted"), (.alternateMode, "alternate mode"), (.adopted, "adopted"),
-    ]
-
-    fileprivate static let flags: [String: LockFlags] = [
-        "noqueue": .noQueue, "noqueuebast": .noQueueButNotify, "valblk": .valueBlock,
-        "ivvalblk": .invalidateValueBlock, "quecvt": .queueConversion, "expedite": .expedite,
-        "recovery": .recovery, "fresh": .freshName, "altpr": .alternatePR, "altcw": .alternateCW,
-        "headque": .headQueue, "noorder": .noOrder, "convdeadlk": .demoteOnDeadlock,
-        "nodlckwt": .noDeadlockWait, "nodlckblk": .noDeadlockBlock, "persistent": .persistent,
-        "orphan": .adoptOrphan, "syncsts": .synchronous, "deqall": .withSublocks,
-        "unlessstopped": .unlessStopped,
-    ]
-
-    private func node(_ number: UInt32) throws -> Node {
-        guard let node = nodes.first(where: { $0.id == NodeID(number) }) else {
-            throw ScenarioError(description: "no node \(number)")
+    private func deliverOne(from: NodeID, to: NodeID) throws {
+        guard let index = channels.firstIndex(where: { $0.from == from && $0.to == to }) else {
+            throw ScenarioError(description: "nothing is on its way from \(from) to \(to)")
         }
-        return node
-    }
-
-    private func id(_ words: [String], _ place: Int) throws -> NodeID {
-        guard place < words.count, let number = UInt32(words[place]) else {
-            throw ScenarioError(description: "a node is missing: \(words)")
+        let packet = channels.remove(at: index)
+        try drive(try node(to.rawValue)) {
+            $0.receive(packet.message, from: from, epoch: packet.epoch, effects: &$1)
         }
-        return NodeID(number)
-    }
-
-    private func name(_ words: [String], _ place: Int) throws -> ResourceName {
-        let parts = place < words.count ? words[place].split(separator: ":") : []
-        let numbers = parts.count == 2 ? parts[1].split(separator: "/").map { UInt64($0) } : []
-        guard let first = numbers.first, let number = first else {
-            throw ScenarioError(description: "a name is missing: \(words)")
-        }
-        switch parts[0] {
-        case "inode":
-            var name = ResourceName(kind: .inode, number: number, generation: 1)
-            for part in numbers.dropFirst() { name = name.child(part ?? 0) }
-            return name
-        case "group": return .resourceGroup(UInt32(number))
-        case "journal": return .journal(SlotIndex(UInt32(number)))
-        default: throw ScenarioError(description: "unknown kind \(parts[0])")
-        }
-    }
-
-    private func mode(_ words: [String], _ place: Int) throws -> LockMode {
-        guard place < words.count,
-            let mode = LockMode.allCases.first(where: { $0.description == words[place] })
-        else { throw ScenarioError(description: "a mode is missing: \(words)") }
-        return mode
     }
 }

@@ -1,0 +1,218 @@
+// The clients of a random world: what they ask for, and what they make of the answers.
+
+import LockCore
+import Vocabulary
+
+extension World {
+    // MARK: Answers
+
+    func completed(_ completion: LockCompletion, _ node: WorldNode) throws {
+        note("  \(node.id): \(completion)")
+        guard let lock = node.lock(cookie: completion.cookie) else {
+            throw WorldFailure("an answer for nobody: \(completion)")
+        }
+        touch(lock.subject)
+        let outcome = try lock.client.take(completion, hasLeft: node.space.hasLeft)
+        switch outcome {
+        case .granted(let isLess, let isSideways):
+            statistics.grants += 1
+            if !isLess && !isSideways { try checkReplayed(lock) }
+            if isLess { publish(lock) }
+            if !completion.isValueValid { statistics.invalidValues += 1 }
+            if try WrittenValue.check(completion, lock.subject.name, last: lock.subject.last) {
+                statistics.valuesChecked += 1
+            }
+        case .unchanged: countRefusal(completion)
+        case .gone(let isUnlock):
+            if isUnlock { publish(lock) } else { countRefusal(completion) }
+            node.remove(lock)
+        }
+    }
+
+    private func countRefusal(_ completion: LockCompletion) {
+        if completion.status == .cancelled { statistics.cancelled += 1 }
+        if completion.status == .wouldBlock { statistics.refused += 1 }
+    }
+
+    private func checkReplayed(_ lock: WorldLock) throws {
+        if lock.client.flags.contains(.recovery) || lock.node.view.slotsToReplay.isEmpty { return }
+        if replayed.contains(lock.node.view.epoch) { return }
+        throw WorldFailure("\(lock.subject.name) granted before the journals were replayed")
+    }
+
+    private func publish(_ lock: WorldLock) {
+        // A name is used again only in quiet times: strictly, a fresh name never existed before.
+        let isQuiet = alive.allSatisfy { $0.space.isRunning && $0.space.epoch == epoch }
+        for published in lock.publishes {
+            if !published.isFree {
+                names.append(published.name)
+            } else if isQuiet {
+                freeNames.append(published.name)
+            }
+        }
+        lock.publishes = []
+    }
+
+    // MARK: Questions
+
+    func actSomewhere() throws {
+        let candidates = alive.filter { !$0.isLeaving }
+        if candidates.isEmpty { return }
+        let node = candidates[dice.below(candidates.count)]
+        switch dice.below(10) {
+        case 0..<4: try requestSomething(node)
+        case 4..<7: if let lock = someLock(node, isIdle: true) { try convertSomehow(lock) }
+        case 7..<9: if let lock = someLock(node, isIdle: true) { try unlock(lock) }
+        default: if let lock = someLock(node, isIdle: false) { try cancel(lock) }
+        }
+    }
+
+    /// A lock of which nothing is asked, or something is; a few throws of the dice.
+    private func someLock(_ node: WorldNode, isIdle: Bool) -> WorldLock? {
+        if node.locks.isEmpty { return nil }
+        for _ in 0..<8 {
+            let lock = node.locks[dice.below(node.locks.count)]
+            if lock.client.isIdle == isIdle { return lock }
+        }
+        return nil
+    }
+
+    func cancel(_ lock: WorldLock) throws {
+        note("\(lock.node.id) cancels \(lock.subject.name)")
+        lock.client.hasCancelled = true
+        touch(lock.subject)
+        try drive(lock.node, about: lock.subject.name) {
+            $0.cancel(lock.client.id, effects: &$1)
+        }
+    }
+
+    private func requestSomething(_ node: WorldNode) throws {
+        if node.locks.count >= options.locksPerNode { return }
+        var flags: LockFlags = []
+        var name = names[dice.below(names.count)]
+        var mode = LockMode(rawValue: UInt8(dice.below(6))) ?? .null
+        if dice.oneIn(8) {
+            // A name that nobody else knows.
+            flags = [.freshName, .valueBlock]
+            mode = .exclusive
+            name = freshName()
+            node.unpublished.append(Published(name: name, isFree: false))
+        } else {
+            if dice.oneIn(6) { flags.insert(.noQueue) }
+            if dice.oneIn(12) { flags.insert(.noQueueButNotify) }
+            if dice.oneIn(3) && mode == .null { flags.insert(.expedite) }
+            if dice.oneIn(8) { flags.insert(.recovery) }
+            if dice.oneIn(8) { flags.insert(.alternatePR) }
+            if dice.oneIn(8) { flags.insert(.alternateCW) }
+            if !dice.oneIn(3) { flags.insert(.valueBlock) }
+        }
+        let client = ClientLock(cookie: nextCookie, name: name, mode: mode, flags: flags)
+        let lock = WorldLock(node: node, subject: subject(name), client: client)
+        nextCookie += 1
+        node.add(lock)
+        touch(lock.subject)
+        note("\(node.id) requests \(name) \(mode) cookie \(client.cookie) flags \(flags.rawValue)")
+        try drive(node, about: name) {
+            lock.client.id = $0.request(name, mode, flags, cookie: client.cookie, effects: &$1)
+        }
+    }
+
+    private func freshName() -> ResourceName {
+        statistics.freshRequests += 1
+        if !freeNames.isEmpty && dice.oneIn(2) {
+            return freeNames.remove(at: dice.below(freeNames.count))
+        }
+        nextFresh += 1
+        return ResourceName(kind: .inode, number: nextFresh, generation: 1)
+    }
+
+    private func convertSomehow(_ lock: WorldLock) throws {
+        let mode = LockMode(rawValue: UInt8(dice.below(6))) ?? .null
+        var flags: LockFlags = []
+        if dice.oneIn(4) { flags.insert(.noQueue) }
+        if dice.oneIn(12) { flags.insert(.noQueueButNotify) }
+        if dice.oneIn(4) { flags.insert(.queueConversion) }
+        if dice.oneIn(8) { flags.insert(.recovery) }
+        if dice.oneIn(10) { flags.insert(.alternateCW) }
+        if !dice.oneIn(3) { flags.insert(.valueBlock) }
+        try convert(lock, mode, flags)
+    }
+
+    private func nextWritten(_ lock: WorldLock, to mode: LockMode?, _ flags: LockFlags)
+        -> ValueBlock
+    {
+        let value = ValueBlock(nextValue, UInt64(lock.node.id.rawValue), mode == nil ? 7 : 0)
+        nextValue += 1
+        if let held = lock.client.held, WrittenValue.writes(from: held, to: mode, flags) {
+            lock.subject.last = WrittenValue(value: value, mayBeForgotten: false)
+        }
+        return value
+    }
+
+    private func convert(_ lock: WorldLock, _ mode: LockMode, _ flags: LockFlags) throws {
+        guard let held = lock.client.held else { return }
+        let value = nextWritten(lock, to: mode, flags)
+        lock.client.asked = .convert(mode)
+        lock.client.flags = flags
+        lock.client.mustYield = nil
+        lock.client.hasCancelled = false
+        touch(lock.subject)
+        if held.covers(mode) { takePrivate(lock) }
+        note(
+            "\(lock.node.id) converts \(lock.subject.name) \(held) to \(mode) flags \(flags.rawValue)"
+        )
+        try drive(lock.node, about: lock.subject.name) {
+            $0.convert(lock.client.id, to: mode, flags, value: value, effects: &$1)
+        }
+    }
+
+    private func takePrivate(_ lock: WorldLock) {
+        lock.publishes = lock.node.unpublished
+        lock.node.unpublished = []
+    }
+
+    func unlock(_ lock: WorldLock) throws {
+        guard let held = lock.client.held else { return }
+        let flags: LockFlags = dice.oneIn(2) ? [.valueBlock] : []
+        let value = nextWritten(lock, to: nil, flags)
+        lock.client.asked = .unlock
+        touch(lock.subject)
+        takePrivate(lock)
+        // An inode that was created and given up before anybody could see it is free again.
+        let others = lock.publishes.filter { $0.name != lock.subject.name }
+        let wasPrivate = others.count < lock.publishes.count
+        lock.publishes = others
+        if wasPrivate {
+            lock.node.unpublished.append(Published(name: lock.subject.name, isFree: true))
+        }
+        note("\(lock.node.id) unlocks \(lock.subject.name) \(held) flags \(flags.rawValue)")
+        try drive(lock.node, about: lock.subject.name) {
+            $0.unlock(lock.client.id, flags, value: value, effects: &$1)
+        }
+    }
+
+    /// Somebody who was told yields.
+    func react() throws {
+        for _ in 0..<8 where !yielding.isEmpty {
+            let place = dice.below(yielding.count)
+            let lock = yielding[place]
+            yielding.swapAt(place, yielding.count - 1)
+            yielding.removeLast()
+            if lock.isGone || !lock.node.isAlive { continue }
+            guard let wanted = lock.client.mustYield else { continue }
+            guard lock.client.isIdle else {
+                yielding.append(lock)
+                continue
+            }
+            let modes = LockMode.allCases.filter {
+                $0.isCompatible(with: wanted) && lock.client.held?.covers($0) == true
+            }
+            if dice.oneIn(2) || modes.isEmpty {
+                try unlock(lock)
+            } else {
+                try convert(lock, modes[dice.below(modes.count)], [.valueBlock])
+            }
+            return
+        }
+    }
+}
