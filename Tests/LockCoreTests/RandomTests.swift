@@ -59,7 +59,10 @@ struct RandomTests {
         (3, 5, "a request with HEADQUE waited at the head of its queue for nothing"),
         (3, 16, "QUECVT and HEADQUE together: a conversion waited for nothing"),
         (3, 89, "an adopted lock outlived its new owner although that had not asked for it"),
-        (3, 174, "a new master granted what its client had asked before all its locks were in place"),
+        (
+            3, 174,
+            "a new master granted what its client had asked before all its locks were in place"
+        ),
         (3, 337, "a part was forgotten under a request asked during a move"),
         (3, 1139, "a part from an unopened transfer, of nobody who is left, was kept"),
         (5, 296, "NOORDER granted sideways made room before it, and nobody looked"),

@@ -115,6 +115,14 @@ struct WireReader {
         )
     }
 
+    /// A count of bytes, and the bytes.
+    private mutating func counted() throws(WireError) -> [UInt8] {
+        let count = Int(try integer(UInt16.self))
+        if remaining < count { throw .truncated(needed: offset + count, found: bytes.count) }
+        defer { offset += count }
+        return [UInt8](bytes[offset..<offset + count])
+    }
+
     private mutating func names() throws(WireError) -> [ResourceName] {
         let count = Int(try integer(UInt16.self))
         // Checked before anything is allocated (W2).
@@ -169,6 +177,14 @@ struct WireReader {
         case .expect:
             let phase = try phase()
             return .lock(.expect(phase, try integer(UInt32.self)))
+        case .inquiry:
+            let number = try integer(UInt32.self)
+            return .inquiry(number, try counted())
+        case .report:
+            let number = try integer(UInt32.self)
+            let part = try integer(UInt32.self)
+            let isLast = try boolean()
+            return .report(number, part: part, isLast: isLast, try counted())
         case .reached: return .lock(.reached(try phase()))
         case .proceed: return .lock(.proceed(try phase()))
         case .masters: return .lock(.masters(try names()))

@@ -62,7 +62,23 @@ extension [UInt8] {
             append(integer: epoch.rawValue)
             return .replayed
         case .goodbye: return .goodbye
+        case .inquiry(let number, let bytes):
+            append(integer: number)
+            append(counted: bytes)
+            return .inquiry
+        case .report(let number, let part, let isLast, let bytes):
+            append(integer: number)
+            append(integer: part)
+            append(isLast ? 1 : 0)
+            append(counted: bytes)
+            return .report
         }
+    }
+
+    private mutating func append(counted bytes: [UInt8]) {
+        precondition(bytes.count <= WireFormat.maximumPayload, "ClusterWire W2: too many bytes")
+        append(integer: UInt16(bytes.count))
+        append(contentsOf: bytes)
     }
 
     private mutating func append(lockMessage message: LockMessage) -> WireKind {

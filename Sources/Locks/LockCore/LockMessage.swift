@@ -199,7 +199,7 @@ package enum LockMessage: Hashable, Sendable {
 
     /// The resource that an operation on a lock, or an answer to one, speaks of; nil for all other
     /// messages.
-    var lockedName: ResourceName? {
+    package var lockedName: ResourceName? {
         switch self {
         case .request(let name, _, _, _, _), .convert(let name, _, _, _, _),
             .unlock(let name, _, _), .cancel(let name, _), .granted(let name, _, _, _, _),

@@ -87,7 +87,8 @@ extension Lockspace {
             var said: UInt8 = 0
             // In a recovery all is told anew at its end.
             for want in LockMode.strongestFirst
-            where status == .running && locks[lock].told & (1 << want.rawValue) != 0 && !mode.isCompatible(with: want)
+            where status == .running && locks[lock].told & (1 << want.rawValue) != 0
+                && !mode.isCompatible(with: want)
                 && !isCovered(want, by: said)
             {
                 said |= 1 << want.rawValue

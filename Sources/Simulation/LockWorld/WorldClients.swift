@@ -245,7 +245,9 @@ extension World {
         if dice.oneIn(8) { flags.insert(.recovery) }
         if dice.oneIn(10) { flags.insert(.alternateCW) }
         if !dice.oneIn(3) { flags.insert(.valueBlock) }
-        if dice.oneIn(20) && options.faults.contains(.deaths) { flags.insert(.invalidateValueBlock) }
+        if dice.oneIn(20) && options.faults.contains(.deaths) {
+            flags.insert(.invalidateValueBlock)
+        }
         if dice.oneIn(8) { flags.insert(.synchronous) }
         if dice.oneIn(6) && options.faults.contains(.deadlocks) { flags.insert(.demoteOnDeadlock) }
         try convert(lock, mode, flags.union(searchFlags()))

@@ -21,7 +21,9 @@ extension World {
     /// No wait goes on when it should have ended. All ticks were told and nothing is on its way.
     func checkPatience(_ node: WorldNode) throws {
         for lock in node.locks where lock.client.asked != .nothing && !lock.client.isDoomed {
-            guard let deadline = lock.client.deadline, deadline <= UInt64(node.tickedAt) else { continue }
+            guard let deadline = lock.client.deadline, deadline <= UInt64(node.tickedAt) else {
+                continue
+            }
             if case .convert(let mode) = lock.client.asked, lock.client.held?.covers(mode) == true {
                 continue
             }

@@ -75,7 +75,8 @@ extension World {
         note("deliver \(from) -> \(to): \(packet.message)")
         switch packet.message {
         case .seek, .chase, .cycle, .verified, .condemned, .condemn: isSearching = true
-        case .convert(let name, let lock, _, _, _): pairSuspect = (name, LockReference(node: from, lock: lock))
+        case .convert(let name, let lock, _, _, _):
+            pairSuspect = (name, LockReference(node: from, lock: lock))
         case .purge(let owner):
             if node.space.isRunning && packet.epoch == node.space.epoch {
                 doomOrphans(of: node, owner)

@@ -120,7 +120,8 @@ extension World {
 
     func finishLeaving() throws {
         for node in alive where node.isLeaving {
-            for lock in node.locks where lock.client.isUsable && !lock.isGone && lock.sublocks == 0 {
+            for lock in node.locks where lock.client.isUsable && !lock.isGone && lock.sublocks == 0
+            {
                 try unlock(lock)
             }
             for lock in node.locks
