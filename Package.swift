@@ -94,10 +94,15 @@ let layers: [Target] = [
     // Cluster: who is in; messages and bytes; what drives the cores on one node.
     pure("Membership", "Cluster", ["Vocabulary"]),
     pure("ClusterWire", "Cluster", ["Vocabulary", "LockCore", "Membership"]),
+    // What administrators ask of the lock managers, and how the answers are put together.
+    pure("LockReports", "Cluster", ["Vocabulary", "LockCore", "LockCache"]),
     closed(
         "NodeService",
         "Cluster",
-        ["Vocabulary", "Execution", "LockCore", "LockCache", "Membership", "ClusterWire"]
+        [
+            "Vocabulary", "Execution", "LockCore", "LockCache", "Membership", "ClusterWire",
+            "CChecksum",
+        ]
     ),
 
     // Files: the store with locks already held; the operations that take the locks in the one
@@ -167,8 +172,9 @@ let commands: [Target] = [
         "mount",
         [
             "Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "FileStore",
-            "FileSystem", "LockCore", "LockCache", "Membership", "ClusterWire", "NodeService",
-            "LinuxSystem", "LinuxBlockIO", "Transport", "HostCluster", "FuseServer", "CLinux",
+            "FileSystem", "LockCore", "LockCache", "Membership", "ClusterWire", "LockReports",
+            "NodeService", "LinuxSystem", "LinuxBlockIO", "Transport", "HostCluster", "FuseServer",
+            "CLinux",
         ]
     ),
     command(
@@ -178,8 +184,8 @@ let commands: [Target] = [
     command(
         "lockstep",
         [
-            "Vocabulary", "DiskFormat", "BlockIO", "LinuxSystem", "LinuxBlockIO", "HostCluster",
-            "CLinux", argumentParser,
+            "Vocabulary", "DiskFormat", "BlockIO", "LockReports", "NodeService",
+            "LinuxSystem", "LinuxBlockIO", "HostCluster", "CLinux", argumentParser,
         ]
     ),
     // One node as a process, for the tests of HostCluster and Transport. Not a product.
@@ -202,6 +208,8 @@ let yardsticks: [Target] = [
         cSettings: [.unsafeFlags([], .when(configuration: .release))]
     ),
     .executableTarget(name: "pingpong", path: "Sources/Yardsticks/pingpong"),
+    // Puts defects into a copy of the lock manager: see tools/mutations. Not a product.
+    yardstick("mutants", []),
     yardstick(
         "bench",
         [
@@ -227,6 +235,7 @@ let testTargets: [Target] = [
             "SimulatedMachine",
         ]
     ),
+    tests("LockReportsTests", ["Vocabulary", "LockCore", "LockCache", "LockReports"]),
     tests("LockCacheTests", ["Vocabulary", "LockCache"]),
     tests("FileSystemTests", ["Vocabulary", "FileSystem"]),
     tests(

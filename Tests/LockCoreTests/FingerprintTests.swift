@@ -25,8 +25,7 @@ struct FingerprintTests {
         (["value", "sequence", "isValid", "link"], ValueRecord()),
         (
             [
-                "phase", "hasReported", "someoneDeparted", "lookupsOutstanding", "markers",
-                "reached",
+                "phase", "hasReported", "someoneDeparted", "lookupsOutstanding", "counts",
             ], RecoveryProgress()
         ),
         (["open", "openBatch", "closing", "behindClosing", "behindOpen"], ClaimLedger()),
@@ -55,7 +54,7 @@ struct FingerprintTests {
         ),
         (
             ["message", "sender", "epoch"],
-            HeldMessage(message: .marker(.locks), sender: .none, epoch: Epoch(0))
+            HeldMessage(message: .reached(.locks), sender: .none, epoch: Epoch(0))
         ),
     ]
 

@@ -141,8 +141,14 @@ struct WireTests {
                 )
             )
         ),
-        .lock(.marker(.directory)), .lock(.reached(.masters)), .lock(.proceed(.locks)),
+        .lock(.sent(.directory, [])), .lock(.expect(.locks, 7)),
+        .lock(.sent(.locks, [MessageCount(node: NodeID(2), count: 3)])),
+        .lock(.reached(.masters)), .lock(.proceed(.locks)),
         .replayed(Epoch(77)), .goodbye,
+        .inquiry(0x0102_0304, Array("{}".utf8)), .inquiry(1, []),
+        .inquiry(2, [UInt8](repeating: 7, count: WireFormat.largestInquiry)),
+        .report(0x0102_0304, part: 5, isLast: true, [1, 2, 3]),
+        .report(3, part: 0, isLast: false, [UInt8](repeating: 9, count: WireFormat.largestPart)),
     ]
 
     static func bytes(_ message: NodeMessage) -> [UInt8] {
@@ -192,11 +198,28 @@ struct WireTests {
         #expect(bytes == expected)
     }
 
-    @Test("Golden bytes of a marker")
-    func goldenMarker() {
+    @Test("Golden bytes of a count")
+    func goldenCount() {
         #expect(
-            Self.bytes(.lock(.marker(.locks))) == [
-                0x4C, 0x4B, 0x53, 0x4D, 2, 50, 0, 0, 1, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0, 2,
+            Self.bytes(.lock(.expect(.locks, 0x0C0D))) == [
+                0x4C, 0x4B, 0x53, 0x4D, 2, 54, 0, 0, 5, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0, 2,
+                0x0D, 0x0C, 0, 0,
+            ]
+        )
+    }
+
+    @Test("Golden bytes of an inquiry and of a part of its answer")
+    func goldenInquiry() {
+        #expect(
+            Self.bytes(.inquiry(0x0102_0304, Array("why".utf8))) == [
+                0x4C, 0x4B, 0x53, 0x4D, 2, 66, 0, 0, 9, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
+                4, 3, 2, 1, 3, 0, 0x77, 0x68, 0x79,
+            ]
+        )
+        #expect(
+            Self.bytes(.report(0x0102_0304, part: 0x0506, isLast: true, [0xAA, 0xBB])) == [
+                0x4C, 0x4B, 0x53, 0x4D, 2, 67, 0, 0, 13, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
+                4, 3, 2, 1, 6, 5, 0, 0, 1, 2, 0, 0xAA, 0xBB,
             ]
         )
     }

@@ -11,7 +11,7 @@ import Testing
 import Vocabulary
 
 /// Carries bytes between nodes, when asked to.
-private final class Wires: PeerLink {
+final class Wires: PeerLink {
     var nodes: [LockNode] = []
     var packets: [(from: NodeID, to: NodeID, bytes: [UInt8])] = []
     let sender: NodeID
@@ -21,7 +21,7 @@ private final class Wires: PeerLink {
     func send(_ bytes: [UInt8], to peer: NodeID) { packets.append((sender, peer, bytes)) }
 }
 
-private final class Client: LockClient {
+final class Client: LockClient {
     var completions: [LockCompletion] = []
     var notices: [(cookie: UInt64, wanted: LockMode)] = []
     var onCompletion: ((LockCompletion) -> Void)?
@@ -39,7 +39,7 @@ private final class Client: LockClient {
 }
 
 /// Some nodes with their clients and wires.
-private final class Cluster {
+final class Cluster {
     var wires: [Wires] = []
     var nodes: [LockNode] = []
     var clients: [Client] = []

@@ -101,7 +101,7 @@ enum LayerRules {
         "VolumeChecking",
     ]
     static let locks: Set<String> = ["LockCore", "LockCache"]
-    static let cluster: Set<String> = ["Membership", "ClusterWire", "NodeService"]
+    static let cluster: Set<String> = ["Membership", "ClusterWire", "LockReports", "NodeService"]
     /// What a file-side target may know of locks: the door between a cache and the lock manager.
     static let door: Set<String> = ["LockCache"]
 

@@ -19,6 +19,27 @@ public enum ResourceKind: UInt8, CaseIterable, Hashable, Sendable {
     case live = 8
     /// A name given by a program that uses the lock manager directly.
     case application = 9
+
+    /// How names of this kind begin in text.
+    package var word: String {
+        switch self {
+        case .inode: "inode"
+        case .resourceGroup: "group"
+        case .journal: "journal"
+        case .open: "open"
+        case .rename: "rename"
+        case .logBarrier: "log-barrier"
+        case .orphanList: "orphans"
+        case .live: "live"
+        case .application: "application"
+        }
+    }
+
+    /// The kind whose names begin so.
+    package init?(word: some StringProtocol) {
+        guard let kind = Self.allCases.first(where: { $0.word == word }) else { return nil }
+        self = kind
+    }
 }
 
 /// The name of a resource. A *root* is kind, number and generation; the generation is part of the
@@ -168,16 +189,34 @@ public struct ResourceName: Hashable, Comparable, Sendable, CustomStringConverti
 
     private var rootDescription: String {
         switch kind {
-        case .inode: "inode:\(number).\(generation)"
-        case .resourceGroup: "group:\(number)"
-        case .journal: "journal:\(number)"
-        case .open: "open:\(number).\(generation)"
-        case .rename: "rename"
-        case .logBarrier: "log-barrier"
-        case .orphanList: "orphans:\(number)"
-        case .live: "live"
-        case .application: "application:\(number).\(generation)"
+        case .inode, .open, .application: "\(kind.word):\(number).\(generation)"
+        case .resourceGroup, .journal, .orphanList: "\(kind.word):\(number)"
+        case .rename, .logBarrier, .live: kind.word
         }
+    }
+}
+
+extension ResourceName {
+    /// The name that `description` writes; nil for any other text.
+    package init?(_ text: some StringProtocol) {
+        let levels = text.split(separator: "/", omittingEmptySubsequences: false)
+        guard levels.count <= Int(Self.deepest) + 1 else { return nil }
+        let root = levels[0].split(separator: ":", maxSplits: 1)
+        guard let word = root.first, let kind = ResourceKind(word: word) else { return nil }
+        let parts = root.count > 1 ? root[1].split(separator: ".", maxSplits: 1) : []
+        let numbers = parts.map { UInt64($0) ?? 0 }
+        var name = ResourceName(
+            kind: kind,
+            number: numbers.first ?? 0,
+            generation: numbers.count > 1 ? numbers[1] : 0
+        )
+        for level in levels.dropFirst() {
+            guard let part = UInt64(level) else { return nil }
+            name = name.child(part)
+        }
+        // One text is one name: leading zeros and the like are refused.
+        guard name.description == text else { return nil }
+        self = name
     }
 }
 

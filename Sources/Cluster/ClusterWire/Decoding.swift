@@ -115,6 +115,14 @@ struct WireReader {
         )
     }
 
+    /// A count of bytes, and the bytes.
+    private mutating func counted() throws(WireError) -> [UInt8] {
+        let count = Int(try integer(UInt16.self))
+        if remaining < count { throw .truncated(needed: offset + count, found: bytes.count) }
+        defer { offset += count }
+        return [UInt8](bytes[offset..<offset + count])
+    }
+
     private mutating func names() throws(WireError) -> [ResourceName] {
         let count = Int(try integer(UInt16.self))
         // Checked before anything is allocated (W2).
@@ -124,6 +132,19 @@ struct WireReader {
         names.reserveCapacity(count)
         for _ in 0..<count { names.append(try name()) }
         return names
+    }
+
+    private mutating func counts() throws(WireError) -> [MessageCount] {
+        let count = Int(try integer(UInt16.self))
+        if count > LockMessage.mostMembers { throw .badValue(.count) }
+        if remaining != count * 8 { throw .badLength(remaining) }
+        var counts: [MessageCount] = []
+        counts.reserveCapacity(count)
+        for _ in 0..<count {
+            let node = try node()
+            counts.append(MessageCount(node: node, count: try integer(UInt32.self)))
+        }
+        return counts
     }
 
     private mutating func report() throws(WireError) -> RebuiltLock {
@@ -150,7 +171,20 @@ struct WireReader {
         switch kind {
         case .replayed: return .replayed(Epoch(try integer(UInt64.self)))
         case .goodbye: return .goodbye
-        case .marker: return .lock(.marker(try phase()))
+        case .sent:
+            let phase = try phase()
+            return .lock(.sent(phase, try counts()))
+        case .expect:
+            let phase = try phase()
+            return .lock(.expect(phase, try integer(UInt32.self)))
+        case .inquiry:
+            let number = try integer(UInt32.self)
+            return .inquiry(number, try counted())
+        case .report:
+            let number = try integer(UInt32.self)
+            let part = try integer(UInt32.self)
+            let isLast = try boolean()
+            return .report(number, part: part, isLast: isLast, try counted())
         case .reached: return .lock(.reached(try phase()))
         case .proceed: return .lock(.proceed(try phase()))
         case .masters: return .lock(.masters(try names()))

@@ -62,7 +62,23 @@ extension [UInt8] {
             append(integer: epoch.rawValue)
             return .replayed
         case .goodbye: return .goodbye
+        case .inquiry(let number, let bytes):
+            append(integer: number)
+            append(counted: bytes)
+            return .inquiry
+        case .report(let number, let part, let isLast, let bytes):
+            append(integer: number)
+            append(integer: part)
+            append(isLast ? 1 : 0)
+            append(counted: bytes)
+            return .report
         }
+    }
+
+    private mutating func append(counted bytes: [UInt8]) {
+        precondition(bytes.count <= WireFormat.maximumPayload, "ClusterWire W2: too many bytes")
+        append(integer: UInt16(bytes.count))
+        append(contentsOf: bytes)
     }
 
     private mutating func append(lockMessage message: LockMessage) -> WireKind {
@@ -182,9 +198,22 @@ extension [UInt8] {
             append(report.isVouched ? 1 : 0)
             append(value: report.value)
             return .rebuild
-        case .marker(let phase):
+        case .sent(let phase, let counts):
+            precondition(
+                counts.count <= LockMessage.mostMembers,
+                "ClusterWire W2: too many counts"
+            )
             append(phase.rawValue)
-            return .marker
+            append(integer: UInt16(counts.count))
+            for entry in counts {
+                append(integer: entry.node.rawValue)
+                append(integer: entry.count)
+            }
+            return .sent
+        case .expect(let phase, let count):
+            append(phase.rawValue)
+            append(integer: count)
+            return .expect
         case .reached(let phase):
             append(phase.rawValue)
             return .reached

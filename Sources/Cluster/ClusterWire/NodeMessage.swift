@@ -31,6 +31,11 @@ package enum NodeMessage: Hashable, Sendable {
     case replayed(Epoch)
     /// The sender has left: it holds nothing and will say nothing more in this life.
     case goodbye
+    /// An administrator asks something of this node; the number names the question in the answer.
+    /// What the bytes say is LockReports' affair. At most `WireFormat.largestInquiry`.
+    case inquiry(UInt32, [UInt8])
+    /// A part of the answer, counted from zero; at most `WireFormat.largestPart` bytes.
+    case report(UInt32, part: UInt32, isLast: Bool, [UInt8])
 }
 
 /// Why bytes are no message.
@@ -62,6 +67,9 @@ package enum WireFormat {
     package static let headerLength = 20
     /// The longest payload in bytes.
     package static let maximumPayload = 8192
+    /// The most bytes of an inquiry, and of one part of a report.
+    package static let largestInquiry = maximumPayload - 6
+    package static let largestPart = maximumPayload - 11
 }
 
 /// A message with what its header says.
@@ -97,12 +105,15 @@ enum WireKind: UInt8, CaseIterable {
     case purge = 38
     case masters = 48
     case rebuild = 49
-    case marker = 50
+    case sent = 50
     case reached = 51
     case proceed = 52
     case stagedMasters = 53
+    case expect = 54
     case replayed = 64
     case goodbye = 65
+    case inquiry = 66
+    case report = 67
     case seek = 80
     case chase = 81
     case cycle = 82

@@ -57,6 +57,15 @@ package final class LockNode: LockService {
     /// of no use any more.
     package var onMalformed: ((NodeID, WireError) -> Void)?
 
+    /// A peer sent a message that no correct peer sends at that moment; it was passed over.
+    package var onProtocolError: ((NodeID) -> Void)?
+
+    /// An administrator's inquiry of a peer, or a part of a peer's answer: see `InquiryDesk`.
+    package var onInquiry: ((NodeMessage, NodeID) -> Void)?
+
+    /// Pieces dropped because a peer sent what is no message, or is one of another version.
+    package private(set) var malformedMessages: UInt64 = 0
+
     /// This node.
     package let node: NodeID
 
@@ -83,26 +92,33 @@ package final class LockNode: LockService {
     }
 
     // Behind pointers: no dynamic exclusivity checks, of which a call would make a dozen.
-    private let space: UnsafeMutablePointer<Lockspace>
+    let space: UnsafeMutablePointer<Lockspace>
     private let exit: UnsafeMutablePointer<Exit>
     private let peers: any PeerLink
 
-    private let engine: Engine
+    let engine: Engine
+    /// What went into the state machine lately; nil if nothing is recorded.
+    let recorder: FlightRecorder?
+    let incarnation: UInt64
     private var isTickScheduled = false
 
     /// The longest time between two ticks, in nanoseconds, while something waits for one.
     private static let longestTick: UInt64 = 100_000_000
 
     /// A node that waits for its first view. `incarnation`: the one that views name this life with.
-    /// `engine`: the one that all calls come from; its clock gives the time.
+    /// `engine`: the one that all calls come from; its clock gives the time. `recording`: bytes for
+    /// the flight recorder; 0: none.
     package init(
         node: NodeID,
         incarnation: UInt64,
         engine: Engine,
         peers: any PeerLink,
-        settings: LockSettings = LockSettings()
+        settings: LockSettings = LockSettings(),
+        recording: Int = 0
     ) {
         self.node = node
+        self.incarnation = incarnation
+        recorder = recording > 0 ? FlightRecorder(capacity: recording) : nil
         self.engine = engine
         self.peers = peers
         space = .allocate(capacity: 1)
@@ -121,7 +137,13 @@ package final class LockNode: LockService {
 
     // MARK: Time (N6)
 
-    private var milliseconds: UInt64 { engine.clock.now.rawValue / 1_000_000 }
+    /// Tells the state machine the time; returns it in nanoseconds.
+    @inline(__always)
+    func tellTime() -> UInt64 {
+        let now = engine.clock.now.rawValue
+        space.pointee.setTime(now / 1_000_000)
+        return now
+    }
 
     private func scheduleTick() {
         if isTickScheduled { return }
@@ -136,7 +158,9 @@ package final class LockNode: LockService {
     private func tick() {
         isTickScheduled = false
         if space.pointee.hasLeft { return }
-        space.pointee.tick(milliseconds, effects: &exit.pointee.fresh)
+        let now = tellTime()
+        recorder?.event(.tick, now)
+        space.pointee.tick(now / 1_000_000, effects: &exit.pointee.fresh)
         carryOut()
     }
 
@@ -163,11 +187,22 @@ package final class LockNode: LockService {
         parent: LockID = .none,
         patience: UInt32 = 0
     ) -> LockID {
-        space.pointee.setTime(milliseconds)
+        let flags = flags.subtracting(.synchronous)
+        let now = tellTime()
+        recorder?.request(
+            now,
+            name,
+            mode,
+            flags,
+            cookie: cookie,
+            owner: owner,
+            parent: parent,
+            patience: patience
+        )
         let lock = space.pointee.request(
             name,
             mode,
-            flags.subtracting(.synchronous),
+            flags,
             cookie: cookie,
             owner: owner,
             parent: parent,
@@ -189,11 +224,22 @@ package final class LockNode: LockService {
         parent: LockID = .none,
         patience: UInt32 = 0
     ) -> (lock: LockID, completion: LockCompletion?) {
-        space.pointee.setTime(milliseconds)
+        let flags = flags.union(.synchronous)
+        let now = tellTime()
+        recorder?.request(
+            now,
+            name,
+            mode,
+            flags,
+            cookie: cookie,
+            owner: owner,
+            parent: parent,
+            patience: patience
+        )
         let lock = space.pointee.request(
             name,
             mode,
-            flags.union(.synchronous),
+            flags,
             cookie: cookie,
             owner: owner,
             parent: parent,
@@ -207,32 +253,39 @@ package final class LockNode: LockService {
 
     package func convert(_ lock: LockID, to mode: LockMode, _ flags: LockFlags, value: ValueBlock?)
     {
-        space.pointee.setTime(milliseconds)
+        let now = tellTime()
         let asked = flags.subtracting(.synchronous)
+        recorder?.convert(now, lock, mode, asked, value)
         space.pointee.convert(lock, to: mode, asked, value: value, effects: &exit.pointee.fresh)
         carryOut()
     }
 
     package func unlock(_ lock: LockID, _ flags: LockFlags, value: ValueBlock?) {
-        space.pointee.setTime(milliseconds)
+        let now = tellTime()
+        recorder?.unlock(now, lock, flags, value)
         space.pointee.unlock(lock, flags, value: value, effects: &exit.pointee.fresh)
         carryOut()
     }
 
     /// An owner of this node is gone: see `Lockspace.ownerIsGone`.
     package func ownerIsGone(_ owner: LockOwner) {
-        space.pointee.setTime(milliseconds)
+        let now = tellTime()
+        recorder?.event(.ownerIsGone, now, UInt64(owner.rawValue))
         space.pointee.ownerIsGone(owner, effects: &exit.pointee.fresh)
         carryOut()
     }
 
     /// Gives up orphans of a node: see `Lockspace.purgeOrphans`.
     package func purgeOrphans(of peer: NodeID, owner: LockOwner) {
+        let now = tellTime()
+        recorder?.event(.purgeOrphans, now, UInt64(peer.rawValue), UInt64(owner.rawValue))
         space.pointee.purgeOrphans(of: peer, owner: owner, effects: &exit.pointee.fresh)
         carryOut()
     }
 
     package func cancel(_ lock: LockID) {
+        let now = tellTime()
+        recorder?.event(.cancel, now, lock.rawValue)
         space.pointee.cancel(lock, effects: &exit.pointee.fresh)
         carryOut()
     }
@@ -241,15 +294,21 @@ package final class LockNode: LockService {
 
     /// Takes one or more whole messages of a peer.
     package func received(_ bytes: UnsafeRawBufferPointer, from peer: NodeID) {
-        space.pointee.setTime(milliseconds)
+        var now = tellTime()
         var offset = 0
         while offset < bytes.count {
             let rest = UnsafeRawBufferPointer(rebasing: bytes[offset...])
             do {
                 let decoded = try decodeMessage(rest)
                 offset += decoded.byteCount
-                take(decoded, from: peer)
+                let message = UnsafeRawBufferPointer(rebasing: rest[..<decoded.byteCount])
+                take(decoded, from: peer, message, now)
+                // What others do in between may take time.
+                if case .lock = decoded.message { continue }
+                now = tellTime()
             } catch {
+                malformedMessages += 1
+                recorder?.event(.malformed, now, UInt64(peer.rawValue))
                 onMalformed?(peer, error)
                 break
             }
@@ -257,9 +316,16 @@ package final class LockNode: LockService {
         carryOut()
     }
 
-    private func take(_ decoded: DecodedMessage, from peer: NodeID) {
+    private func take(
+        _ decoded: DecodedMessage,
+        from peer: NodeID,
+        _ bytes: UnsafeRawBufferPointer,
+        _ now: UInt64
+    ) {
         switch decoded.message {
         case .lock(let message):
+            recorder?.message(now, from: peer, bytes)
+            let errors = space.pointee.counters.protocolErrors
             space.pointee.receive(
                 message,
                 from: peer,
@@ -267,19 +333,29 @@ package final class LockNode: LockService {
                 effects: &exit.pointee.fresh
             )
             collect()
+            if space.pointee.counters.protocolErrors != errors { onProtocolError?(peer) }
         case .replayed(let epoch):
+            recorder?.message(now, from: peer, bytes)
             space.pointee.journalsReplayed(epoch, effects: &exit.pointee.fresh)
             collect()
             onReplayed?(epoch)
         case .goodbye: onGoodbye?(peer)
+        case .inquiry, .report: onInquiry?(decoded.message, peer)
         }
+    }
+
+    /// Sends what is no affair of the lock manager.
+    func say(_ message: NodeMessage, to peer: NodeID) {
+        post(message, to: peer)
+        carryOut()
     }
 
     /// Takes the newest view. Views may be skipped, never repeated out of order.
     package func viewChanged(_ view: ClusterView) {
         if let known = self.view, view.epoch <= known.epoch { return }
         self.view = view
-        space.pointee.setTime(milliseconds)
+        let now = tellTime()
+        recorder?.view(now, view)
         space.pointee.viewChanged(view, effects: &exit.pointee.fresh)
         carryOut()
     }
@@ -290,7 +366,10 @@ package final class LockNode: LockService {
         for member in view?.members ?? [] where member.node != node {
             post(.replayed(epoch), to: member.node)
         }
+        let now = tellTime()
+        recorder?.event(.journalsReplayed, now, epoch.rawValue, UInt64(node.rawValue))
         space.pointee.journalsReplayed(epoch, effects: &exit.pointee.fresh)
+        collect()
         onReplayed?(epoch)
         carryOut()
     }
@@ -299,6 +378,8 @@ package final class LockNode: LockService {
     /// hear a goodbye after everything else this node said.
     package func leave() {
         if space.pointee.hasLeft { return }
+        let now = tellTime()
+        recorder?.event(.leave, now)
         space.pointee.leave(effects: &exit.pointee.fresh)
         collect()
         for member in view?.members ?? [] where member.node != node {
@@ -334,6 +415,7 @@ package final class LockNode: LockService {
     /// Encodes the messages the state machine asked for (N3) and queues its other effects.
     private func collect() {
         if exit.pointee.fresh.isEmpty { return }
+        recorder?.note(effects: exit.pointee.fresh.count)
         let epoch = space.pointee.epoch
         var hasOthers = false
         for effect in exit.pointee.fresh {

@@ -10,6 +10,6 @@ struct LockCheck: AsyncParsableCommand {
         discussion: """
             Exit code 0 when everything passed, 1 when something failed, 64 for wrong arguments.
             """,
-        subcommands: [RandomCheck.self, SearchCheck.self, ScenarioCheck.self]
+        subcommands: [RandomCheck.self, SearchCheck.self, ScenarioCheck.self, ScaleReport.self]
     )
 }

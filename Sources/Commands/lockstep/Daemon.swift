@@ -21,13 +21,46 @@ struct Daemon {
 
     /// The daemon behind a mounted directory (or any file in it).
     init(of path: String) throws {
-        var buffer = [UInt8](repeating: 0, count: 4096)
-        let count = getxattr(path, "lockstep.control", &buffer, buffer.count)
-        guard count > 0 else {
-            let reason = errno == ENOENT ? "does not exist" : "is not on a mounted Lockstep volume"
+        let answer = try Self.control(path)
+        guard answer.code == 0 else {
+            let reason =
+                answer.code == ENOENT ? "does not exist" : "is not on a mounted Lockstep volume"
             throw AdministrationError("\(path) \(reason)")
         }
-        socketPath = String(decoding: buffer[..<count], as: UTF8.self)
+        socketPath = answer.text
+    }
+
+    /// So many milliseconds are given to a daemon to say where it listens.
+    private static let patience: Int32 = 10_000
+
+    /// Asks the file system for the socket's path, in a thread: the call cannot be interrupted
+    /// while the daemon is stopped, but ends with this process.
+    private static func control(_ path: String) throws -> (text: String, code: Int32) {
+        let ready = eventfd(0, Int32(EFD_CLOEXEC))
+        guard ready >= 0 else { throw SystemError.last("eventfd") }
+        let found = Found()
+        _ = try runThread(name: "control") {
+            var buffer = [UInt8](repeating: 0, count: 4096)
+            let count = getxattr(path, "lockstep.control", &buffer, buffer.count)
+            found.code = count > 0 ? 0 : errno
+            found.text = String(decoding: buffer[..<max(count, 0)], as: UTF8.self)
+            eventfd_write(ready, 1)
+        }
+        var wait = pollfd(fd: ready, events: Int16(POLLIN), revents: 0)
+        guard poll(&wait, 1, patience) > 0 else {
+            throw AdministrationError(
+                "the daemon of \(path) does not answer; is it stopped? Ask another node"
+            )
+        }
+        close(ready)
+        return (found.text, found.code)
+    }
+
+    /// What the thread finds.
+    private final class Found: @unchecked Sendable {
+        // Sendable: read only after the thread has said that it is done.
+        var text = ""
+        var code: Int32 = 0
     }
 
     init(socketPath: String) { self.socketPath = socketPath }
@@ -59,8 +92,34 @@ struct Daemon {
         }
     }
 
+    /// The folder of its volume in the run directory.
+    var folder: Substring { socketPath[..<(socketPath.lastIndex(of: "/") ?? socketPath.endIndex)] }
+
+    /// Whether it answers at all, within a second.
+    var answers: Bool { ((try? ask("ping", within: 1)) ?? nil) != nil }
+
+    /// As `ask`; a daemon that has died is an error.
+    func demand(_ request: String, within seconds: Double? = nil) throws -> String {
+        guard let answer = try ask(request, within: seconds) else {
+            throw AdministrationError("the daemon at \(socketPath) has died")
+        }
+        return answer
+    }
+
     /// Sends a request and returns the whole answer; nil if nobody listens (the daemon has died).
-    func ask(_ request: String) throws -> String? {
+    func ask(_ request: String, within seconds: Double? = nil) throws -> String? {
+        let text = String(decoding: try bytes(request, within: seconds) ?? [], as: UTF8.self)
+        if text.isEmpty { return nil }
+        if text.hasPrefix("error: ") {
+            throw AdministrationError(String(text.dropFirst(7).dropLast()))
+        }
+        return text
+    }
+
+    /// The bytes of an answer; nil if nobody listens.
+    ///
+    /// - Throws: also when nothing came for so many seconds.
+    func bytes(_ request: String, within seconds: Double?) throws -> [UInt8]? {
         let connection = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
         guard connection >= 0 else { throw SystemError.last("socket") }
         defer { close(connection) }
@@ -76,6 +135,11 @@ struct Daemon {
             $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
                 connect(connection, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
             }
+        }
+        if let seconds {
+            var limit = timeval(tv_sec: Int(seconds), tv_usec: 0)
+            let size = socklen_t(MemoryLayout<timeval>.size)
+            setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &limit, size)
         }
         guard isConnected == 0 else {
             if errno == ECONNREFUSED || errno == ENOENT { return nil }
@@ -93,15 +157,15 @@ struct Daemon {
                 answer += buffer[..<count]
             } else if count == 0 {
                 break
+            } else if errno == EAGAIN {
+                throw AdministrationError(
+                    "the daemon at \(socketPath) does not answer; is it stopped?"
+                )
             } else if errno != EINTR {
                 throw SystemError.last("read", socketPath)
             }
         }
-        let text = String(decoding: answer, as: UTF8.self)
-        if text.hasPrefix("error: ") {
-            throw AdministrationError(String(text.dropFirst(7).dropLast()))
-        }
-        return text
+        return answer
     }
 }
 

@@ -25,11 +25,11 @@ struct Status: ParsableCommand {
         }
         let answers = try place.daemons().compactMap { try $0.ask("status") }
         if json {
-            print(JSONText.array(try answers.map(parsed)).text)
+            print(JSONText.array(try answers.map(parsedAnswer)).text)
             return
         }
         if answers.isEmpty { print("no Lockstep volume is mounted here") }
-        for answer in answers { show(try parsed(answer)) }
+        for answer in answers { show(try parsedAnswer(answer)) }
         for (root, volume) in try place.volumes() {
             for slot in try HostClusterStatus.read(volume, in: root)?.slots ?? []
             where !slot.isAlive && slot.isGuarded {
@@ -39,14 +39,6 @@ struct Status: ParsableCommand {
                         + "guardian, which is taking back what its kernel has cached"
                 )
             }
-        }
-    }
-
-    private func parsed(_ answer: String) throws -> JSONText {
-        do throws(JSONError) {
-            return try JSONText(parsing: answer)
-        } catch {
-            throw AdministrationError("a daemon's answer is \(error); is it of another version?")
         }
     }
 
@@ -70,31 +62,6 @@ struct Status: ParsableCommand {
                 + "\(field("counters", "demotions")) locks given way"
                 + (status["withdrawn"] == .boolean(true) ? ", WITHDRAWN" : "")
         )
-    }
-}
-
-/// `lockstep locks`
-struct Locks: ParsableCommand {
-    static let configuration = CommandConfiguration(
-        abstract: "Lists the lock manager's resources: holders, waiters, masters.",
-        discussion: "Each node lists the resources that it masters and its own locks on others."
-    )
-
-    @OptionGroup var place: Place
-    @Flag(help: "As JSON: a list of lines per node.")
-    var json = false
-
-    func run() throws {
-        var parts: [JSONText] = []
-        for daemon in try place.daemons() {
-            guard let answer = try daemon.ask("locks") else { continue }
-            if json {
-                parts.append(.array(answer.split(separator: "\n").map { .string(String($0)) }))
-            } else {
-                print(answer, terminator: "")
-            }
-        }
-        if json { print(JSONText.array(parts).text) }
     }
 }
 

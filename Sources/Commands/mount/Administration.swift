@@ -2,8 +2,11 @@
 // connection: a line; the answer is text up to the end of the connection. `lockstep` speaks it.
 //
 //   status        JSON: the node, its view, counters
-//   locks         one line a lock resource (see `Inspection`)
+//   locks [JSON]  what the nodes know of the locks, as text or JSON (see `LockInspection`)
+//   counters [JSON]  what the nodes have counted
 //   trace [NAME]  the story of the last lock events, of one resource if it is named
+//   recording [JSON]  what a node's flight recorder has kept, as it is
+//   ping          the answer is "ok"
 //   sync          makes everything durable; the answer is "ok"
 
 import CLinux
@@ -19,7 +22,7 @@ final class Administration: @unchecked Sendable {
     private let path: String
     private let listener: Int32
     private let thread: RunningThread
-    private static let longestRequest = 4096
+    private static let longestRequest = 32_768
 
     init(path: String, mount: Mount) throws {
         self.path = path
@@ -103,8 +106,8 @@ final class Administration: @unchecked Sendable {
         return String(decoding: bytes, as: UTF8.self)
     }
 
-    private static func send(_ connection: Int32, _ text: String) {
-        var rest = Array(text.utf8)[...]
+    private static func send(_ connection: Int32, _ bytes: [UInt8]) {
+        var rest = bytes[...]
         while !rest.isEmpty {
             let count = rest.withUnsafeBytes { write(connection, $0.baseAddress, $0.count) }
             if count > 0 {

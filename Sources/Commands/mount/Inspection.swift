@@ -8,6 +8,7 @@ import Glibc
 import Journaling
 import LinuxBlockIO
 import LockCore
+import LockReports
 import NodeService
 import Vocabulary
 
@@ -16,12 +17,26 @@ struct Inspection: @unchecked Sendable {
     // Sendable: `mount` is.
     let mount: Mount
 
-    func answer(_ request: String) -> String {
+    /// The bytes to send.
+    func answer(_ request: String) -> [UInt8] {
+        let word = request.prefix { $0 != " " }
+        guard word == "recording" else { return Array(text(request).utf8) }
+        do {
+            return try recording(String(request.dropFirst(word.count).drop { $0 == " " }))
+        } catch {
+            return Array("error: \(error)\n".utf8)
+        }
+    }
+
+    private func text(_ request: String) -> String {
         let words = request.split(separator: " ").map(String.init)
+        let rest = String(request.drop { $0 != " " }.drop { $0 == " " })
         do {
             switch words.first {
             case "status": return try mount.waitInEngine { status() } + "\n"
-            case "locks": return try mount.waitInEngine { locks() }
+            case "ping": return "ok\n"
+            case "locks": return try locks(rest)
+            case "counters": return try counters(rest)
             case "trace":
                 return try mount.waitInEngine { trace(words.count > 1 ? words[1] : nil) }
             case "sync":
@@ -80,19 +95,10 @@ struct Inspection: @unchecked Sendable {
                 ])
             ),
             .init("recoveries", .array(node.recoveries.map(\.json))),
+            .init("lockCounters", .counts(node.locks.allCounters.map { ($0.name, $0.count) })),
+            .init("lockBytes", .count(node.locks.byteCount)),
         ]
         return JSONText.object(members + volume.description + rest).text
-    }
-
-    private func locks() -> String {
-        guard let node = mount.node else { return "" }
-        var text = ""
-        for resource in node.locks.snapshot {
-            text += "\(node.locks.node) \(resource.name) master \(resource.master)"
-            for lock in resource.locks { text += " [\(lock)]" }
-            text += "\n"
-        }
-        return text
     }
 }
 
@@ -142,21 +148,5 @@ extension RecoveryReport {
             ("written", report.written),
             ("microseconds", nanoseconds / 1000),
         ])
-    }
-}
-
-extension JSONText {
-    /// A number that is never negative.
-    fileprivate static func count(_ value: some BinaryInteger) -> JSONText {
-        .number(UInt64(clamping: value))
-    }
-
-    fileprivate static func counts(_ members: [(String, any BinaryInteger)]) -> JSONText {
-        func number(_ value: some BinaryInteger) -> JSONText { .number(UInt64(clamping: value)) }
-        return .object(
-            members.map { name, value in
-                Member(name, number(value))
-            }
-        )
     }
 }

@@ -39,6 +39,7 @@ final class Mount: @unchecked Sendable {
     private let clock: LinuxClock
     private(set) var node: NodeRuntime?
     private(set) var server: FuseServer?
+    private(set) var observation: Observation?
     private var cluster: HostCluster?
     private var volumeGuard: VolumeGuard?
     private var transport: UnixTransport?
@@ -165,18 +166,13 @@ final class Mount: @unchecked Sendable {
 
     private func beginInCluster(_ cluster: HostCluster, _ mountPoint: String) throws {
         guard let transport else { throw MountError("the transport was not made") }
-        let node = NodeRuntime(
-            engine: engine,
-            file: file,
-            member: cluster.member,
-            link: Link(transport: transport),
-            options: mountOptions()
-        )
-        node.onReplayed = { epoch in cluster.markReplayed(epoch) }
-        node.onReport = { [log] line in log.notice(line) }
-        node.onFailure = { [weak self] why in self?.fail(why) }
-        node.adoptView = { view in transport.adopt(view) }
+        let node = makeNode(cluster, transport)
         self.node = node
+        observation = Observation(
+            engine: engine,
+            node: node,
+            name: arguments.nodeName ?? "\(node.locks.node)"
+        )
         inbox.open(
             NodeReceiver(
                 onMessage: { bytes, peer in node.locks.received(bytes, from: peer) },
@@ -219,6 +215,22 @@ final class Mount: @unchecked Sendable {
         // Only now may the kernel keep what it is told.
         try waitInEngine { bound.value.isGuarded = true }
         administration = try Administration(path: control, mount: self)
+    }
+
+    private func makeNode(_ cluster: HostCluster, _ transport: UnixTransport) -> NodeRuntime {
+        let node = NodeRuntime(
+            engine: engine,
+            file: file,
+            member: cluster.member,
+            link: Link(transport: transport),
+            options: mountOptions(),
+            recording: arguments.recordMebibytes << 20
+        )
+        node.onReplayed = { epoch in cluster.markReplayed(epoch) }
+        node.onReport = { [log] line in log.notice(line) }
+        node.onFailure = { [weak self] why in self?.fail(why) }
+        node.adoptView = { view in transport.adopt(view) }
+        return node
     }
 
     private func makeServer(_ mountPoint: String) -> FuseServer {

@@ -38,6 +38,8 @@ struct MountArguments {
     var patienceSeconds: UInt64 = 30
     /// Microseconds; nil for the default.
     var watchMicroseconds: UInt64?
+    /// What the flight recorder of the lock manager keeps.
+    var recordMebibytes = 8
     /// For mount(2).
     var kernelOptions: [String] = []
 
@@ -56,8 +58,8 @@ struct MountArguments {
           -o OPTIONS    ro, rw, noatime, relatime, nodev, dev, nosuid, suid, noexec, exec, sync, async,
                         allow_other, default_permissions (always on), node=NAME,
                         cluster=local, slot=N, run=DIR, commit=SECONDS, patience=SECONDS,
-                        errors=withdraw|panic, takeover, buffered, kernel=old, watch=MICROSECONDS, debug;
-                        remount is refused;
+                        errors=withdraw|panic, takeover, buffered, kernel=old, watch=MICROSECONDS,
+                        record=MIB (of the lock manager's last events; 0: none), debug; remount is refused;
                         _netdev, nofail, auto, noauto, user, users, defaults and x-* are accepted
 
         Exit status: 0 mounted, 1 wrong usage, 2 a system error, 32 the mount failed.
@@ -167,6 +169,7 @@ struct MountArguments {
         case "commit": commitSeconds = UInt64(try Self.number(name, value, 1...300))
         case "patience": patienceSeconds = UInt64(try Self.number(name, value, 0...3600))
         case "watch": watchMicroseconds = UInt64(try Self.number(name, value, 0...10_000))
+        case "record": recordMebibytes = Int(try Self.number(name, value, 0...1024))
         case "node":
             guard (1...64).contains(value.utf8.count),
                 value.unicodeScalars.allSatisfy({ $0.value > 32 && $0.value != 127 })

@@ -42,6 +42,9 @@ final class NodeRuntime: @unchecked Sendable {
     /// Inside while journals are replayed, and while the lock manager is given a view.
     private let replayGate = Gate()
     let story = Story()
+    private var complaints = Complaints()
+    /// This node replays journals at this moment.
+    private(set) var isReplaying = false
     var recoveries: [RecoveryReport] = []
 
     var onReplayed: ((Epoch) -> Void)?
@@ -54,7 +57,8 @@ final class NodeRuntime: @unchecked Sendable {
         file: VolumeFile,
         member: Member,
         link: Link,
-        options: MountOptions
+        options: MountOptions,
+        recording: Int
     ) {
         self.engine = engine
         self.file = file
@@ -64,7 +68,8 @@ final class NodeRuntime: @unchecked Sendable {
             node: member.node,
             incarnation: member.incarnation,
             engine: engine,
-            peers: link
+            peers: link,
+            recording: recording
         )
         locks.onDeadlock = { [weak self] hops, _ in
             let story = hops.map { "\($0)" }.joined(separator: "; ")
@@ -73,8 +78,17 @@ final class NodeRuntime: @unchecked Sendable {
         locks.onRecoveryFinished = { [weak self] view in self?.locksRecovered(view) }
         locks.onReplayed = { [weak self] epoch in self?.journalsReplayed(epoch) }
         locks.onMalformed = { [weak self] peer, error in
-            self?.onReport?("\(peer) sent what is no message (\(error)); it is dropped")
+            self?.complain(of: peer, "sent what is no message (\(error)); it is dropped")
         }
+        locks.onProtocolError = { [weak self] peer in
+            self?.complain(of: peer, "sent a message that means nothing here; it is passed over")
+        }
+    }
+
+    /// A peer that errs may err often: one line a while.
+    private func complain(of peer: NodeID, _ what: String) {
+        guard let kept = complaints.mayComplain(of: peer, at: engine.clock.now) else { return }
+        onReport?("\(peer) \(what)" + (kept == 0 ? "" : "; \(kept) more since the last such line"))
     }
 
     // MARK: Views and messages
@@ -137,6 +151,8 @@ final class NodeRuntime: @unchecked Sendable {
         defer { replayGate.leave() }
         guard replaying != view.epoch, self.view?.epoch == view.epoch else { return }
         replaying = view.epoch
+        isReplaying = true
+        defer { isReplaying = false }
         hasWritten = true
         let start = engine.clock.now
         for slot in view.slotsToReplay {

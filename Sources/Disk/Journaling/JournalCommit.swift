@@ -34,6 +34,9 @@ extension Journal {
         sequence == running.sequence && !running.isClosing
     }
 
+    /// Whether a commit is under way.
+    package var isCommitting: Bool { isCommitterActive }
+
     /// Whether the compound transaction with this sequence number is durable.
     package func isDurable(_ sequence: UInt64) -> Bool { sequence <= durableSequence }
 

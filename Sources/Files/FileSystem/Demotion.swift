@@ -53,6 +53,7 @@ extension MountedVolume {
     func settle(_ glock: Glock) async {
         do throws(StorageError) {
             if store.isSettled(glock.name, journal) { return }
+            glock.step = .committing
             try await store.settle(glock.name, journal)
             locks.note(glock, .committed(blocks: 0))
         } catch {
@@ -69,7 +70,9 @@ extension MountedVolume {
     func demote(_ inode: Inode, from: LockMode, to: LockMode) async {
         counters.demotions += 1
         if inode.opens > 0 { inode.foughtOver = engine.clock.now }
+        inode.glock.step = .invalidating
         await invalidateKernel(inode, from: from, to: to)
+        inode.glock.step = .draining
         await locks.drain(inode.glock, to: to)
         if from == .exclusive {
             await writeBackForDemotion(inode)
@@ -84,6 +87,7 @@ extension MountedVolume {
     private func writeBackForDemotion(_ inode: Inode) async {
         guard let dirty = inode.dirty, !dirty.isEmpty || dirty.needsFlush else { return }
         let bytes = UInt64(dirty.byteCount)
+        inode.glock.step = .writing
         do throws(StorageError) {
             while !dirty.isEmpty { try await dirty.writeBack() }
             // Whoever has the file next may be asked to make it durable and does not know of these

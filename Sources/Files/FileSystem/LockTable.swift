@@ -47,6 +47,13 @@ package final class Glock {
     var drained: UnsafeContinuation<Void, Never>?
     /// When the present mode was granted.
     package internal(set) var grantedAt = Tick(0)
+    // For whoever asks why it does not give way (GlockActivity.swift).
+    /// When the machine came into its phase.
+    var phaseSince = Tick(0)
+    /// When a peer's want was heard that is not satisfied yet.
+    var toldAt: Tick?
+    /// How far the demotion under way has come.
+    var step: HolderActivity.Step?
 
     init(name: ResourceName, cookie: UInt64, flags: LockFlags) {
         self.name = name
@@ -236,6 +243,7 @@ package final class LockTable: LockClient {
         glock.isNew = false
         if completion.status == .granted {
             glock.grantedAt = engine.clock.now
+            glock.toldAt = nil
             note(
                 glock,
                 completion.mode < glock.held ? .lowered(completion.mode) : .granted(completion.mode)
@@ -249,6 +257,7 @@ package final class LockTable: LockClient {
     package func isBlocking(cookie: UInt64, wanted: LockMode) {
         guard Int(cookie) < slots.count, let glock = slots[Int(cookie)] else { return }
         note(glock, .blocking(wanted: wanted))
+        if glock.toldAt == nil { glock.toldAt = engine.clock.now }
         change(glock) { $0.blocking(wanted, &$1) }
     }
 
@@ -259,7 +268,9 @@ package final class LockTable: LockClient {
         _ body: (inout GlockMachine, inout [GlockAction]) -> Void
     ) {
         var actions: [GlockAction] = []
+        let phase = glock.machine.phase
         body(&glock.machine, &actions)
+        if glock.machine.phase != phase { glock.phaseSince = engine.clock.now }
         for action in actions { perform(action, glock) }
     }
 
@@ -282,6 +293,7 @@ package final class LockTable: LockClient {
             note(glock, .demoting(from: from, to: to))
             engine.spawn {
                 await glock.owner?.demote(glock, from: from, to: to)
+                glock.step = nil
                 self.change(glock) { $0.demotionFinished(&$1) }
             }
         case .lower(let mode):

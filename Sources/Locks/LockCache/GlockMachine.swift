@@ -110,6 +110,9 @@ package struct GlockMachine: Sendable {
     /// Whether anybody waits.
     package var hasWaiters: Bool { !queue.isEmpty }
 
+    /// How many operations wait in line.
+    package var queuedCount: Int { queue.count }
+
     /// Nothing inside, nothing outstanding, nobody waiting: may be forgotten once lowered to NL.
     package var isIdle: Bool { !isInUse && queue.isEmpty && phase == .steady }
 

@@ -67,4 +67,48 @@ package struct LockCounters: Hashable, Sendable {
     package var protocolErrors: UInt64 = 0
 
     package init() {}
+
+    /// All of them with their names, in the order above. The one place that says so: a test holds it
+    /// against the fields.
+    package var members: [(name: String, count: UInt64)] {
+        [
+            ("requests", requests),
+            ("conversions", conversions),
+            ("unlocks", unlocks),
+            ("remoteOperations", remoteOperations),
+            ("servedOperations", servedOperations),
+            ("grants", grants),
+            ("waits", waits),
+            ("refusals", refusals),
+            ("blockingNotices", blockingNotices),
+            ("directoryMessages", directoryMessages),
+            ("lockMessages", lockMessages),
+            ("recoveryMessages", recoveryMessages),
+            ("views", views),
+            ("recoveries", recoveries),
+            ("staleMessages", staleMessages),
+            ("heldMessages", heldMessages),
+            ("wrongMaster", wrongMaster),
+            ("claims", claims),
+            ("lostClaims", lostClaims),
+            ("timeouts", timeouts),
+            ("deadlocks", deadlocks),
+            ("demotions", demotions),
+            ("deadlockSearches", deadlockSearches),
+            ("cyclesFound", cyclesFound),
+            ("cyclesVanished", cyclesVanished),
+            ("cyclesBroken", cyclesBroken),
+            ("searchesTooDeep", searchesTooDeep),
+            ("movesOut", movesOut),
+            ("movesIn", movesIn),
+            ("movesTooLarge", movesTooLarge),
+            ("movesThrashing", movesThrashing),
+            ("orphans", orphans),
+            ("adoptions", adoptions),
+            ("purgedOrphans", purgedOrphans),
+            ("deadlockMessages", deadlockMessages),
+            ("moveMessages", moveMessages),
+            ("protocolErrors", protocolErrors),
+        ]
+    }
 }

@@ -81,6 +81,64 @@ extension Lockspace {
         }
     }
 
+    /// The first `limit` resources by name, of those with locks for which `isWanted` says so, and how
+    /// many more there are. `onlyWaiting`: only where something waits, as far as it is known here;
+    /// `holder`: only where that node has a lock. Looks at each record once and describes only what
+    /// it returns.
+    package func describe(
+        atMost limit: Int,
+        onlyWaiting: Bool,
+        holder: NodeID?,
+        where isWanted: (ResourceName) -> Bool
+    ) -> (found: [ResourceDescription], omitted: Int) {
+        var chosen: [ResourceName] = []
+        var count = 0
+        for resource in 1..<resources.bound
+        where resources[resource].mastery != .free && !resources[resource].isEmpty {
+            let name = name(of: resource)
+            guard isWanted(name) else { continue }
+            if onlyWaiting && !isWaitedFor(resource) { continue }
+            if let holder, !isHeld(resource, by: holder) { continue }
+            count += 1
+            chosen.append(name)
+            if chosen.count >= 2 * limit + 1024 {
+                chosen.sort()
+                chosen.removeLast(chosen.count - limit)
+            }
+        }
+        chosen.sort()
+        let found = chosen.prefix(limit).compactMap { describe($0) }
+        return (found, count - found.count)
+    }
+
+    private func isWaitedFor(_ resource: UInt32) -> Bool {
+        let record = resources[resource]
+        if record.converting | record.waiting != 0 { return true }
+        if record.mastery == .local { return false }
+        var isFound = false
+        visitLocks(resource) {
+            isFound = isFound || $0.state == .waiting || $0.state == .converting
+        }
+        return isFound
+    }
+
+    private func isHeld(_ resource: UInt32, by holder: NodeID) -> Bool {
+        var isFound = false
+        visitLocks(resource) { isFound = isFound || $0.holder == holder }
+        return isFound
+    }
+
+    private func visitLocks(_ resource: UInt32, _ body: (LockRecord) -> Void) {
+        for queue in [Queue.granted, .converting, .waiting] {
+            let first = head(resource, queue)
+            var lock = first
+            while lock != 0 {
+                body(locks[lock])
+                lock = following(lock, head: first)
+            }
+        }
+    }
+
     /// One resource; nil when nothing is known of it here.
     package func describe(_ name: ResourceName) -> ResourceDescription? {
         let resource = find(name)

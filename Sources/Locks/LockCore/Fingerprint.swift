@@ -148,7 +148,7 @@ extension Lockspace {
 
     /// Bytes of a lockspace's own fields when `clone` and `encodeState` were last looked through.
     /// Another size means another field: see to both, then change the number.
-    package static var clonedSize: Int { 784 }
+    package static var clonedSize: Int { 776 }
 
     /// Writes this node's state down.
     package func encodeState(into encoder: inout StateEncoder) {
@@ -253,9 +253,13 @@ extension RecoveryProgress {
         encoder.add(hasReported)
         encoder.add(someoneDeparted)
         encoder.add(lookupsOutstanding)
-        for bits in [markers, reached] {
-            for row in bits {
-                encoder.add(row.reduce(1) { $0 << 1 | ($1 ? 1 : 0) })
+        for phase in counts {
+            encoder.add(UInt64(phase.received) << 32 | UInt64(phase.expected.map { $0 + 1 } ?? 0))
+            for numbers in [phase.sent, phase.totals] {
+                for number in numbers { encoder.add(UInt64(number)) }
+            }
+            for bits in [phase.heard, phase.reached] {
+                encoder.add(bits.reduce(1) { $0 << 1 | ($1 ? 1 : 0) })
             }
         }
     }

@@ -77,6 +77,17 @@ package enum RecoveryPhase: UInt8, CaseIterable, Hashable, Comparable, Sendable 
     }
 }
 
+/// How many messages somebody sent to a node.
+package struct MessageCount: Hashable, Sendable {
+    package var node: NodeID
+    package var count: UInt32
+
+    package init(node: NodeID, count: UInt32) {
+        self.node = node
+        self.count = count
+    }
+}
+
 /// One message from lockspace to lockspace.
 package enum LockMessage: Hashable, Sendable {
     // To the directory node and back.
@@ -167,8 +178,11 @@ package enum LockMessage: Hashable, Sendable {
     /// `namesPerMessage`.
     case stagedMasters([ResourceName])
     case rebuild(ResourceName, RebuiltLock)
-    /// Nothing of this phase follows from the sender.
-    case marker(RecoveryPhase)
+    /// To the coordinator: the sender has sent so many messages of this phase, and no more. At most
+    /// `mostMembers` counts.
+    case sent(RecoveryPhase, [MessageCount])
+    /// From the coordinator: so many messages of this phase come to the receiver.
+    case expect(RecoveryPhase, UInt32)
     /// To the coordinator: the sender has everything of this phase.
     case reached(RecoveryPhase)
     /// From the coordinator: all have reached it; on to the next phase.
@@ -176,6 +190,8 @@ package enum LockMessage: Hashable, Sendable {
 
     /// The largest number of names in `masters`.
     package static let namesPerMessage = 192
+    /// The largest number of members of a view, and so of counts in `sent`.
+    package static let mostMembers = 1000
     /// The largest number of things in `transfer`.
     package static let thingsPerMessage = 64
     /// The largest number of hops in a search.
@@ -183,7 +199,7 @@ package enum LockMessage: Hashable, Sendable {
 
     /// The resource that an operation on a lock, or an answer to one, speaks of; nil for all other
     /// messages.
-    var lockedName: ResourceName? {
+    package var lockedName: ResourceName? {
         switch self {
         case .request(let name, _, _, _, _), .convert(let name, _, _, _, _),
             .unlock(let name, _, _), .cancel(let name, _), .granted(let name, _, _, _, _),

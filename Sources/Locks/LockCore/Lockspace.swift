@@ -192,12 +192,15 @@ package struct Lockspace: ~Copyable, Sendable {
         case .lookup, .lookupReply, .claim, .claimReply, .confirm, .confirmReply, .remove,
             .entry, .entryIs:
             counters.directoryMessages += 1
-        case .masters, .stagedMasters, .rebuild, .marker, .reached, .proceed, .handover:
+        case .masters, .stagedMasters, .rebuild, .sent, .expect, .reached, .proceed, .handover:
             counters.recoveryMessages += 1
         case .seek, .chase, .cycle, .verify, .verified, .condemn, .condemned, .deadlocked:
             counters.deadlockMessages += 1
         case .moving, .movingSeen, .transfer, .taken, .moved: counters.moveMessages += 1
         default: counters.lockMessages += 1
+        }
+        if status == .recovering, let phase = message.countedPhase {
+            recovery.counts[Int(phase.rawValue)].sent[place(of: peer)] += 1
         }
         effects.append(.send(message, to: peer))
     }

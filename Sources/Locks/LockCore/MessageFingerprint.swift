@@ -43,7 +43,8 @@ extension LockMessage {
             encodeSearch(into: &encoder)
         case .moving, .movingSeen, .transfer, .taken, .moved: encodeMove(into: &encoder)
         case .lookup, .lookupReply, .claim, .claimReply, .confirm, .confirmReply, .remove, .entry,
-            .entryIs, .handover, .purge, .masters, .stagedMasters, .marker, .reached, .proceed:
+            .entryIs, .handover, .purge, .masters, .stagedMasters, .sent, .expect,
+            .reached, .proceed:
             encodeNames(into: &encoder)
         }
     }
@@ -80,7 +81,15 @@ extension LockMessage {
             encoder.add(names.count)
             // The receiver enters them one by one: their order means nothing.
             for name in names.sorted() { encoder.add(name) }
-        case .marker(let phase): encoder.add(420 + UInt64(phase.rawValue))
+        case .sent(let phase, let counts):
+            encoder.add(420 + UInt64(phase.rawValue))
+            encoder.add(counts.count)
+            for entry in counts {
+                encoder.add(UInt64(entry.node.rawValue) << 32 | UInt64(entry.count))
+            }
+        case .expect(let phase, let count):
+            encoder.add(425 + UInt64(phase.rawValue))
+            encoder.add(UInt64(count))
         case .reached(let phase): encoder.add(430 + UInt64(phase.rawValue))
         case .proceed(let phase): encoder.add(440 + UInt64(phase.rawValue))
         default: preconditionFailure("LockCore: a message with a lock is written down above")

@@ -28,7 +28,12 @@ extension Lockspace {
             return
         }
         if !moves.isEmpty && status == .running && isKept(message, from: peer) { return }
+        let isCounted = status == .recovering ? message.countedPhase : nil
         dispatch(message, from: peer, &effects)
+        if let phase = isCounted {
+            recovery.counts[Int(phase.rawValue)].received += 1
+            checkPhase(&effects)
+        }
         if !mail.isEmpty { drainMail(&effects) }
         if !ripe.isEmpty { dropRipe(&effects) }
     }
@@ -72,7 +77,8 @@ extension Lockspace {
         case .rebuild(let name, let report): takeReport(name, report, from: peer, &effects)
         case .masters(let names): takeMasters(names, from: peer)
         case .stagedMasters(let names): takeStagedMasters(names, from: peer)
-        case .marker(let phase): takeMarker(phase, from: peer, &effects)
+        case .sent(let phase, let counts): takeSent(phase, counts, from: peer, &effects)
+        case .expect(let phase, let count): takeExpect(phase, count, from: peer, &effects)
         case .reached(let phase): takeReached(phase, from: peer, &effects)
         case .proceed(let phase): takeProceed(phase, from: peer, &effects)
         default: dispatchDirectory(message, from: peer, &effects)
@@ -134,7 +140,8 @@ extension LockMessage {
     var belongsToRecovery: Bool {
         switch self {
         case .lookup, .lookupReply, .claim, .claimReply, .confirm, .confirmReply, .remove,
-            .entry, .entryIs, .masters, .stagedMasters, .rebuild, .marker, .reached, .proceed:
+            .entry, .entryIs, .masters, .stagedMasters, .rebuild, .sent, .expect,
+            .reached, .proceed:
             true
         case .request, .convert, .unlock, .cancel, .granted, .refused, .unlocked, .notMaster,
             .blocking, .handover, .purge, .seek, .chase, .cycle, .verify, .verified, .condemn,

@@ -19,11 +19,8 @@
 //               order; blocking notices are said again; requests for names without a master are
 //               sent.
 //
-// Barriers: in the phases `directory` and `locks` a node sends its messages and then a marker to
-// every member. Channels keep order, so who has everybody's marker has everything. It tells the
-// coordinator (`reached`); when all have, the coordinator says `proceed`. In `masters` the answers
-// to its own questions are all a node waits for. A member of the next phase can therefore rely on
-// all others having finished the last one.
+// Between the phases all wait for all (Barriers.swift): a member of the next phase can rely on all
+// others having finished the last one.
 //
 // A view that comes in the middle begins again from "stop" (I9). What must outlive an unfinished
 // recovery: the copies not yet confirmed (their holder may be the next to die), the mark of new
@@ -45,17 +42,13 @@ struct RecoveryProgress: Sendable {
     var someoneDeparted = false
     /// Questions to directory nodes without an answer.
     var lookupsOutstanding = 0
-    /// Per phase and member: its marker came.
-    var markers: [[Bool]] = []
-    /// On the coordinator, per phase and member: it has reached the end.
-    var reached: [[Bool]] = []
+    /// Per phase: see Barriers.swift.
+    var counts: [PhaseCounts] = []
 
     init() {}
 
     init(memberCount: Int, someoneDeparted: Bool) {
-        let none = [Bool](repeating: false, count: memberCount)
-        markers = [none, none, none]
-        reached = markers
+        counts = [PhaseCounts](repeating: PhaseCounts(memberCount: memberCount), count: 3)
         self.someoneDeparted = someoneDeparted
     }
 }
@@ -256,12 +249,7 @@ extension Lockspace {
         case .masters: findMasters(&effects)
         case .locks: reportLocks(&effects)
         }
-        if phase != .masters {
-            for member in members where member.node != node {
-                send(.marker(phase), to: member.node, &effects)
-            }
-        }
-        recovery.markers[Int(phase.rawValue)][place(of: node)] = true
+        reportSent(phase, &effects)
         checkPhase(&effects)
     }
 
@@ -354,90 +342,12 @@ extension Lockspace {
         )
     }
 
-    // MARK: Barriers
-
-    /// The place of a member in the view.
-    func place(of member: NodeID) -> Int {
-        members.firstIndex { $0.node == member } ?? 0
-    }
-
-    /// Reports to the coordinator when everything of the present phase is here.
-    mutating func checkPhase(_ effects: inout [LockEffect]) {
-        if status != .recovering || recovery.hasReported { return }
-        let phase = recovery.phase
-        switch phase {
-        case .masters: if recovery.lookupsOutstanding > 0 { return }
-        case .directory, .locks:
-            if recovery.markers[Int(phase.rawValue)].contains(false) { return }
-        }
-        recovery.hasReported = true
-        if phase == .directory { settleStagedEntries() }
-        let coordinator = members[0].node
-        if coordinator == node {
-            noteReached(phase, node, &effects)
-        } else {
-            send(.reached(phase), to: coordinator, &effects)
-        }
-    }
-
-    private mutating func noteReached(
-        _ phase: RecoveryPhase,
-        _ member: NodeID,
-        _ effects: inout [LockEffect]
-    ) {
-        recovery.reached[Int(phase.rawValue)][place(of: member)] = true
-        if recovery.reached[Int(phase.rawValue)].contains(false) { return }
-        for member in members where member.node != node {
-            send(.proceed(phase), to: member.node, &effects)
-        }
-        proceed(phase, &effects)
-    }
-
-    private mutating func proceed(_ phase: RecoveryPhase, _ effects: inout [LockEffect]) {
+    /// The coordinator has said to go on.
+    mutating func proceed(_ phase: RecoveryPhase, _ effects: inout [LockEffect]) {
         switch phase {
         case .directory: beginPhase(.masters, &effects)
         case .masters: beginPhase(.locks, &effects)
         case .locks: finishRecovery(&effects)
         }
-    }
-
-    mutating func takeMarker(
-        _ phase: RecoveryPhase,
-        from peer: NodeID,
-        _ effects: inout [LockEffect]
-    ) {
-        guard status == .recovering else {
-            counters.protocolErrors += 1
-            return
-        }
-        recovery.markers[Int(phase.rawValue)][place(of: peer)] = true
-        checkPhase(&effects)
-    }
-
-    mutating func takeReached(
-        _ phase: RecoveryPhase,
-        from peer: NodeID,
-        _ effects: inout [LockEffect]
-    ) {
-        guard status == .recovering && members[0].node == node && phase == recovery.phase else {
-            counters.protocolErrors += 1
-            return
-        }
-        noteReached(phase, peer, &effects)
-    }
-
-    mutating func takeProceed(
-        _ phase: RecoveryPhase,
-        from peer: NodeID,
-        _ effects: inout [LockEffect]
-    ) {
-        guard
-            status == .recovering && peer == members[0].node && phase == recovery.phase
-                && recovery.hasReported
-        else {
-            counters.protocolErrors += 1
-            return
-        }
-        proceed(phase, &effects)
     }
 }

@@ -118,6 +118,9 @@ package struct WorldStatistics: Sendable {
     package var adoptions = 0
     package var synchronous = 0
 
+    /// Nothing met yet.
+    package init() {}
+
     /// Adds what another run met.
     package mutating func add(_ other: WorldStatistics) {
         moves += other.moves

@@ -57,6 +57,8 @@ package final class SimulatedCluster {
     private let membership: SimulatedMembership
     /// Nodes that are gone: their tasks may still run (W3).
     private var graveyard: [SimulatedNode] = []
+    /// So many of them have been held against their recordings.
+    private var checkedGraves = 0
     private var lives: UInt64 = 0
 
     /// A freshly made volume with a slot per node.
@@ -261,6 +263,8 @@ package final class SimulatedCluster {
     /// Replays what is to be replayed and checks the volume. Nobody has it mounted.
     package func check() async throws -> CheckReport {
         precondition(living.isEmpty, "checking a mounted volume")
+        for node in graveyard[checkedGraves...] { try node.checkRecording() }
+        checkedGraves = graveyard.count
         lives += 1
         let host = disk.attach("check.\(lives)")
         for slot in membership.slotsToReplay {

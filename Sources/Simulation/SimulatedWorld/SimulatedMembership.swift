@@ -33,6 +33,9 @@ final class SimulatedMember {
         return settings
     }()
 
+    /// Bytes of the flight recorder: so many that it is whole after all but the longest runs.
+    private static let recording = 64 << 20
+
     init(
         identity: Member,
         engine: Engine,
@@ -48,7 +51,8 @@ final class SimulatedMember {
             incarnation: identity.incarnation,
             engine: engine,
             peers: link,
-            settings: Self.settings
+            settings: Self.settings,
+            recording: Self.recording
         )
         end = SimulatedNetwork.End(lockNode: lockNode, engine: engine)
         network.attach(end)

@@ -59,6 +59,19 @@ package final class SimulatedNode {
         volume.withdraw("killed")
     }
 
+    /// What its lock manager did must follow from what its flight recorder kept.
+    func checkRecording() throws(SimulationFailure) {
+        let outcome: FlightOutcome
+        do throws(FlightError) {
+            outcome = try FlightRecording(member.lockNode.recording).replay()
+        } catch {
+            throw SimulationFailure("\(kernel.name): its recording \(error)")
+        }
+        guard outcome == .same || outcome == .notWhole else {
+            throw SimulationFailure("\(kernel.name): a replay of its recording ends as \(outcome)")
+        }
+    }
+
     /// Goes in order, after the volume was stopped.
     func leave() {
         hasLeft = true

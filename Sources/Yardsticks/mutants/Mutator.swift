@@ -42,8 +42,10 @@ struct Mutator {
     mutating func run() {
         var index = 0
         while index < lines.count {
+            // Only what has effects: the order of two assignments means nothing.
             if index + 1 < lines.count, isStatement(index), isStatement(index + 1),
-                indent(index) == indent(index + 1)
+                indent(index) == indent(index + 1), lines[index].contains("&effects"),
+                lines[index + 1].contains("&effects")
             {
                 swap(index)
                 index += 2
@@ -71,6 +73,9 @@ struct Mutator {
         "package ", "private ", "static ", "init", "enum ", "extension ", "fatalError",
     ]
 
+    /// What is for the administrator only: ages, and room reserved.
+    private static let observed = [".since = ", "reserveCapacity"]
+
     private static func isBalanced(_ text: some StringProtocol) -> Bool {
         var depth = 0
         for character in text {
@@ -97,6 +102,7 @@ struct Mutator {
             text.hasSuffix(")") || text.contains("= ")
         else { return false }
         if text.contains("{") || text.contains("//") || isInInitializer(index) { return false }
+        if Self.observed.contains(where: { text.contains($0) }) { return false }
         // A label of a call, or the middle of an expression.
         let head = text.prefix { $0.isLetter || $0.isNumber || $0 == "_" }
         if text.dropFirst(head.count).hasPrefix(": ") { return false }
