@@ -73,7 +73,7 @@ extension Lockspace {
         where locks[lock].state != .free && locks[lock].holder == node {
             let record = locks[lock]
             let isPending = record.state != .granted || record.marks.contains(.deferred)
-            if isPending {
+            if isPending && !record.marks.contains(.orphan) {  // O1
                 var answer = LockCompletion(cookie: record.identity, status: .shutDown)
                 answer.lock = lockID(lock)
                 effects.append(.complete(answer))
