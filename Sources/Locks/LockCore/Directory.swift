@@ -161,6 +161,12 @@ extension Lockspace {
             lock = following(lock, head: first)
         }
         resources[resource].granted = 0
+        // Nobody knows of a lock of ours but one that is being given up: then its master had heard
+        // that, and has forgotten the resource, or died. What we know of the value may be old (I10).
+        let isKnown = own.contains {
+            locks[$0].state != .waiting && locks[$0].state != .unlocking
+        }
+        if status == .recovering && !isKnown { forgetValue(resource) }
         for lock in own where locks[lock].state != .waiting && locks[lock].state != .unlocking {
             takeOverEstablished(lock, &effects)
         }
