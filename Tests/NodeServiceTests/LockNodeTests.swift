@@ -218,6 +218,28 @@ struct LockNodeTests {
         #expect(cluster.clients[0].completions.count == 1)
     }
 
+    @Test("A move that no master can begin, and one that carries another tree, change nothing")
+    func foreignMoves() {
+        let cluster = Cluster(2)
+        cluster.show(1)
+        cluster.deliver()
+        let other = ResourceName(kind: .application, number: 77)
+        let value = SequencedValue(value: ValueBlock(1), sequence: 1, isValid: true)
+        var bytes: [UInt8] = []
+        encode(.lock(.moving(name, to: NodeID(1))), epoch: Epoch(1), into: &bytes)
+        let transfer = LockMessage.transfer(name, [.value(other, value)], moves: 0, isLast: true)
+        encode(.lock(transfer), epoch: Epoch(1), into: &bytes)
+        encode(.lock(.moved(name, to: NodeID(1))), epoch: Epoch(1), into: &bytes)
+        bytes.withUnsafeBytes { cluster.nodes[0].received($0, from: NodeID(2)) }
+        // The transfer, and the word that it is ours although none has come.
+        #expect(cluster.nodes[0].counters.protocolErrors == 2)
+        #expect(cluster.nodes[0].snapshot.isEmpty)
+        bytes = []
+        encode(.lock(.condemn(1, place: 0, [])), epoch: Epoch(1), into: &bytes)
+        bytes.withUnsafeBytes { cluster.nodes[0].received($0, from: NodeID(2)) }
+        #expect(cluster.nodes[0].counters.protocolErrors == 3)
+    }
+
     @Test("A node that leaves says goodbye last, and answers everything as shut down")
     func leaving() {
         let cluster = Cluster(2)

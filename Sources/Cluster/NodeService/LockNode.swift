@@ -187,7 +187,29 @@ package final class LockNode: LockService {
         parent: LockID = .none,
         patience: UInt32 = 0
     ) -> LockID {
-        let flags = flags.subtracting(.synchronous)
+        let lock = ask(
+            name,
+            mode,
+            flags.subtracting(.synchronous),
+            cookie: cookie,
+            owner: owner,
+            parent: parent,
+            patience: patience
+        )
+        carryOut()
+        return lock
+    }
+
+    /// Records and asks; what came of it is not carried out yet.
+    private func ask(
+        _ name: ResourceName,
+        _ mode: LockMode,
+        _ flags: LockFlags,
+        cookie: UInt64,
+        owner: LockOwner,
+        parent: LockID,
+        patience: UInt32
+    ) -> LockID {
         let now = tellTime()
         recorder?.request(
             now,
@@ -199,7 +221,7 @@ package final class LockNode: LockService {
             parent: parent,
             patience: patience
         )
-        let lock = space.pointee.request(
+        return space.pointee.request(
             name,
             mode,
             flags,
@@ -209,8 +231,6 @@ package final class LockNode: LockService {
             patience: patience,
             effects: &exit.pointee.fresh
         )
-        carryOut()
-        return lock
     }
 
     /// As `request`, for a client that wants to hear of a grant at once: the completion, if there
@@ -224,27 +244,14 @@ package final class LockNode: LockService {
         parent: LockID = .none,
         patience: UInt32 = 0
     ) -> (lock: LockID, completion: LockCompletion?) {
-        let flags = flags.union(.synchronous)
-        let now = tellTime()
-        recorder?.request(
-            now,
+        let lock = ask(
             name,
             mode,
-            flags,
+            flags.union(.synchronous),
             cookie: cookie,
             owner: owner,
             parent: parent,
             patience: patience
-        )
-        let lock = space.pointee.request(
-            name,
-            mode,
-            flags,
-            cookie: cookie,
-            owner: owner,
-            parent: parent,
-            patience: patience,
-            effects: &exit.pointee.fresh
         )
         let completion = space.pointee.takeSynchronous()
         carryOut()

@@ -344,7 +344,7 @@ extension Lockspace {
         from peer: NodeID,
         _ effects: inout [LockEffect]
     ) {
-        guard Int(place) < hops.count else {
+        guard peer == members[0].node, Int(place) < hops.count else {
             counters.protocolErrors += 1
             return
         }

@@ -45,6 +45,13 @@ package enum MovedThing: Hashable, Sendable {
     case lock(ResourceName, MovedLock)
     /// A value block.
     case value(ResourceName, SequencedValue)
+
+    /// The resource of the tree it belongs to.
+    var name: ResourceName {
+        switch self {
+        case .lock(let name, _), .value(let name, _): name
+        }
+    }
 }
 
 /// A lock as its master knows it.

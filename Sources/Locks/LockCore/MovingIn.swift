@@ -12,6 +12,10 @@ extension Lockspace {
         from peer: NodeID,
         _ effects: inout [LockEffect]
     ) {
+        if moves.contains(where: { $0.root == name && $0.part == .oldMaster }) {
+            counters.protocolErrors += 1
+            return
+        }
         let root = find(name)
         let isHolder =
             root != 0 && resources[root].mastery == .remote && resources[root].master == peer
@@ -57,6 +61,10 @@ extension Lockspace {
         guard let place = moves.firstIndex(where: { $0.root == name }),
             moves[place].part == .participant, master == peer || moves[place].target == master
         else { return }
+        if master == node && !moves[place].isComplete {
+            counters.protocolErrors += 1
+            return
+        }
         let move = moves.remove(at: place)
         if master == node {
             install(move, &effects)
@@ -94,7 +102,7 @@ extension Lockspace {
     ) {
         guard let place = moves.firstIndex(where: { $0.root == name }),
             moves[place].part == .participant, moves[place].target == node,
-            !moves[place].isComplete
+            !moves[place].isComplete, things.allSatisfy({ $0.name.root == name })
         else {
             counters.protocolErrors += 1
             return
