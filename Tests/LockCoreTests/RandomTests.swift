@@ -75,6 +75,17 @@ struct RandomTests {
         _ = Self.run(seed, WorldOptions(nodeCount: nodeCount))
     }
 
+    /// What only a large world met: what a purge that came too early was thought to reach was adopted
+    /// before, and its client waited for ever for it to go.
+    @Test(
+        "A purge that comes too early, and an heir",
+        arguments: [(8, 62, 20_000), (16, 17, 60_000)]
+    )
+    func earlyPurge(nodeCount: Int, seed: UInt64, steps: Int) {
+        let options = WorldOptions(nodeCount: nodeCount, nameCount: 1000, steps: steps)
+        _ = Self.run(seed, options)
+    }
+
     @Test("Circles of owners while nobody dies and no view changes: each is broken once")
     func circles() {
         var circles = 0

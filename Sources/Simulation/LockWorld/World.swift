@@ -146,6 +146,7 @@ package final class World {
         let before = lookBefore(node)
         node.space.setTime(UInt64(now))
         body(&node.space, &effects)
+        obeyPurges(node)
         if node.space.counters.cyclesFound > counters.cyclesFound { rememberWaits(before) }
         statistics.moves += Int(node.space.counters.movesIn - counters.movesIn)
         if let completion = node.space.takeSynchronous() {

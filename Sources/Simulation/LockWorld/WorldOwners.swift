@@ -63,7 +63,6 @@ extension World {
             statistics.orphans += 1
             lock.mayBePurged = lock.client.isDoomed
             node.makeOrphan(lock)
-            if node.mayPurgeLater { doomOrphans(of: node, .none) }
         }
         try drive(node, about: nil) { $0.ownerIsGone(owner, effects: &$1) }
     }
@@ -111,6 +110,20 @@ extension World {
             orphan.mayBePurged = true
             doom(orphan)
         }
+    }
+
+    /// After a call of a node, before its effects: what another node said of orphans is obeyed in
+    /// the call that hears it or, if it came before its view or in the middle of a recovery, in the
+    /// call that ends the recovery. To take it for obeyed earlier, or of orphans that are none yet,
+    /// would be wrong: who adopts one of them keeps what stands below it.
+    func obeyPurges(_ node: WorldNode) {
+        if node.purges.isEmpty { return }
+        node.purges.removeAll { $0.epoch < node.space.epoch }
+        guard node.space.isRunning else { return }
+        for purge in node.purges where purge.epoch == node.space.epoch {
+            doomOrphans(of: node, purge.owner)
+        }
+        node.purges.removeAll { $0.epoch == node.space.epoch }
     }
 
     /// Orphans that nobody told to go are there; the others may be.

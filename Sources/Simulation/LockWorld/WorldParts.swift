@@ -65,8 +65,8 @@ final class WorldNode {
     var unpublished: [Published] = []
     var callsSinceCheck = 0
     var tickedAt = 0
-    /// Another node's word that orphans are to go came too early.
-    var mayPurgeLater = false
+    /// What other nodes said of orphans that are to go, and is not obeyed yet.
+    var purges: [(epoch: Epoch, owner: LockOwner)] = []
 
     init(id: NodeID, incarnation: UInt64) {
         self.id = id

@@ -22,8 +22,7 @@ extension World {
             owned += node.locks.count + node.orphans.count
             for lock in node.locks + node.orphans {
                 try picture.check(lock.client, of: node.id, checksNotices: true)
-                // While a purge may still be on its way, what it may reach is only taken for doomed.
-                if lock.client.isDoomed && lock.sublocks == 0 && !node.mayPurgeLater {
+                if lock.client.isDoomed && lock.sublocks == 0 {
                     throw WorldFailure("\(lock.subject.name): \(node.id) cannot get rid of a lock")
                 }
                 if let parent = lock.parent, parent.isGone || parent.client.held == nil {

@@ -77,14 +77,7 @@ extension World {
         case .seek, .chase, .cycle, .verified, .condemned, .condemn: isSearching = true
         case .convert(let name, let lock, _, _, _):
             pairSuspect = (name, LockReference(node: from, lock: lock))
-        case .purge(let owner):
-            if node.space.isRunning && packet.epoch == node.space.epoch {
-                doomOrphans(of: node, owner)
-            } else if packet.epoch >= node.space.epoch {
-                // Too early: obeyed some time later, so that from now on any orphan may go.
-                node.mayPurgeLater = true
-                doomOrphans(of: node, .none)
-            }
+        case .purge(let owner): node.purges.append((packet.epoch, owner))
         default: break
         }
         try drive(node, about: packet.message.name) {
