@@ -26,6 +26,7 @@ struct FingerprintTests {
         (
             [
                 "phase", "hasReported", "someoneDeparted", "lookupsOutstanding", "counts",
+                "announced",
             ], RecoveryProgress()
         ),
         (["open", "openBatch", "closing", "behindClosing", "behindOpen"], ClaimLedger()),
@@ -51,6 +52,10 @@ struct FingerprintTests {
                 target: .none,
                 part: .participant
             )
+        ),
+        (
+            ["name", "node", "isVoid"],
+            OpenConfirm(name: ResourceName(kind: .application, number: 0), node: .none)
         ),
         (
             ["message", "sender", "epoch"],

@@ -60,7 +60,7 @@ struct WireTests {
         .lock(.lookup(name, denied: NodeID(9))), .lock(.lookup(name, denied: .none)),
         .lock(.lookupReply(name, master: NodeID(3))), .lock(.claim(name)),
         .lock(.claimReply(name, master: NodeID(3))), .lock(.confirm(name)),
-        .lock(.confirmReply(name)),
+        .lock(.confirmReply(name, isMaster: false)), .lock(.confirmReply(name, isMaster: true)),
         .lock(.remove(name)),
         .lock(.entry(name, master: NodeID(3))), .lock(.entryIs(name)),
         .lock(
@@ -90,6 +90,7 @@ struct WireTests {
         .lock(.refused(name, lock: lock, status: .wouldBlock, remarks: [])),
         .lock(.refused(name, lock: lock, status: .deadlock, remarks: .demoted)),
         .lock(.purge(LockOwner(7))), .lock(.stagedMasters([name])),
+        .lock(.claimedMasters([name])), .lock(.disclaim(name)),
         .lock(.seek(name, lock: lock, waited: 77, probe)),
         .lock(.chase(LockOwner(8), probe)), .lock(.cycle([hop])),
         .lock(.cycle([DeadlockHop](repeating: hop, count: LockMessage.longestSearch))),
@@ -186,7 +187,7 @@ struct WireTests {
             )
         )
         let expected: [UInt8] =
-            [0x4C, 0x4B, 0x53, 0x4D, 2, 32, 0, 0, 70, 0, 0, 0]  // magic, version, kind, length
+            [0x4C, 0x4B, 0x53, 0x4D, 3, 32, 0, 0, 70, 0, 0, 0]  // magic, version, kind, length
             + [0x0B, 0x0A, 0, 0, 0, 0, 0, 0]  // epoch
             + [1, 8, 7, 6, 5, 4, 3, 2, 1]  // name
             + [0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11, 0]
@@ -202,7 +203,7 @@ struct WireTests {
     func goldenCount() {
         #expect(
             Self.bytes(.lock(.expect(.locks, 0x0C0D))) == [
-                0x4C, 0x4B, 0x53, 0x4D, 2, 54, 0, 0, 5, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0, 2,
+                0x4C, 0x4B, 0x53, 0x4D, 3, 54, 0, 0, 5, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0, 2,
                 0x0D, 0x0C, 0, 0,
             ]
         )
@@ -212,13 +213,13 @@ struct WireTests {
     func goldenInquiry() {
         #expect(
             Self.bytes(.inquiry(0x0102_0304, Array("why".utf8))) == [
-                0x4C, 0x4B, 0x53, 0x4D, 2, 66, 0, 0, 9, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
+                0x4C, 0x4B, 0x53, 0x4D, 3, 66, 0, 0, 9, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
                 4, 3, 2, 1, 3, 0, 0x77, 0x68, 0x79,
             ]
         )
         #expect(
             Self.bytes(.report(0x0102_0304, part: 0x0506, isLast: true, [0xAA, 0xBB])) == [
-                0x4C, 0x4B, 0x53, 0x4D, 2, 67, 0, 0, 13, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
+                0x4C, 0x4B, 0x53, 0x4D, 3, 67, 0, 0, 13, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
                 4, 3, 2, 1, 6, 5, 0, 0, 1, 2, 0, 0xAA, 0xBB,
             ]
         )

@@ -31,9 +31,17 @@ public struct ClusterView: Hashable, Sendable, CustomStringConvertible {
     /// (or because nothing is known: the first mount lists all). The coordinator replays them
     /// before ordinary locks are granted. Ascending.
     public var slotsToReplay: [SlotIndex]
+    /// The latest view before which messages between two nodes that live on may have been lost:
+    /// their connection broke, and neither was fenced for it. 0 when that never happened.
+    public var connectionsLost: Epoch
 
     /// From its parts.
-    public init(epoch: Epoch, members: [Member], slotsToReplay: [SlotIndex]) {
+    public init(
+        epoch: Epoch,
+        members: [Member],
+        slotsToReplay: [SlotIndex],
+        connectionsLost: Epoch = Epoch(0)
+    ) {
         precondition(
             zip(members, members.dropFirst()).allSatisfy { $0.node < $1.node },
             "the members of a view are ascending and distinct"
@@ -41,6 +49,7 @@ public struct ClusterView: Hashable, Sendable, CustomStringConvertible {
         self.epoch = epoch
         self.members = members
         self.slotsToReplay = slotsToReplay
+        self.connectionsLost = connectionsLost
     }
 
     /// The member that directs recovery: the lowest.

@@ -188,6 +188,7 @@ struct WireReader {
         case .reached: return .lock(.reached(try phase()))
         case .proceed: return .lock(.proceed(try phase()))
         case .masters: return .lock(.masters(try names()))
+        case .claimedMasters: return .lock(.claimedMasters(try names()))
         case .stagedMasters: return .lock(.stagedMasters(try names()))
         case .purge: return .lock(.purge(LockOwner(try integer(UInt32.self))))
         case .chase, .cycle, .verify, .verified, .condemn, .condemned:
@@ -206,8 +207,9 @@ struct WireReader {
         case .claim: return .claim(name)
         case .claimReply: return .claimReply(name, master: try node())
         case .confirm: return .confirm(name)
-        case .confirmReply: return .confirmReply(name)
+        case .confirmReply: return .confirmReply(name, isMaster: try boolean())
         case .remove: return .remove(name)
+        case .disclaim: return .disclaim(name)
         case .entry: return .entry(name, master: try node())
         case .entryIs: return .entryIs(name)
         case .moving: return .moving(name, to: try node())

@@ -101,12 +101,16 @@ extension [UInt8] {
         case .confirm(let name):
             append(name: name)
             return .confirm
-        case .confirmReply(let name):
+        case .confirmReply(let name, let isMaster):
             append(name: name)
+            append(isMaster ? 1 : 0)
             return .confirmReply
         case .remove(let name):
             append(name: name)
             return .remove
+        case .disclaim(let name):
+            append(name: name)
+            return .disclaim
         case .entry(let name, let master):
             append(name: name)
             append(integer: master.rawValue)
@@ -185,6 +189,9 @@ extension [UInt8] {
         case .masters(let names):
             append(names)
             return .masters
+        case .claimedMasters(let names):
+            append(names)
+            return .claimedMasters
         case .stagedMasters(let names):
             append(names)
             return .stagedMasters

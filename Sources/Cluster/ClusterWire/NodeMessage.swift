@@ -62,7 +62,7 @@ package enum WireField: UInt8, Hashable, Sendable {
 package enum WireFormat {
     /// "LKSM".
     package static let magic: UInt32 = 0x4D53_4B4C
-    package static let version: UInt8 = 2
+    package static let version: UInt8 = 3
     /// Bytes before the payload.
     package static let headerLength = 20
     /// The longest payload in bytes.
@@ -92,6 +92,7 @@ enum WireKind: UInt8, CaseIterable {
     case remove = 7
     case entry = 8
     case entryIs = 9
+    case disclaim = 10
     case request = 16
     case convert = 17
     case unlock = 18
@@ -110,6 +111,7 @@ enum WireKind: UInt8, CaseIterable {
     case proceed = 52
     case stagedMasters = 53
     case expect = 54
+    case claimedMasters = 55
     case replayed = 64
     case goodbye = 65
     case inquiry = 66

@@ -35,7 +35,7 @@ enum FlightKind: UInt8 {
 enum FlightFormat {
     /// "LKSR".
     static let magic: UInt32 = 0x5253_4B4C
-    static let version: UInt16 = 1
+    static let version: UInt16 = 2
     static let headerLength = 96
     /// Length (4), kind (1), zero (1), effects (2), tick in nanoseconds (8).
     static let recordHeader = 16
@@ -195,12 +195,13 @@ package final class FlightRecorder {
     }
 
     func view(_ now: UInt64, _ view: ClusterView) {
-        let count = 16 + view.members.count * 16 + view.slotsToReplay.count * 4
+        let count = 24 + view.members.count * 16 + view.slotsToReplay.count * 4
         let place = begin(.view, now, count)
         place.storeBytes(of: view.epoch.rawValue, as: UInt64.self)
         place.storeBytes(of: UInt32(view.members.count), toByteOffset: 8, as: UInt32.self)
         place.storeBytes(of: UInt32(view.slotsToReplay.count), toByteOffset: 12, as: UInt32.self)
-        var rest = place + 16
+        place.storeBytes(of: view.connectionsLost.rawValue, toByteOffset: 16, as: UInt64.self)
+        var rest = place + 24
         for member in view.members {
             rest.storeBytes(of: UInt64(member.node.rawValue), as: UInt64.self)
             rest.storeBytes(of: member.incarnation, toByteOffset: 8, as: UInt64.self)

@@ -289,13 +289,13 @@ private struct FlightReader {
     }
 
     private func view(_ place: Int, _ count: Int) -> FlightEvent? {
-        guard count >= 16 else { return nil }
+        guard count >= 24 else { return nil }
         let (members, slots) = (Int(u32(place + 8)), Int(u32(place + 12)))
-        guard members <= count / 16, slots <= count / 4, 16 + members * 16 + slots * 4 <= count
+        guard members <= count / 16, slots <= count / 4, 24 + members * 16 + slots * 4 <= count
         else { return nil }
         var found: [Member] = []
         for index in 0..<members {
-            let entry = place + 16 + index * 16
+            let entry = place + 24 + index * 16
             let member = Member(
                 node: NodeID(UInt32(clamping: u64(entry))),
                 incarnation: u64(entry + 8)
@@ -303,9 +303,14 @@ private struct FlightReader {
             if let last = found.last, last.node >= member.node { return nil }
             found.append(member)
         }
-        let replay = (0..<slots).map { SlotIndex(u32(place + 16 + members * 16 + $0 * 4)) }
+        let replay = (0..<slots).map { SlotIndex(u32(place + 24 + members * 16 + $0 * 4)) }
         return .view(
-            ClusterView(epoch: Epoch(u64(place)), members: found, slotsToReplay: replay)
+            ClusterView(
+                epoch: Epoch(u64(place)),
+                members: found,
+                slotsToReplay: replay,
+                connectionsLost: Epoch(u64(place + 16))
+            )
         )
     }
 }

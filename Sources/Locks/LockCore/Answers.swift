@@ -47,6 +47,7 @@ extension Lockspace {
                 ? value?.isValid ?? true : isKnownValueValid(resource),
             &effects
         )
+        if locks[lock].marks.contains(.orphan) { tellOfOwner(lock, &effects) }
     }
 
     /// The master has answered.
@@ -85,6 +86,7 @@ extension Lockspace {
             noteChange(lock)
             settleMarks(lock)
             complete(lock, status, locks[lock].granted, remarks: all, &effects)
+            if locks[lock].marks.contains(.orphan) { tellOfOwner(lock, &effects) }
         default: counters.protocolErrors += 1
         }
     }
@@ -122,6 +124,13 @@ extension Lockspace {
                 && resources[locks[lock].resource].mastery == .local)
     }
 
+    /// The master has spoken of a lock of this node (R3).
+    @inline(__always)
+    private mutating func notePresence(_ resource: UInt32) {
+        let root = root(of: resource)
+        if resources[root].marks.contains(.unproven) { resources[root].marks.remove(.unproven) }
+    }
+
     /// Without a lock the master may forget the resource, and numbers begin anew.
     mutating func forgetValue(_ resource: UInt32) {
         dropValue(resource)
@@ -157,6 +166,7 @@ extension Lockspace {
         switch resources[resource].mastery {
         case .remote where resources[resource].master == peer:
             let root = root(of: resource)
+            resources[root].marks.remove(.unproven)
             setMastery(root, .unknown, peer)
             askForMaster(root, isFresh: false, denied: peer, &effects)
             masterIsKnown(root, &effects)
@@ -190,7 +200,8 @@ extension Lockspace {
     }
 
     /// The lock that the master of its resource speaks of; 0 when it is gone.
-    private func answeredLock(_ name: ResourceName, _ id: LockID, _ peer: NodeID) -> UInt32 {
+    private mutating func answeredLock(_ name: ResourceName, _ id: LockID, _ peer: NodeID) -> UInt32
+    {
         let lock = localIndex(id)
         if lock == 0 { return 0 }
         let resource = locks[lock].resource
@@ -200,6 +211,7 @@ extension Lockspace {
         guard mastery == .remote || mastery == .lookingUp, resources[resource].master == peer,
             self.name(of: resource) == name
         else { return 0 }
+        if mastery == .remote { notePresence(resource) }
         return lock
     }
 }

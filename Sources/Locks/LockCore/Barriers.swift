@@ -5,7 +5,8 @@
 //   each member  reached ──▶ coordinator   they are here
 //   coordinator  proceed ──▶ each member
 //
-// Four messages a member and barrier. (Markers from everybody to everybody, which need no counting,
+// Who expects nothing is not told so and need not say that it is there: two messages a member and
+// barrier, four if it has to do with what is rebuilt. (Markers from everybody to everybody, which need no counting,
 // are the square of the members: with 256 nodes 130,000 messages for one death.) In the phase
 // `masters` there is nothing to count: a member has `reached` its end when its own questions are
 // answered.
@@ -14,7 +15,8 @@
 //     whatever phase that is in. Nothing of an older epoch is counted: both sides begin at 0 with
 //     the view.
 // B2. A member goes on only when told to, so no two members are more than one phase apart, and what
-//     is of a later phase comes from one that was told already.
+//     is of a later phase comes from one that was told already: then everything of the earlier one is
+//     here, also if this node has not been told yet that it expects nothing.
 
 import Vocabulary
 
@@ -44,7 +46,7 @@ extension LockMessage {
     /// The phase it is counted in; nil if it is not.
     var countedPhase: RecoveryPhase? {
         switch self {
-        case .masters, .stagedMasters: .directory
+        case .masters, .stagedMasters, .claimedMasters: .directory
         case .rebuild: .locks
         default: nil
         }
@@ -107,8 +109,10 @@ extension Lockspace {
             let total = recovery.counts[index].totals[place]
             if member.node == node {
                 recovery.counts[index].expected = total
-            } else {
+            } else if total > 0 {
                 send(.expect(phase, total), to: member.node, &effects)
+            } else {
+                recovery.counts[index].reached[place] = true
             }
         }
         checkPhase(&effects)
@@ -140,7 +144,7 @@ extension Lockspace {
         case .directory, .locks: if counts.expected != counts.received { return }
         }
         recovery.hasReported = true
-        if phase == .directory { settleStagedEntries() }
+        if phase == .directory { settleEntries() }
         if coordinator == node {
             noteReached(phase, node, &effects)
         } else {
@@ -178,12 +182,17 @@ extension Lockspace {
         from peer: NodeID,
         _ effects: inout [LockEffect]
     ) {
-        guard
-            status == .recovering && peer == coordinator && phase == recovery.phase
-                && recovery.hasReported
-        else {
+        guard status == .recovering && peer == coordinator && phase == recovery.phase else {
             counters.protocolErrors += 1
             return
+        }
+        if !recovery.hasReported {
+            guard phase != .masters, recovery.counts[Int(phase.rawValue)].expected == nil else {
+                counters.protocolErrors += 1
+                return
+            }
+            recovery.hasReported = true
+            if phase == .directory { settleEntries() }
         }
         proceed(phase, &effects)
     }

@@ -2,13 +2,13 @@
 // directory by a *claim*; no round trip. Two rules keep that safe:
 //
 // - Demotions wait until the claims made before them are acknowledged (I7), and for the end of a
-// recovery,
-//   which acknowledges all. Claims are counted in two
-//   batches, so that a steady stream of creations cannot hold a demotion back for ever: those that
+//   recovery, which makes anew what was not. Claims are counted in two batches, so that a steady stream of creations cannot hold a demotion back for ever: those that
 //   wait close the batch they came in, and newer claims count in the next.
 // - A claim that meets another master's entry is parked while that node is asked to confirm it: its
 //   removal, if it is on the way, comes before the answer. If the entry still names somebody then,
-//   the name was not fresh: the claimant hands its locks to the master, which wins.
+//   the name was not fresh: the claimant hands its locks to the master, which wins. Until it has heard
+//   that it may have the name it serves nobody else, so that those are its own locks (`isEarly`): of a
+//   name that is really fresh nobody can know.
 
 import Vocabulary
 
@@ -57,6 +57,49 @@ extension Lockspace {
         claims.open += 1
         resources[resource].marks.insert(.claimPending)
         if claims.openBatch { resources[resource].marks.insert(.claimBatch) }
+    }
+
+    /// Claims anew, after a recovery, what was claimed and not answered.
+    mutating func claimAgain(_ effects: inout [LockEffect]) {
+        for resource in 1..<resources.bound
+        where resources[resource].mastery != .free
+            && resources[resource].marks.contains(.claimPending)
+        {
+            resources[resource].marks.remove(.claimPending)
+            let name = name(of: resource)
+            let directory = directoryNode(name)
+            if directory != node {
+                addClaim(resource)
+                send(.claim(name), to: directory, &effects)
+            } else if resources[resource].directoryMaster != node {
+                // A recovery in which this node came does not ask; and the name was not fresh.
+                if resources[resource].directoryMaster == .none {
+                    resources[resource].directoryMaster = node
+                } else {
+                    loseClaim(resource, to: resources[resource].directoryMaster, &effects)
+                }
+            }
+        }
+    }
+
+    /// Keeps what others ask about a name that this node has claimed, until it hears whether it has
+    /// it.
+    mutating func isEarly(_ message: LockMessage, from peer: NodeID) -> Bool {
+        switch message {
+        case .request(let name, _, _, _, _), .convert(let name, _, _, _, _),
+            .unlock(let name, _, _), .cancel(let name, _), .rebuild(let name, _):
+            let root = find(name.root)
+            if root == 0 || !resources[root].marks.contains(.claimPending) { return false }
+            earlyMessages.append(HeldMessage(message: message, sender: peer, epoch: epoch))
+            return true
+        default: return false
+        }
+    }
+
+    private mutating func takeEarly(_ root: ResourceName, _ effects: inout [LockEffect]) {
+        let mine = earlyMessages.filter { $0.message.lockedName?.root == root }
+        earlyMessages.removeAll { $0.message.lockedName?.root == root }
+        for entry in mine { dispatch(entry.message, from: entry.sender, &effects) }
     }
 
     mutating func postpone(_ lock: UInt32, _ demotion: DeferredDemotion) {
@@ -113,7 +156,9 @@ extension Lockspace {
         resources[resource].marks.subtract([.claimPending, .claimBatch])
         if isOfOpenBatch { claims.open -= 1 } else { claims.closing -= 1 }
         if master != node { loseClaim(resource, to: master, &effects) }
-        releaseIfUnused(resource, &effects)
+        if !earlyMessages.isEmpty { takeEarly(name, &effects) }
+        let rest = find(name)
+        if rest != 0 { releaseIfUnused(rest, &effects) }
         runDeferred(&effects)
     }
 
@@ -169,7 +214,12 @@ extension Lockspace {
         from peer: NodeID,
         _ effects: inout [LockEffect]
     ) {
-        send(.confirmReply(name), to: peer, &effects)
+        let root = find(name)
+        // Who has asked since may have been made the master by the time that this arrives.
+        let isMaster =
+            root != 0
+            && (resources[root].mastery == .local || resources[root].mastery == .lookingUp)
+        send(.confirmReply(name, isMaster: isMaster), to: peer, &effects)
     }
 
     // MARK: On the directory node
@@ -192,13 +242,32 @@ extension Lockspace {
             send(.claimReply(name, master: node), to: peer, &effects)
         } else {
             parkedClaims.append(ParkedClaim(name: name, claimant: peer))
-            send(.confirm(name), to: known, &effects)
+            askToConfirm(name, known, &effects)
         }
     }
 
-    mutating func confirmReply(_ name: ResourceName, _ effects: inout [LockEffect]) {
+    mutating func confirmReply(
+        _ name: ResourceName,
+        isMaster: Bool,
+        from peer: NodeID,
+        _ effects: inout [LockEffect]
+    ) {
+        guard
+            let place = openConfirms.firstIndex(where: { $0.name == name && $0.node == peer })
+        else {
+            counters.protocolErrors += 1
+            return
+        }
+        let isVoid = openConfirms.remove(at: place).isVoid
+        let root = find(name)
+        // A word about the end that was lost (R5).
+        if !isMaster && !isVoid && root != 0 && resources[root].directoryMaster == peer {
+            resources[root].directoryMaster = .none
+        }
         settleParkedClaims(name, &effects)
         settleParkedLookups(name, &effects)
+        let entry = find(name)
+        if entry != 0 { releaseIfUnused(entry, &effects) }
     }
 
     /// Decides parked claims of a name by what the entry says now.

@@ -213,7 +213,7 @@ extension Lockspace {
             var blocker = first
             while blocker != 0 {
                 let record = locks[blocker]
-                if record.owner != .none && !record.flags.contains(.noDeadlockBlock) {
+                if presentOwner(blocker) != .none && !record.flags.contains(.noDeadlockBlock) {
                     for turn in turns
                     where turn != blocker
                         && !record.granted.isCompatible(with: locks[turn].requested)

@@ -16,9 +16,7 @@ extension Lockspace {
     @inline(__always)
     func directoryNode(_ name: ResourceName) -> NodeID {
         if members.count == 1 { return node }
-        // The high half of the hash: the low half chooses the bucket.
-        let place = ((name.rootHash >> 32) * UInt64(members.count)) >> 32
-        return members[Int(place)].node
+        return directory.member(name.rootHash).node
     }
 
     func isMember(_ peer: NodeID) -> Bool {
@@ -140,7 +138,7 @@ extension Lockspace {
     }
 
     /// Sorts this node's own locks into the three queues of a tree that it masters from now on.
-    private mutating func takeOver(_ root: UInt32, _ effects: inout [LockEffect]) {
+    mutating func takeOver(_ root: UInt32, _ effects: inout [LockEffect]) {
         if resources[root].tree == 0 {
             takeOverRecord(root, &effects)
             return
@@ -215,6 +213,8 @@ extension Lockspace {
             counters.protocolErrors += 1
             return
         }
+        // B2: who asks was told that all masters have been named.
+        if status == .recovering { settleEntries() }
         let resource = findOrInsert(name)
         if resources[resource].directoryMaster == .none {
             resources[resource].directoryMaster = peer
@@ -237,7 +237,7 @@ extension Lockspace {
     ) {
         let isAsked = parkedLookups.contains { $0.name == name }
         parkedLookups.append(ParkedLookup(name: name, asker: asker))
-        if !isAsked { send(.confirm(name), to: master, &effects) }
+        if !isAsked { askToConfirm(name, master, &effects) }
     }
 
     /// Answers the questions about a name that waited for its entry to change.

@@ -116,6 +116,7 @@ extension Lockspace {
         copy.counters = counters
         copy.status = status
         copy.members = members
+        copy.directory = directory
         copy.isReplayPending = isReplayPending
         copy.replayedEpoch = replayedEpoch
         copy.resources = resources
@@ -142,13 +143,18 @@ extension Lockspace {
         copy.moves = moves
         copy.movingTrees = movingTrees
         copy.stagedEntries = stagedEntries
+        copy.claimedEntries = claimedEntries
+        copy.doubtedEntries = doubtedEntries
+        copy.unwantedEntries = unwantedEntries
+        copy.earlyMessages = earlyMessages
+        copy.openConfirms = openConfirms
         copy.reviewAt = reviewAt
         return copy
     }
 
     /// Bytes of a lockspace's own fields when `clone` and `encodeState` were last looked through.
     /// Another size means another field: see to both, then change the number.
-    package static var clonedSize: Int { 776 }
+    package static var clonedSize: Int { 840 }
 
     /// Writes this node's state down.
     package func encodeState(into encoder: inout StateEncoder) {
@@ -170,11 +176,13 @@ extension Lockspace {
             .sorted { name(of: $0) < name(of: $1) }
         encoder.add(live.count)
         for resource in live { encodeResource(resource, into: &encoder) }
-        encoder.add(held.count)
-        for entry in held {
-            encoder.add(UInt64(entry.sender.rawValue))
-            encoder.add(entry.epoch.rawValue)
-            entry.message.encodeState(from: entry.sender, to: node, into: &encoder)
+        for early in [held, earlyMessages] {
+            encoder.add(early.count)
+            for entry in early {
+                encoder.add(UInt64(entry.sender.rawValue))
+                encoder.add(entry.epoch.rawValue)
+                entry.message.encodeState(from: entry.sender, to: node, into: &encoder)
+            }
         }
         claims.encodeState(node, into: &encoder)
         encoder.add(parkedClaims.count)
@@ -189,10 +197,22 @@ extension Lockspace {
         }
         encoder.add(moves.count)
         for move in moves { move.encodeState(node, into: &encoder) }
-        encoder.add(stagedEntries.count)
-        for entry in stagedEntries {
-            encoder.add(entry.name)
-            encoder.add(UInt64(entry.node.rawValue))
+        for entries in [stagedEntries, claimedEntries] {
+            encoder.add(entries.count)
+            for entry in entries {
+                encoder.add(entry.name)
+                encoder.add(UInt64(entry.node.rawValue))
+            }
+        }
+        encoder.add(openConfirms.count)
+        for confirm in openConfirms {
+            encoder.add(confirm.name)
+            encoder.add(UInt64(confirm.node.rawValue) << 1 | (confirm.isVoid ? 1 : 0))
+        }
+        // Walked to ask different nodes, or about different names: their order decides nothing.
+        for names in [doubtedEntries, unwantedEntries] {
+            encoder.add(names.count)
+            for name in names.sorted() { encoder.add(name) }
         }
     }
 
@@ -253,6 +273,9 @@ extension RecoveryProgress {
         encoder.add(hasReported)
         encoder.add(someoneDeparted)
         encoder.add(lookupsOutstanding)
+        // Only looked for in.
+        encoder.add(announced.count)
+        for name in announced.sorted() { encoder.add(name) }
         for phase in counts {
             encoder.add(UInt64(phase.received) << 32 | UInt64(phase.expected.map { $0 + 1 } ?? 0))
             for numbers in [phase.sent, phase.totals] {

@@ -51,7 +51,7 @@ extension Lockspace {
             || (record.depth == 0
                 && (record.mastery == .local || record.mastery == .lookingUp))
         try require(isKept, "LockCore I1: \(name(of: resource)) is kept for nothing")
-        if record.directoryMaster != .none {
+        if record.directoryMaster != .none && status == .running {
             try require(
                 directoryNode(name(of: resource)) == node,
                 "LockCore: a directory entry in the wrong place"
@@ -163,6 +163,7 @@ extension Lockspace {
     }
 
     private func checkClaims() throws(InvariantViolation) {
+        if status != .running { return }
         var pending = 0
         for resource in 1..<resources.bound
         where resources[resource].mastery != .free

@@ -69,6 +69,7 @@ extension Lockspace {
     mutating func shutDownAll(_ effects: inout [LockEffect]) {
         status = .left
         held = []
+        earlyMessages = []
         for lock in 1..<locks.bound
         where locks[lock].state != .free && locks[lock].holder == node {
             let record = locks[lock]

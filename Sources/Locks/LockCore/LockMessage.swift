@@ -100,12 +100,14 @@ package enum LockMessage: Hashable, Sendable {
     case claim(ResourceName)
     /// The master is not the claimant when the claim lost.
     case claimReply(ResourceName, master: NodeID)
-    /// From the directory node: do you still master this? The answer says only that everything the
-    /// sender had to say about it came before.
+    /// From the directory node: do you still master this, or have you asked who does? Whatever else
+    /// the answering node had to say about it comes before the answer.
     case confirm(ResourceName)
-    case confirmReply(ResourceName)
+    case confirmReply(ResourceName, isMaster: Bool)
     /// The sender masters this no longer: nobody has a lock on it.
     case remove(ResourceName)
+    /// To the directory node: an entry may name the sender without reason.
+    case disclaim(ResourceName)
     /// The sender's mastership has moved to `master`.
     case entry(ResourceName, master: NodeID)
     /// From the directory node to the new master: the entry names the receiver.
@@ -172,11 +174,14 @@ package enum LockMessage: Hashable, Sendable {
 
     // Recovery.
 
-    /// The sender masters these. At most `namesPerMessage`.
+    /// The sender masters these, and their directory node may not know. At most `namesPerMessage`.
     case masters([ResourceName])
     /// Unopened transfers of these lie with the sender (Moving.swift, M6). At most
     /// `namesPerMessage`.
     case stagedMasters([ResourceName])
+    /// The sender has mastered these as fresh names, and does not know whether its claims were
+    /// heard. At most `namesPerMessage`.
+    case claimedMasters([ResourceName])
     case rebuild(ResourceName, RebuiltLock)
     /// To the coordinator: the sender has sent so many messages of this phase, and no more. At most
     /// `mostMembers` counts.

@@ -115,6 +115,7 @@ package struct Lockspace: ~Copyable, Sendable {
 
     var status = LockspaceStatus.waitingForView
     var members: [Member] = []
+    var directory = DirectoryMap()
     /// Journals of the present view are not replayed yet: ordinary requests are not granted.
     var isReplayPending = false
     /// The newest epoch whose journals are known to be replayed.
@@ -158,6 +159,16 @@ package struct Lockspace: ~Copyable, Sendable {
     var movingTrees = 0
     /// Trees that this node may be the master of if nobody else is: see Moving.swift, M6.
     var stagedEntries: [(name: ResourceName, node: NodeID)] = []
+    /// In a recovery, on the directory node: what came of `claimedMasters`.
+    var claimedEntries: [(name: ResourceName, node: NodeID)] = []
+    /// Entries of this directory node that may be stale, and entries elsewhere that may name this
+    /// node without reason: asked about, and disclaimed, when the recovery is over (Doubts.swift).
+    var doubtedEntries: [ResourceName] = []
+    var unwantedEntries: [ResourceName] = []
+    var openConfirms: [OpenConfirm] = []
+    /// What others said about names that this node has claimed, until it hears whether it may have
+    /// them (Claims.swift).
+    var earlyMessages: [HeldMessage] = []
     /// When the use of trees is looked at next.
     var reviewAt: UInt64 = 0
 
@@ -190,9 +201,10 @@ package struct Lockspace: ~Copyable, Sendable {
         assert(peer != node, "LockCore: a message to oneself")
         switch message {
         case .lookup, .lookupReply, .claim, .claimReply, .confirm, .confirmReply, .remove,
-            .entry, .entryIs:
+            .disclaim, .entry, .entryIs:
             counters.directoryMessages += 1
-        case .masters, .stagedMasters, .rebuild, .sent, .expect, .reached, .proceed, .handover:
+        case .masters, .stagedMasters, .claimedMasters, .rebuild, .sent, .expect, .reached,
+            .proceed, .handover:
             counters.recoveryMessages += 1
         case .seek, .chase, .cycle, .verify, .verified, .condemn, .condemned, .deadlocked:
             counters.deadlockMessages += 1

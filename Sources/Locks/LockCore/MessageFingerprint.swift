@@ -42,8 +42,9 @@ extension LockMessage {
         case .seek, .chase, .cycle, .verify, .verified, .condemn, .condemned, .deadlocked:
             encodeSearch(into: &encoder)
         case .moving, .movingSeen, .transfer, .taken, .moved: encodeMove(into: &encoder)
-        case .lookup, .lookupReply, .claim, .claimReply, .confirm, .confirmReply, .remove, .entry,
-            .entryIs, .handover, .purge, .masters, .stagedMasters, .sent, .expect,
+        case .lookup, .lookupReply, .claim, .claimReply, .confirm, .confirmReply, .remove,
+            .disclaim, .entry,
+            .entryIs, .handover, .purge, .masters, .stagedMasters, .claimedMasters, .sent, .expect,
             .reached, .proceed:
             encodeNames(into: &encoder)
         }
@@ -59,8 +60,8 @@ extension LockMessage {
             encoder.add(UInt64(master.rawValue))
         case .entryIs(let name): encoder.begin(9, name)
         case .purge(let owner): encoder.add(380 + UInt64(owner.rawValue) << 16)
-        case .stagedMasters(let names):
-            encoder.add(45)
+        case .stagedMasters(let names), .claimedMasters(let names):
+            if case .stagedMasters = self { encoder.add(45) } else { encoder.add(46) }
             encoder.add(names.count)
             for name in names.sorted() { encoder.add(name) }
         case .lookupReply(let name, let master):
@@ -71,8 +72,11 @@ extension LockMessage {
             encoder.begin(4, name)
             encoder.add(UInt64(master.rawValue))
         case .confirm(let name): encoder.begin(5, name)
-        case .confirmReply(let name): encoder.begin(6, name)
+        case .confirmReply(let name, let isMaster):
+            encoder.begin(6, name)
+            encoder.add(isMaster)
         case .remove(let name): encoder.begin(7, name)
+        case .disclaim(let name): encoder.begin(10, name)
         case .handover(let name, let value):
             encoder.begin(35, name)
             encoder.add(value)

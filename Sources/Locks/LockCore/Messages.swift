@@ -14,10 +14,7 @@ extension Lockspace {
         effects: inout [LockEffect]
     ) {
         if status == .left { return }
-        if messageEpoch < epoch {
-            counters.staleMessages += 1
-            return
-        }
+        if messageEpoch < epoch { return takeStale(message, from: peer, &effects) }
         if messageEpoch > epoch || (status != .running && !message.belongsToRecovery) {
             counters.heldMessages += 1
             held.append(HeldMessage(message: message, sender: peer, epoch: messageEpoch))
@@ -27,7 +24,10 @@ extension Lockspace {
             counters.protocolErrors += 1
             return
         }
-        if !moves.isEmpty && status == .running && isKept(message, from: peer) { return }
+        if status == .running {
+            if !moves.isEmpty && isKept(message, from: peer) { return }
+            if claims.isOutstanding && isEarly(message, from: peer) { return }
+        }
         let isCounted = status == .recovering ? message.countedPhase : nil
         dispatch(message, from: peer, &effects)
         if let phase = isCounted {
@@ -76,7 +76,10 @@ extension Lockspace {
             dispatchMove(message, from: peer, &effects)
         case .rebuild(let name, let report): takeReport(name, report, from: peer, &effects)
         case .masters(let names): takeMasters(names, from: peer)
-        case .stagedMasters(let names): takeStagedMasters(names, from: peer)
+        case .stagedMasters(let names):
+            takeEntries(names, from: peer) { $0.stagedEntries.append(($1, peer)) }
+        case .claimedMasters(let names):
+            takeEntries(names, from: peer) { $0.claimedEntries.append(($1, peer)) }
         case .sent(let phase, let counts): takeSent(phase, counts, from: peer, &effects)
         case .expect(let phase, let count): takeExpect(phase, count, from: peer, &effects)
         case .reached(let phase): takeReached(phase, from: peer, &effects)
@@ -120,7 +123,9 @@ extension Lockspace {
         case .claimReply(let name, let master):
             claimReply(name, master: master, from: peer, &effects)
         case .confirm(let name): serveConfirm(name, from: peer, &effects)
-        case .confirmReply(let name): confirmReply(name, &effects)
+        case .confirmReply(let name, let isMaster):
+            confirmReply(name, isMaster: isMaster, from: peer, &effects)
+        case .disclaim(let name): serveDisclaim(name, from: peer, &effects)
         case .remove(let name): serveRemove(name, from: peer, &effects)
         case .entry(let name, let master):
             if directoryNode(name) == node && isMember(master) {
@@ -140,8 +145,8 @@ extension LockMessage {
     var belongsToRecovery: Bool {
         switch self {
         case .lookup, .lookupReply, .claim, .claimReply, .confirm, .confirmReply, .remove,
-            .entry, .entryIs, .masters, .stagedMasters, .rebuild, .sent, .expect,
-            .reached, .proceed:
+            .disclaim, .entry, .entryIs, .masters, .stagedMasters, .claimedMasters, .rebuild,
+            .sent, .expect, .reached, .proceed:
             true
         case .request, .convert, .unlock, .cancel, .granted, .refused, .unlocked, .notMaster,
             .blocking, .handover, .purge, .seek, .chase, .cycle, .verify, .verified, .condemn,
@@ -154,8 +159,8 @@ extension LockMessage {
     var directoryName: ResourceName? {
         switch self {
         case .lookup(let name, _), .lookupReply(let name, _), .claim(let name),
-            .claimReply(let name, _), .confirm(let name), .confirmReply(let name),
-            .remove(let name), .entry(let name, _), .entryIs(let name):
+            .claimReply(let name, _), .confirm(let name), .confirmReply(let name, _),
+            .remove(let name), .disclaim(let name), .entry(let name, _), .entryIs(let name):
             name
         default: nil
         }

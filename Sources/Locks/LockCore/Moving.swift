@@ -244,7 +244,7 @@ extension Lockspace {
             }
         return MovedLock(
             holder: LockReference(node: record.holder, lock: id),
-            owner: record.owner,
+            owner: presentOwner(lock),
             state: state,
             granted: record.granted,
             requested: record.requested,
@@ -308,6 +308,13 @@ extension Lockspace {
         for resource in recordsOfTree(root) {
             let own = takeOut(resource)
             for lock in own {
+                // Adopted since: the new master knows another owner (O3).
+                if locks[lock].state == .granted && locks[lock].marks.contains(.doubtful) {
+                    locks[lock].marks.remove(.sent)
+                    locks[lock].marks.insert(.established)
+                    append(lock, to: .granted)
+                    continue
+                }
                 let isSent = locks[lock].marks.contains(.sent)
                 if locks[lock].state != .waiting || isSent {
                     locks[lock].marks.insert(.established)
@@ -318,6 +325,8 @@ extension Lockspace {
             if !hasEstablished(resource) { forgetValue(resource) }
         }
         setMastery(root, .remote, master)
+        // It may not have heard yet that the move is over (M6).
+        resources[root].marks.insert(.unproven)
     }
 
     /// Empties the queues of a record: copies are freed, this node's own locks returned in order.

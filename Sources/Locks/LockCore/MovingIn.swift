@@ -32,7 +32,7 @@ extension Lockspace {
     mutating func isKept(_ message: LockMessage, from peer: NodeID) -> Bool {
         var said = message.lockedName
         switch message {
-        case .entryIs(let name), .moving(let name, _): said = name
+        case .entryIs(let name), .moving(let name, _), .confirm(let name): said = name
         case .lookupReply(let name, let master) where master == node: said = name
         default: break
         }
@@ -69,7 +69,7 @@ extension Lockspace {
         if master == node {
             install(move, &effects)
         } else {
-            follow(name, to: master, &effects)
+            follow(name, to: master, from: peer, &effects)
         }
         for entry in move.kept { dispatch(entry.message, from: entry.peer, &effects) }
     }
@@ -77,6 +77,7 @@ extension Lockspace {
     private mutating func follow(
         _ name: ResourceName,
         to master: NodeID,
+        from peer: NodeID,
         _ effects: inout [LockEffect]
     ) {
         let root = find(name)
@@ -84,6 +85,8 @@ extension Lockspace {
         resources[root].marks.remove(.moving)
         movingTrees -= 1
         setMastery(root, .remote, master)
+        // The same word to the new master may still be on its way (M6).
+        if master != peer { resources[root].marks.insert(.unproven) }
         let tree = recordsOfTree(root)
         for resource in tree { cancelReported(resource, &effects) }
         sendAllPending(root, &effects)
@@ -217,7 +220,7 @@ extension Lockspace {
         locks[copy].told = moved.told
         locks[copy].state = LockState(reported: moved.state)
         if moved.isDemoted { locks[copy].marks.insert(.demoted) }
-        if status == .recovering { locks[copy].marks.formUnion([.unconfirmed, .staged]) }
+        if status == .recovering { locks[copy].marks.insert(.unconfirmed) }
         append(copy, to: queue(of: copy))
     }
 
@@ -252,6 +255,7 @@ extension Lockspace {
     ) {
         let resource = findOrInsert(name)
         resources[resource].directoryMaster = master
+        voidConfirms(name)
         settleParkedClaims(name, &effects)
         settleParkedLookups(name, &effects)
         if master == node {
@@ -284,6 +288,7 @@ extension Lockspace {
         }
         moves = staged
         stagedEntries = []
+        claimedEntries = []
     }
 
     /// Says to the directory nodes which trees lie here unopened.
@@ -300,25 +305,36 @@ extension Lockspace {
         }
     }
 
-    mutating func takeStagedMasters(_ names: [ResourceName], from peer: NodeID) {
+    /// Masterships that are less than certain; looked at when all that are certain have been named.
+    mutating func takeEntries(
+        _ names: [ResourceName],
+        from peer: NodeID,
+        _ take: (inout Lockspace, ResourceName) -> Void
+    ) {
         for name in names {
             guard status == .recovering && name.depth == 0 && directoryNode(name) == node else {
                 counters.protocolErrors += 1
                 continue
             }
-            stagedEntries.append((name, peer))
+            take(&self, name)
         }
     }
 
-    /// All who master anything have said so: what is left belongs to who has it unopened.
-    mutating func settleStagedEntries() {
-        for entry in stagedEntries {
+    /// All who master anything have said so. What nobody masters belongs to who has it unopened,
+    /// whatever the entry said before (M6), then to who has claimed it.
+    mutating func settleEntries() {
+        for entry in stagedEntries where !recovery.announced.contains(entry.name) {
+            resources[findOrInsert(entry.name)].directoryMaster = entry.node
+        }
+        for entry in claimedEntries {
             let root = findOrInsert(entry.name)
             if resources[root].directoryMaster == .none {
                 resources[root].directoryMaster = entry.node
             }
         }
         stagedEntries = []
+        claimedEntries = []
+        recovery.announced = []
     }
 
     /// In a recovery, when this node is to master a tree: opens the transfer of it, if there is one.

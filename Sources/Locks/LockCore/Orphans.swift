@@ -5,6 +5,8 @@
 //
 // O1. An orphan is never told of anything and never completes anything: nobody is there to hear.
 // O2. Orphans die with their node, as all its locks do.
+// O3. The master hears of the end of an owner and of the heir, because a search for a deadlock goes from
+//     owner to owner: an orphan has none, also if a new one has the old number.
 //
 // Source: Linux fs/dlm (DLM_LKF_PERSISTENT, DLM_LKF_ORPHAN, dlm_purge).
 
@@ -26,6 +28,7 @@ extension Lockspace {
             locks[lock].marks.insert(.orphan)
             counters.orphans += 1
             withdrawWait(lockID(lock), &effects)
+            tellOfOwner(lock, &effects)
         }
         for lock in 1..<locks.bound where isOwned(locks[lock], node) { doom(lock, &effects) }
         dropRipe(&effects)
@@ -56,6 +59,26 @@ extension Lockspace {
         dropRipe(&effects)
     }
 
+    /// On whose behalf a lock stands now (O3).
+    @inline(__always)
+    func presentOwner(_ lock: UInt32) -> LockOwner {
+        locks[lock].marks.contains(.orphan) ? .none : locks[lock].owner
+    }
+
+    /// O3. What is asked of an orphan ends first: it is told then.
+    mutating func tellOfOwner(_ lock: UInt32, _ effects: inout [LockEffect]) {
+        if locks[lock].state != .granted { return }
+        let resource = locks[lock].resource
+        if resources[resource].mastery == .local {
+            // Sent with the transfer, under another owner.
+            if isFrozen(resource) { locks[lock].marks.insert(.doubtful) }
+            return
+        }
+        locks[lock].marks.remove(.sent)
+        locks[lock].marks.insert(.doubtful)
+        if canSend(resource) { sendPending(lock, &effects) }
+    }
+
     /// Takes over an orphan of this node, or says why there is none: no orphan of this name
     /// (`notFound`), or one in another mode (`wouldBlock`).
     mutating func adopt(
@@ -83,6 +106,7 @@ extension Lockspace {
             locks[lock].flags.remove(.persistent)
             locks[lock].flags.formUnion(flags.intersection(.persistent))
             counters.adoptions += 1
+            tellOfOwner(lock, &effects)
             complete(lock, .granted, mode, remarks: .adopted, &effects)
             var said: UInt8 = 0
             // In a recovery all is told anew at its end.

@@ -22,17 +22,14 @@ extension Lockspace {
                 counters.protocolErrors += 1
                 continue
             }
-            let resource = findOrInsert(name)
-            if resources[resource].directoryMaster == .none {
-                resources[resource].directoryMaster = peer
-            } else if resources[resource].directoryMaster != peer {
-                counters.protocolErrors += 1
-            }
+            // What stands there was never heard of the move (R4), or is stale.
+            resources[findOrInsert(name)].directoryMaster = peer
+            recovery.announced.append(name)
         }
     }
 
     /// A holder's report: confirms or changes the copy, or makes one. Outside a recovery it comes
-    /// from a node that lost a claim.
+    /// from a node that lost a claim, or whose lock has another owner now.
     mutating func takeReport(
         _ name: ResourceName,
         _ report: RebuiltLock,
@@ -40,28 +37,20 @@ extension Lockspace {
         _ effects: inout [LockEffect]
     ) {
         if movingTrees > 0 && isTurnedAway(name, report.lock, from: peer) { return }
+        if status == .recovering && report.state != .unlocking { becomeMaster(name.root, &effects) }
         let resource = masteredRecord(name)
         guard resource != 0 else {
-            // A holder whose only granted lock was just given up may report what waits behind it to
-            // a master that has forgotten the resource already.
-            if report.state == .waiting || (status == .running && report.state != .unlocking) {
+            if report.state == .unlocking { return }
+            if status == .running {
                 send(.notMaster(name, lock: report.lock), to: peer, &effects)
-            } else if report.state != .unlocking {
+            } else {
                 counters.protocolErrors += 1
             }
             return
         }
         var copy = findCopy(resource, holder: peer, report.lock)
         if report.state == .unlocking {
-            if copy == 0 {
-                releaseIfUnused(resource, &effects)
-                return
-            }
-            absorb(resource, report.value)
-            unlink(copy, from: queue(of: copy))
-            freeLock(copy)
-            if isServing(resource) { serveQueues(resource, &effects) }
-            releaseIfUnused(resource, &effects)
+            takeReportedUnlock(resource, copy, report.value, &effects)
             return
         }
         takeValue(resource, report)
@@ -71,7 +60,12 @@ extension Lockspace {
         {
             // What is asked now may have been asked anew, after what the copy knew was withdrawn.
             locks[copy].flags = report.flags
-            locks[copy].marks.subtract([.unconfirmed, .staged])
+            // It may have been adopted (O3).
+            if locks[copy].owner != report.owner {
+                locks[copy].owner = report.owner
+                noteChange(copy)
+            }
+            locks[copy].marks.remove(.unconfirmed)
             return
         }
         if copy == 0 {
@@ -89,6 +83,31 @@ extension Lockspace {
         locks[copy].told = 0
         append(copy, to: queue(of: copy))
         if isServing(resource) { serveQueues(resource, ignoringOrder: true, &effects) }
+    }
+
+    private mutating func takeReportedUnlock(
+        _ resource: UInt32,
+        _ copy: UInt32,
+        _ value: SequencedValue?,
+        _ effects: inout [LockEffect]
+    ) {
+        if copy != 0 {
+            absorb(resource, value)
+            unlink(copy, from: queue(of: copy))
+            freeLock(copy)
+            if isServing(resource) { serveQueues(resource, &effects) }
+        }
+        releaseIfUnused(resource, &effects)
+    }
+
+    /// R5: the directory has sent a holder here for a tree that this node forgot.
+    private mutating func becomeMaster(_ name: ResourceName, _ effects: inout [LockEffect]) {
+        let root = findOrInsert(name)
+        if resources[root].mastery != .unknown { return }
+        setMastery(root, .local, node)
+        resources[root].marks.insert(.newMaster)
+        // What the client has asked since this node looked for masters.
+        takeOver(root, &effects)
     }
 
     /// Takes a reported value if it is newer. Whoever has the highest number decides whether it was
@@ -113,9 +132,7 @@ extension Lockspace {
         for lock in 1..<locks.bound
         where locks[lock].state != .free && locks[lock].marks.contains(.unconfirmed) {
             // Its unlock was told to the old master, what it wrote with it (M6).
-            if locks[lock].marks.contains(.staged) && locks[lock].state != .waiting
-                && unlockWrites(from: locks[lock].granted)
-            {
+            if locks[lock].state != .waiting && unlockWrites(from: locks[lock].granted) {
                 invalidateValue(locks[lock].resource)
             }
             unlink(lock, from: queue(of: lock))
@@ -126,19 +143,28 @@ extension Lockspace {
             grantProvenConversions(resource, &effects)
         }
         for resource in 1..<resources.bound where resources[resource].mastery != .free {
-            resources[resource].marks = []
+            resources[resource].marks.formIntersection(.claimPending)
         }
         moves = []
         restartSearches()
         for lock in 1..<locks.bound where locks[lock].state != .free {
             locks[lock].told = 0
+            // What was asked since the report is told when all go on.
+            if locks[lock].marks.contains(.sent)
+                || resources[locks[lock].resource].mastery == .local
+            {
+                locks[lock].marks.remove(.doubtful)
+            }
         }
+        dropForeignEntries()
+        claimAgain(&effects)
         effects.append(.recoveryFinished(epoch))
         for resource in 1..<resources.bound where resources[resource].mastery == .local {
             serveQueues(resource, ignoringOrder: true, &effects)
             refuseImpatient(resource, &effects)
             releaseIfUnused(resource, &effects)
         }
+        settleDoubts(&effects)
         runDeferred(&effects)
         resumeRequests(&effects)
         receiveHeld(&effects)

@@ -41,6 +41,9 @@ struct ResourceMarks: OptionSet, Sendable {
     static let transferred = ResourceMarks(rawValue: 1 << 6)
     /// On the new master: the directory has not said yet that its entry names this node (M5).
     static let entryPending = ResourceMarks(rawValue: 1 << 7)
+    /// On a holder: its master has not shown yet that it knows this node's locks. The bit of
+    /// `entryPending`, which is for trees mastered here.
+    static let unproven = ResourceMarks(rawValue: 1 << 7)
 }
 
 /// One name. On its master: all locks of all nodes in three queues. Elsewhere: this node's own
@@ -110,7 +113,8 @@ struct LockMarks: OptionSet, Sendable {
     static let cancelRequested = LockMarks(rawValue: 1 << 2)
     /// The pending operation wrote the value block known here.
     static let wrote = LockMarks(rawValue: 1 << 3)
-    /// On the master: the holder has not yet confirmed this copy in the present recovery.
+    /// On the master: a copy from a transfer that was opened in a recovery, which its holder has not
+    /// confirmed.
     static let unconfirmed = LockMarks(rawValue: 1 << 4)
     /// Given up, and the master was told by a report: over when the recovery is.
     static let reportedUnlock = LockMarks(rawValue: 1 << 6)
@@ -125,9 +129,9 @@ struct LockMarks: OptionSet, Sendable {
     static let doomed = LockMarks(rawValue: 1 << 9)
     /// Has outlived its owner (`LockFlags.persistent`).
     static let orphan = LockMarks(rawValue: 1 << 10)
-    /// On the master: a copy that came with a transfer which this node opened in the recovery that
-    /// is not finished yet, and that its holder has not confirmed.
-    static let staged = LockMarks(rawValue: 1 << 11)
+    /// On the holder: the master's copy may differ, because a change of view may have lost what was
+    /// asked, or its answer. Until the end of a recovery in which it was reported.
+    static let doubtful = LockMarks(rawValue: 1 << 11)
 
     /// What an answer of the master does not end.
     static let lasting: LockMarks = [.doomed, .orphan, .expired]

@@ -1,31 +1,48 @@
 // What happens when the view changes. All members do the same steps; after each phase they wait for
 // each other, and the coordinator says when to go on.
 //
-//   stop        nothing is granted; calls of the client are taken and wait. Locks of the departed
-//   are
-//               purged: a value block whose PW or EX holder died is invalid. The directory is
-//               forgotten. Copies of the survivors' locks stay, marked unconfirmed. What this node
-//               had asked of other masters is settled: demotions are complete (nothing can refuse
-//               them), cancelled waits are over, all else will be reported.
-//   directory   every master names its resources to the new directory nodes.
-//   masters     holders of resources without a master ask the directory; the first becomes the
-//   master.
-//   locks       holders report every lock that another node masters. The master confirms its copy
-//   in
-//               place, so that queues keep their order, or adds one.
-//   finish      unconfirmed copies go. Values: a new master takes the highest number reported, and
-//   it is
-//               valid if somebody holds more than CR. Then grants, conversions first and without
-//               order; blocking notices are said again; requests for names without a master are
-//               sent.
+//   stop        Settling.swift. Nothing is granted; calls of the client are taken and wait. Locks of
+//               the departed are purged: a value block whose PW or EX holder died is invalid. What
+//               this node had asked of other masters is settled as far as it can be (demotions are
+//               complete, nothing can refuse them) and otherwise in doubt.
+//   directory   masters name the trees whose directory node may not know who they are.
+//   masters     holders in need of a master ask the directory; the first becomes the master.
+//   locks       holders report locks that are in doubt, and all on trees that have a new master. The
+//               master confirms its copy in place, so that queues keep their order, or adds one.
+//   finish      Values: a new master takes the highest number reported, and it is valid if somebody
+//               holds more than CR. Then grants, conversions first and without order; blocking
+//               notices are said again; requests for names without a master are sent.
 //
 // Between the phases all wait for all (Barriers.swift): a member of the next phase can rely on all
 // others having finished the last one.
 //
+// ## What a view may lose, and what it keeps
+//
+// A message of an older epoch is dropped (I8). So a view loses what was on its way, also between
+// nodes that live on, and nothing else; what has to be said again are the things that a lost message
+// was about. That is what makes a recovery grow with what the departed had, and not with the cluster:
+//
+// R1. A granted lock of which nothing is asked, and whose master lives, is known to that master as it
+//     is: it was granted by it, or reported in a recovery that ended. It is not reported.
+// R2. A lock of which something was asked and not answered is *in doubt* and is reported, until a
+//     recovery ends in which that was done.
+// R3. A holder keeps its master if that lives and a granted lock not in doubt on the root says so (R1):
+//     a master with a copy of a granted lock forgets nothing. Everybody else asks the directory.
+// R4. A master's mark says so if the directory node may not know: the entry's place belongs to
+//     another node since (DirectoryMap.swift), a move was not confirmed, connections were lost. Such a
+//     tree is named to its directory node. A claim that was not answered is named too, but gives way
+//     to what stands there, and is made anew after the recovery.
+// R5. Entries stay. One that names a departed node goes. One that names a node which masters the tree
+//     no longer gives whoever asks a master that does not know it is one; in a recovery, when nobody
+//     else can be one, it becomes one by the first report; afterwards it says "not me" (Directory.swift).
+//     Words about the end of a mastership that come too late are reasons to ask (Doubts.swift).
+// R6. Marks outlive an overtaken recovery, as others may have finished it and gone on: in doubt, unproven
+//     and provisional masters, entries to be announced, copies from a transfer. Places that were
+//     forgotten by a view are forgotten once.
+//
 // A view that comes in the middle begins again from "stop" (I9). What must outlive an unfinished
-// recovery: the copies not yet confirmed (their holder may be the next to die), the mark of new
-// masters (their value is still in doubt) and the mark on masters just learned (they may never have
-// heard of it: forget them).
+// recovery besides: the mark of new masters (their value is still in doubt) and the mark on masters
+// just learned (they may never have heard of it: forget them).
 //
 // Sideways conversions (PR to CW) are the one case where a holder's old mode can conflict with
 // another's granted mode: the old master had granted both, and the answer was lost. The conflict
@@ -42,6 +59,8 @@ struct RecoveryProgress: Sendable {
     var someoneDeparted = false
     /// Questions to directory nodes without an answer.
     var lookupsOutstanding = 0
+    /// On a directory node: what was named in the phase `directory`.
+    var announced: [ResourceName] = []
     /// Per phase: see Barriers.swift.
     var counts: [PhaseCounts] = []
 
@@ -69,18 +88,31 @@ extension Lockspace {
             memberCount: view.members.count,
             someoneDeparted: !departed.isEmpty || (overtakes && recovery.someoneDeparted)
         )
+        // Connections that broke since the last view that this node has seen.
+        let isLossy = view.connectionsLost > epoch
+        let before = directory
         epoch = view.epoch
         members = view.members
+        directory = DirectoryMap(members)
         isReplayPending = !view.slotsToReplay.isEmpty && replayedEpoch != view.epoch
         status = .recovering
         parkedClaims = []
         parkedLookups = []
+        earlyMessages = []
+        doubtAgain()
         claims.open = 0
         claims.closing = 0
         cases = []
         abandonMoves(departed: departed)
         settleLocks(departed: departed, &effects)
-        settleResources(departed: departed, overtakes: overtakes)
+        settleResources(
+            Settlement(
+                departed: departed,
+                before: before,
+                isLossy: isLossy,
+                overtakes: overtakes
+            )
+        )
         beginPhase(.directory, &effects)
         receiveHeld(&effects)
         if !ripe.isEmpty { dropRipe(&effects) }
@@ -98,147 +130,6 @@ extension Lockspace {
         }
     }
 
-    // MARK: Stop
-
-    private mutating func settleLocks(departed: [NodeID], _ effects: inout [LockEffect]) {
-        for lock in 1..<locks.bound where locks[lock].state != .free {
-            let record = locks[lock]
-            if record.holder == node {
-                if resources[record.resource].mastery != .local {
-                    settleOwnLock(lock, departed: departed, &effects)
-                }
-            } else if departed.contains(record.holder) {
-                if record.state != .waiting && record.granted >= .protectedWrite {
-                    invalidateValue(record.resource)
-                }
-                unlink(lock, from: queue(of: lock))
-                freeLock(lock)
-            } else {
-                locks[lock].marks.insert(.unconfirmed)
-            }
-        }
-    }
-
-    /// Brings a lock that another node masters into a state that can be reported: the master's
-    /// answers of the old epoch will not arrive, so nothing may depend on them. The lock may be
-    /// gone afterwards.
-    private mutating func settleOwnLock(
-        _ lock: UInt32,
-        departed: [NodeID],
-        _ effects: inout [LockEffect]
-    ) {
-        giveUpDoubtfulMode(lock)
-        let record = locks[lock]
-        let resource = record.resource
-        switch record.state {
-        case .unlocking:
-            // What it wrote, now or by a demotion settled before, has to reach the master if that
-            // lives: then the lock stays until the report has certainly arrived, at the end of a
-            // recovery. Likewise if its tree is moving: whoever opens the transfer has a copy.
-            if mustReportUnlock(resource, departed: departed) {
-                locks[lock].marks.subtract([.sent, .reportedUnlock])
-            } else {
-                endUnlock(lock, &effects)
-            }
-        case .converting where record.granted.covers(record.requested):
-            locks[lock].state = .granted
-            locks[lock].granted = record.requested
-            locks[lock].marks.subtract([.sent, .wrote])
-            complete(lock, .granted, record.requested, &effects)
-        case .waiting where record.marks.contains(.cancelRequested): withdraw(lock, &effects)
-        case .converting
-        where record.marks.contains(.cancelRequested) && record.requested.covers(record.granted):
-            withdraw(lock, &effects)
-        default: locks[lock].marks.remove(.sent)
-        }
-    }
-
-    private func mustReportUnlock(_ resource: UInt32, departed: [NodeID]) -> Bool {
-        switch resources[resource].mastery {
-        case .remote:
-            if resources[root(of: resource)].marks.contains(.moving) { return true }
-            return resources[resource].value != 0
-                && !departed.contains(resources[resource].master)
-        // Forgotten in a recovery that was overtaken, because it was moving.
-        case .unknown, .lookingUp: return status == .recovering
-        case .local, .free: return false
-        }
-    }
-
-    /// A master may have taken the old mode of a conversion that allows it, and may be gone.
-    private mutating func giveUpDoubtfulMode(_ lock: UInt32) {
-        let record = locks[lock]
-        if record.state == .converting && record.flags.contains(.demoteOnDeadlock)
-            && !record.granted.covers(record.requested) && record.granted != .null
-        {
-            locks[lock].granted = .null
-            locks[lock].marks.insert(.demoted)
-        }
-    }
-
-    mutating func endUnlock(_ lock: UInt32, _ effects: inout [LockEffect]) {
-        unlink(lock, from: .granted)
-        complete(lock, .unlocked, .null, &effects)
-        freeLock(lock)
-    }
-
-    private mutating func settleResources(departed: [NodeID], overtakes: Bool) {
-        settleRoots(departed: departed, overtakes: overtakes)
-        if trees.liveCount == 0 { return }
-        for depth in (1...ResourceName.deepest).reversed() {
-            for resource in 1..<resources.bound
-            where resources[resource].mastery != .free && resources[resource].depth == depth {
-                if resources[resource].mastery != .local && !hasEstablished(resource) {
-                    forgetValue(resource)
-                }
-                if isUnused(resource) { removeRecord(resource) }
-            }
-        }
-        for resource in 1..<resources.bound
-        where resources[resource].mastery == .unknown && isUnused(resource) {
-            removeRecord(resource)
-        }
-    }
-
-    private mutating func settleRoots(departed: [NodeID], overtakes: Bool) {
-        for resource in 1..<resources.bound
-        where resources[resource].mastery != .free && resources[resource].depth == 0 {
-            resources[resource].directoryMaster = .none
-            resources[resource].marks.subtract([.claimPending, .claimBatch, .entryPending])
-            let isMoving = resources[resource].marks.contains(.moving)
-            resources[resource].marks.subtract([.moving, .transferred])
-            let isProvisional = resources[resource].marks.contains(.provisional)
-            resources[resource].marks.remove(.provisional)
-            switch resources[resource].mastery {
-            case .local where !isUnused(resource): continue
-            case .remote where hasEstablished(resource):
-                if departed.contains(resources[resource].master) || isMoving
-                    || (overtakes && isProvisional)
-                {
-                    forgetMaster(resource)
-                }
-            default:
-                forgetMaster(resource)
-                if !hasEstablished(resource) { forgetValue(resource) }
-            }
-            if isUnused(resource) { removeRecord(resource) }
-        }
-        movingTrees = 0
-    }
-
-    private mutating func forgetMaster(_ root: UInt32) { setMastery(root, .unknown, .none) }
-
-    /// Whether a master elsewhere must know this record: a lock here was granted.
-    func hasEstablished(_ resource: UInt32) -> Bool {
-        let first = resources[resource].granted
-        var lock = first
-        while lock != 0 {
-            if locks[lock].state != .waiting { return true }
-            lock = following(lock, head: first)
-        }
-        return false
-    }
-
     // MARK: Phases
 
     private mutating func beginPhase(_ phase: RecoveryPhase, _ effects: inout [LockEffect]) {
@@ -253,26 +144,49 @@ extension Lockspace {
         checkPhase(&effects)
     }
 
+    /// R4.
     private mutating func announceMasteries(_ effects: inout [LockEffect]) {
-        var names = [[ResourceName]](repeating: [], count: members.count)
+        var certain = [[ResourceName]](repeating: [], count: members.count)
+        var claimed = certain
         announceStaged(&effects)
         for resource in 1..<resources.bound
         where resources[resource].mastery == .local && resources[resource].depth == 0 {
+            let isClaimed = resources[resource].marks.contains(.claimPending)
+            if !isClaimed && !resources[resource].marks.contains(.entryPending) { continue }
             let name = name(of: resource)
             let directory = directoryNode(name)
             if directory == node {
-                resources[resource].directoryMaster = node
-                continue
-            }
-            let place = place(of: directory)
-            names[place].append(name)
-            if names[place].count == LockMessage.namesPerMessage {
-                send(.masters(names[place]), to: directory, &effects)
-                names[place] = []
+                if isClaimed {
+                    claimedEntries.append((name, node))
+                } else {
+                    resources[resource].directoryMaster = node
+                    recovery.announced.append(name)
+                }
+            } else if isClaimed {
+                claimed[place(of: directory)].append(name)
+            } else {
+                certain[place(of: directory)].append(name)
             }
         }
-        for (place, rest) in names.enumerated() where !rest.isEmpty {
-            send(.masters(rest), to: members[place].node, &effects)
+        for (place, names) in certain.enumerated() {
+            announce(names, to: members[place].node, &effects) { .masters($0) }
+        }
+        for (place, names) in claimed.enumerated() {
+            announce(names, to: members[place].node, &effects) { .claimedMasters($0) }
+        }
+    }
+
+    private mutating func announce(
+        _ names: [ResourceName],
+        to directory: NodeID,
+        _ effects: inout [LockEffect],
+        _ message: ([ResourceName]) -> LockMessage
+    ) {
+        var rest = names[...]
+        while !rest.isEmpty {
+            let part = rest.prefix(LockMessage.namesPerMessage)
+            rest = rest.dropFirst(part.count)
+            send(message(Array(part)), to: directory, &effects)
         }
     }
 
@@ -294,29 +208,35 @@ extension Lockspace {
         }
     }
 
+    /// R1, R2.
     private mutating func reportLocks(_ effects: inout [LockEffect]) {
         for resource in 1..<resources.bound where resources[resource].mastery == .remote {
+            let isNew = resources[root(of: resource)].marks.contains(.provisional)
             var remaining = queueLength(resource, .granted)
             var lock = resources[resource].granted
             while remaining > 0 {
                 remaining -= 1
                 let next = locks[lock].next
-                settleOwnLock(lock, departed: [], &effects)
-                if locks[lock].state != .free {
-                    send(
-                        .rebuild(name(of: resource), report(lock)),
-                        to: resources[resource].master,
-                        &effects
-                    )
-                    locks[lock].marks.formUnion([.sent, .established])
-                    if locks[lock].state == .unlocking {
-                        locks[lock].marks.insert(.reportedUnlock)
-                    }
+                if isNew || locks[lock].marks.contains(.doubtful) {
+                    reportLock(lock, &effects)
                 }
                 lock = next
             }
             releaseIfUnused(resource, &effects)
         }
+    }
+
+    private mutating func reportLock(_ lock: UInt32, _ effects: inout [LockEffect]) {
+        settleOwnLock(lock, departed: [], &effects)
+        if locks[lock].state == .free { return }
+        let resource = locks[lock].resource
+        send(
+            .rebuild(name(of: resource), report(lock)),
+            to: resources[resource].master,
+            &effects
+        )
+        locks[lock].marks.formUnion([.sent, .established, .doubtful])
+        if locks[lock].state == .unlocking { locks[lock].marks.insert(.reportedUnlock) }
     }
 
     /// How this node's lock stands, for its master.
@@ -336,7 +256,7 @@ extension Lockspace {
             granted: isWaiting ? .null : record.granted,
             requested: record.requested,
             flags: record.flags,
-            owner: record.owner,
+            owner: presentOwner(lock),
             value: isWaiting ? nil : sequencedValue(record.resource),
             isVouched: !isWaiting && resources[record.resource].marks.contains(.vouched)
         )

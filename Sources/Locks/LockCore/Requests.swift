@@ -165,13 +165,15 @@ extension Lockspace {
         else { return }
         let resource = record.resource
         let isFrozen = isFrozen(resource)
-        if resources[resource].mastery == .local
-            && (!isFrozen || !record.marks.contains(.sent))
-        {
+        let isSent = record.marks.contains(.sent)
+        // What is in doubt, a wait, cannot be unsaid by a report; a conversion can.
+        let maySettle =
+            isWaiting
+            ? !record.marks.contains(.doubtful)
+            : status == .running || record.requested.covers(record.granted)
+        if resources[resource].mastery == .local && (!isFrozen || !isSent) {
             decideCancel(index, &effects)
-        } else if !isFrozen && !record.marks.contains(.sent)
-            && (status == .running || isWaiting || record.requested.covers(record.granted))
-        {
+        } else if !isFrozen && !isSent && maySettle {
             // A sideways conversion may have been granted in the last epoch, so that the old mode
             // is not to be fallen back on: the master decides.
             withdraw(index, &effects)
@@ -258,8 +260,18 @@ extension Lockspace {
         let value = record.marks.contains(.wrote) ? sequencedValue(resource) : nil
         if !record.marks.contains(.established) && record.state != .waiting {
             send(.rebuild(name, report(lock)), to: master, &effects)
-            locks[lock].marks.formUnion([.sent, .established])
+            // Nobody will answer that (R2).
+            locks[lock].marks.formUnion([.sent, .established, .doubtful])
             if record.state != .unlocking { return }
+        } else if record.marks.contains(.doubtful)
+            && (record.state == .granted || record.state == .converting)
+        {
+            // The master's copy is to be set right before anything is asked (O3).
+            var standing = report(lock)
+            standing.state = .granted
+            standing.requested = standing.granted
+            send(.rebuild(name, standing), to: master, &effects)
+            locks[lock].marks.insert(.sent)
         }
         switch record.state {
         case .waiting:

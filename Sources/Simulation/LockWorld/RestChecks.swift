@@ -94,7 +94,14 @@ struct RestPicture {
         guard let copy = copies.first(where: { $0.holder == node && $0.lock == client.id }) else {
             throw WorldFailure("\(client.name): the master lost \(node)'s lock")
         }
-        if client.isDoomed || client.isOrphan { return }
+        if client.isDoomed { return }
+        let owner = client.isOrphan ? .none : client.owner
+        if copy.holder != resource(client.name)?.master && copy.owner != owner {
+            throw WorldFailure(
+                "\(client.name): the master takes \(node)'s lock for that of \(copy.owner), not \(owner)"
+            )
+        }
+        if client.isOrphan { return }
         let expected: LockDescription.State =
             client.isIdle ? .granted : client.held == nil ? .waiting : .converting
         var wanted: LockMode?

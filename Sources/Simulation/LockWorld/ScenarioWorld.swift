@@ -82,6 +82,7 @@ package final class ScenarioWorld {
     var settings = LockSettings()
     var now: UInt64 = 1_000_000
     private var isStepping = false
+    private var connectionsLost = Epoch(0)
     private var lost: [(from: NodeID, to: NodeID, through: UInt64)] = []
 
     package init() {}
@@ -152,10 +153,7 @@ package final class ScenarioWorld {
             }
         case "deliver": try deliverOne(from: try id(words, 1), to: try id(words, 2))
         case "lose":
-            let pair = [try id(words, 1), try id(words, 2)]
-            channels.removeAll { pair.contains($0.from) && pair.contains($0.to) }
-            lost.append((pair[0], pair[1], epoch))
-            lost.append((pair[1], pair[0], epoch))
+            loseConnection(of: try id(words, 1), try id(words, 2))
         case "leave":
             let leaving = try node(try id(words, 1).rawValue)
             try drive(leaving) { $0.leave(effects: &$1) }
@@ -284,6 +282,14 @@ package final class ScenarioWorld {
         )
     }
 
+    private func loseConnection(of one: NodeID, _ other: NodeID) {
+        let pair = [one, other]
+        channels.removeAll { pair.contains($0.from) && pair.contains($0.to) }
+        lost.append((one, other, epoch))
+        lost.append((other, one, epoch))
+        connectionsLost = Epoch(epoch + 1)
+    }
+
     private func changeView(_ words: [String]) throws {
         let parts = words.split(separator: "replay", omittingEmptySubsequences: false)
         let numbers = parts[0].compactMap { UInt32($0) }.sorted()
@@ -299,7 +305,12 @@ package final class ScenarioWorld {
         }
         let members = nodes.filter { numbers.contains($0.id.rawValue) }
             .map { Member(node: $0.id, incarnation: $0.incarnation) }.sorted()
-        view = ClusterView(epoch: Epoch(epoch), members: members, slotsToReplay: slots)
+        view = ClusterView(
+            epoch: Epoch(epoch),
+            members: members,
+            slotsToReplay: slots,
+            connectionsLost: connectionsLost
+        )
         if isStepping { for node in nodes where node.isAlive { node.views.append(view) } }
         if delaysViews || isStepping { return }
         for node in nodes where node.isAlive {

@@ -91,6 +91,8 @@ struct SearchState {
     /// By sender and receiver: messages of this epoch and older are lost. Empty when nothing is
     /// ever lost.
     var lostThrough: [UInt64]
+    /// The last view before which a connection broke.
+    var connectionsLost = Epoch(0)
     /// By node number.
     var controls: [[SearchControl]]
     var epoch = Epoch(0)
@@ -142,7 +144,8 @@ struct SearchState {
         let view = ClusterView(
             epoch: epoch,
             members: nodes.map { Member(node: $0.id, incarnation: $0.incarnation) },
-            slotsToReplay: unreplayed
+            slotsToReplay: unreplayed,
+            connectionsLost: connectionsLost
         )
         for node in nodes { controls[Int(node.id.rawValue)].append(.view(view)) }
     }
@@ -164,6 +167,7 @@ struct SearchState {
             for packet in packets { encoder.add(packet.digest) }
         }
         for lost in lostThrough { encoder.add(lost) }
+        encoder.add(connectionsLost.rawValue)
         for queue in controls {
             encoder.add(queue.count)
             for control in queue { add(control, to: &encoder) }

@@ -130,7 +130,9 @@ extension SearchState {
         try drive(to, tell) {
             $0.receive(packet.message, from: from, epoch: packet.epoch, effects: &$1)
         }
-        if packet.epoch < before.space.epoch && nodes[index].digest != before.digest {
+        if packet.epoch < before.space.epoch && !packet.message.mayCauseDoubt
+            && nodes[index].digest != before.digest
+        {
             throw WorldFailure("LockCore I8: \(to) obeyed \(packet.message) of \(packet.epoch)")
         }
     }
@@ -284,6 +286,7 @@ extension SearchState {
             channels[index] = []
             lostThrough[index] = epoch.rawValue
         }
+        connectionsLost = Epoch(epoch.rawValue + 1)
         issueView()
     }
 

@@ -32,6 +32,9 @@ package final class World {
     var epoch = Epoch(0)
     /// A connection was lost since the last view.
     var isBroken = false
+    /// Connections broke since the last view; the last view before which some did.
+    var hasLostConnections = false
+    var connectionsLost = Epoch(0)
     var nextIncarnation: UInt64 = 1
     var nextCookie: UInt64 = 1
     var nextValue: UInt64 = 1

@@ -36,7 +36,9 @@ struct WaitPicture {
                 turns += queued[..<place].filter { !$0.flags.contains(.noDeadlockWait) }
             }
             for blocker in held
-            where blocker.owner != .none && !blocker.flags.contains(.noDeadlockBlock) {
+            where blocker.owner != .none && !blocker.isOrphan
+                && !blocker.flags.contains(.noDeadlockBlock)
+            {
                 let blocks = turns.contains { turn in
                     (turn.holder, turn.lock) != (blocker.holder, blocker.lock)
                         && blocker.granted!.isCompatible(with: turn.requested!) == false

@@ -182,7 +182,7 @@ extension LockMessage {
     var name: ResourceName? {
         switch self {
         case .lookup(let name, _), .claim(let name), .confirm(let name), .remove(let name): name
-        case .lookupReply(let name, _), .claimReply(let name, _), .confirmReply(let name): name
+        case .lookupReply(let name, _), .claimReply(let name, _), .confirmReply(let name, _): name
         case .request(let name, _, _, _, _), .convert(let name, _, _, _, _): name
         case .unlock(let name, _, _), .cancel(let name, _), .refused(let name, _, _, _): name
         case .granted(let name, _, _, _, _), .unlocked(let name, _), .notMaster(let name, _): name

@@ -15,7 +15,16 @@ extension World {
         isBroken = false
         statistics.views += 1
         let members = nodes.map { Member(node: $0.id, incarnation: $0.incarnation) }.sorted()
-        let view = ClusterView(epoch: epoch, members: members, slotsToReplay: slots)
+        if hasLostConnections {
+            connectionsLost = epoch
+            hasLostConnections = false
+        }
+        let view = ClusterView(
+            epoch: epoch,
+            members: members,
+            slotsToReplay: slots,
+            connectionsLost: connectionsLost
+        )
         note("view \(view) replaying \(slots)")
         for node in alive { node.views.append(view) }
     }
@@ -100,6 +109,7 @@ extension World {
             channels[index].lostThrough = epoch
         }
         isBroken = true
+        hasLostConnections = true
         if dice.oneIn(2) { issueView(replaying: unreplayedSlots()) }
     }
 
