@@ -44,7 +44,7 @@ struct FingerprintTests {
         ),
         (
             [
-                "root", "target", "part", "unseen", "participants", "postponed", "refused", "kept",
+                "root", "target", "part", "oldMaster", "unseen", "participants", "postponed", "refused", "kept",
                 "things", "moves", "isComplete", "lost",
             ],
             Move(
@@ -52,6 +52,10 @@ struct FingerprintTests {
                 target: .none,
                 part: .participant
             )
+        ),
+        (
+            ["name", "master"],
+            CachedMaster(name: ResourceName(kind: .application, number: 0), master: .none)
         ),
         (
             ["name", "node", "isVoid"],

@@ -113,6 +113,7 @@ package struct FlightRecording: Hashable, Sendable {
         settings.largestMove = Int(reader.u32(80))
         settings.mostMoves = Int(reader.u32(84))
         settings.restAfterMove = reader.u32(88)
+        settings.cachedMasters = Int(reader.u32(92))
         records = []
         guard node != .none else { throw .notARecording }
         var place = length
@@ -151,6 +152,7 @@ package struct FlightRecording: Hashable, Sendable {
             settings.deadlockWait, settings.activityInterval, settings.leastActivity,
             settings.clearlyMore, UInt32(clamping: settings.largestMove),
             UInt32(clamping: settings.mostMoves), settings.restAfterMove,
+            UInt32(clamping: settings.cachedMasters),
         ] {
             bytes.append(number: number)
         }

@@ -13,6 +13,10 @@ extension Lockspace {
         _ effects: inout [LockEffect]
     ) {
         let lock = answeredLock(name, id, peer)
+        if lock == 0 && isLate(name, id) {
+            send(.unlock(name, lock: id, value: nil), to: peer, &effects)
+            return
+        }
         guard lock != 0 && (locks[lock].state == .waiting || locks[lock].state == .converting)
         else {
             counters.protocolErrors += 1

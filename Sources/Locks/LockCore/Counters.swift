@@ -34,6 +34,8 @@ package struct LockCounters: Hashable, Sendable {
     package var heldMessages: UInt64 = 0
     /// "Not me" answers received.
     package var wrongMaster: UInt64 = 0
+    /// Requests that went to a remembered master without asking the directory.
+    package var cachedMasters: UInt64 = 0
     /// Fresh names this node mastered at once, and claims the directory refused.
     package var claims: UInt64 = 0
     package var lostClaims: UInt64 = 0
@@ -89,6 +91,7 @@ package struct LockCounters: Hashable, Sendable {
             ("staleMessages", staleMessages),
             ("heldMessages", heldMessages),
             ("wrongMaster", wrongMaster),
+            ("cachedMasters", cachedMasters),
             ("claims", claims),
             ("lostClaims", lostClaims),
             ("timeouts", timeouts),

@@ -53,6 +53,8 @@ extension Lockspace {
             learnMaster(resource, node)
             addClaim(resource)
             send(.claim(name), to: directory, &effects)
+        } else if denied == .none, case let known = recallMaster(name), known != .none {
+            learnMaster(resource, known)
         } else {
             setMastery(resource, .lookingUp, resources[resource].master)
             send(.lookup(name, denied: denied), to: directory, &effects)
@@ -300,7 +302,8 @@ extension Lockspace {
             } else {
                 send(.remove(name), to: directory, &effects)
             }
-        case .remote, .unknown: break
+        case .remote: remember(resource)
+        case .unknown: break
         }
         setMastery(resource, .unknown, .none)
         if resources[resource].marks.contains(.moving) { movingTrees -= 1 }

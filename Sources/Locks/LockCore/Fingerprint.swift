@@ -148,13 +148,14 @@ extension Lockspace {
         copy.unwantedEntries = unwantedEntries
         copy.earlyMessages = earlyMessages
         copy.openConfirms = openConfirms
+        copy.masterCache = masterCache
         copy.reviewAt = reviewAt
         return copy
     }
 
     /// Bytes of a lockspace's own fields when `clone` and `encodeState` were last looked through.
     /// Another size means another field: see to both, then change the number.
-    package static var clonedSize: Int { 840 }
+    package static var clonedSize: Int { 864 }
 
     /// Writes this node's state down.
     package func encodeState(into encoder: inout StateEncoder) {
@@ -209,6 +210,12 @@ extension Lockspace {
             encoder.add(confirm.name)
             encoder.add(UInt64(confirm.node.rawValue) << 1 | (confirm.isVoid ? 1 : 0))
         }
+        // By place: names decide it.
+        for cached in masterCache where cached.master != .none {
+            encoder.add(cached.name)
+            encoder.add(UInt64(cached.master.rawValue))
+        }
+        encoder.add(masterCache.count)
         // Walked to ask different nodes, or about different names: their order decides nothing.
         for names in [doubtedEntries, unwantedEntries] {
             encoder.add(names.count)
@@ -309,6 +316,7 @@ extension Move {
         encoder.add(root)
         encoder.add(UInt64(target.rawValue))
         encoder.add(part == .oldMaster)
+        encoder.add(UInt64(oldMaster.rawValue))
         for list in [unseen, participants, lost] {
             encoder.add(list.count)
             for node in list { encoder.add(UInt64(node.rawValue)) }

@@ -166,6 +166,8 @@ package struct Lockspace: ~Copyable, Sendable {
     var doubtedEntries: [ResourceName] = []
     var unwantedEntries: [ResourceName] = []
     var openConfirms: [OpenConfirm] = []
+    /// Empty until something is remembered (MasterCache.swift).
+    var masterCache: ContiguousArray<CachedMaster> = []
     /// What others said about names that this node has claimed, until it hears whether it may have
     /// them (Claims.swift).
     var earlyMessages: [HeldMessage] = []

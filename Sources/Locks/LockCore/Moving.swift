@@ -33,7 +33,9 @@
 // M7. N may have asked the directory before it heard that it masters the tree. It does not forget
 //     the tree before that question is answered: the answer could pass for that to a later one.
 // M8. N may have asked something of a still older master, whose answer is on its way when N opens the
-//     transfer. N decides it itself; the answer comes too late and says nothing.
+//     transfer. N decides it itself; the answer comes too late and says nothing. Or the question is on its
+//     way, and that master takes the tree on again before it arrives: so N takes it back, and gives up at
+//     once what was granted before that was heard.
 //
 // Source: the idea is OpenVMS's (lock tree remastering); the protocol is ours.
 
@@ -96,6 +98,8 @@ struct Move: Sendable {
     var root: ResourceName
     var target: NodeID
     var part: Part
+    /// H and N: M.
+    var oldMaster = NodeID.none
     /// M: who has not seen it yet.
     var unseen: [NodeID] = []
     /// M: all nodes that were told.

@@ -24,7 +24,7 @@ extension Lockspace {
             movingTrees += 1
         }
         moves.removeAll { $0.root == name }
-        moves.append(Move(root: name, target: target, part: .participant))
+        moves.append(Move(root: name, target: target, part: .participant, oldMaster: peer))
         send(.movingSeen(name), to: peer, &effects)
     }
 
@@ -44,10 +44,8 @@ extension Lockspace {
             moves[place].kept.append((message, peer))
             return true
         }
-        let root = find(name.root)
-        if root != 0 && resources[root].mastery == .remote && resources[root].master == peer {
-            return false
-        }
+        // The new master may believe that somebody else is the master, who forgot the tree.
+        if moves[place].oldMaster == peer { return false }
         moves[place].kept.append((message, peer))
         return true
     }
@@ -131,11 +129,15 @@ extension Lockspace {
             }
         }
         var own = ownLocks(ofTree: root)
+        let believed = resources[root].master
         setMastery(root, .local, node)
         // Values first: of whoever is gone with PW or EX the next makes one invalid (M6).
         for case .value(let name, let value) in move.things { install(value, name) }
         for thing in move.things { install(thing, move, &own) }
         restAfterMove(root, moves: move.moves)
+        if believed != .none && believed != move.oldMaster && isMember(believed) {
+            takeBack(own, from: believed, &effects)
+        }
         decidePending(own, &effects)
         // Each before the one above it.
         for resource in recordsOfTree(root).reversed() {
@@ -144,6 +146,19 @@ extension Lockspace {
                 refuseImpatient(resource, &effects)
             }
             releaseIfUnused(resource, &effects)
+        }
+    }
+
+    /// M8: what was asked of a former master, which may take the tree on again before it hears that.
+    private mutating func takeBack(
+        _ own: [UInt32],
+        from master: NodeID,
+        _ effects: inout [LockEffect]
+    ) {
+        if status != .running || master == node { return }
+        for lock in own where locks[lock].state == .waiting && locks[lock].marks.contains(.sent) {
+            let name = name(of: locks[lock].resource)
+            send(.cancel(name, lock: lockID(lock)), to: master, &effects)
         }
     }
 

@@ -100,6 +100,7 @@ extension Lockspace {
         parkedLookups = []
         earlyMessages = []
         doubtAgain()
+        masterCache = []
         claims.open = 0
         claims.closing = 0
         cases = []

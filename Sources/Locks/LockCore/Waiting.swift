@@ -27,6 +27,9 @@ package struct LockSettings: Hashable, Sendable {
     package var mostMoves = 4
     /// How long a tree that has moved stays at least; doubled with each move that follows soon.
     package var restAfterMove: UInt32 = 5000
+    /// Of how many trees this node remembers the master when it has no locks on them any more,
+    /// rounded down to a power of two. 0: of none.
+    package var cachedMasters = 4096
 
     package init() {}
 }

@@ -41,6 +41,7 @@ extension ScenarioWorld {
             case "least-activity": settings.leastActivity = number
             case "largest-move": settings.largestMove = Int(number)
             case "rest-after-move": settings.restAfterMove = number
+            case "cached-masters": settings.cachedMasters = Int(number)
             default: throw ScenarioError(description: "unknown setting \(word)")
             }
         }
@@ -70,6 +71,7 @@ extension ScenarioWorld {
                 case "stale": counters.staleMessages
                 case "errors": counters.protocolErrors
                 case "wrong-master": counters.wrongMaster
+                case "cached-masters": counters.cachedMasters
                 default: UInt64.max
                 }
             if counted == .max { throw ScenarioError(description: "no counter \(name)") }

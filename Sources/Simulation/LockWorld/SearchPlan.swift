@@ -44,6 +44,8 @@ package struct SearchPlan: Sendable {
     package var beginsAtOnce = false
     /// Which names: moves their directory nodes.
     package var firstName: UInt64 = 1
+    /// How many masters each node remembers.
+    package var cachedMasters = 0
 
     /// The names of the resources.
     var names: [ResourceName] {
@@ -68,6 +70,7 @@ package struct SearchPlan: Sendable {
             + "at most \(deaths) deaths, \(joins) joins, \(leaves) leaves, \(losses) losses, "
             + "\(moves == 0 ? "" : "\(moves) moves, ")"
             + "\(writes) writes\(replays ? "; journals to replay" : "")"
+            + (cachedMasters == 0 ? "" : "; \(cachedMasters) remembered masters")
             + (beginsAtOnce ? "" : "; from the end of the first recovery on")
     }
 }
@@ -266,6 +269,36 @@ extension SearchPlan {
             requests: asks(.protectedRead, .exclusive),
             conversions: asks(.null, .exclusive),
             leaves: 1
+        ),
+        SearchPlan(
+            name: "cached",
+            summary: "2 nodes that remember masters, one dies",
+            nodeCount: 2,
+            requests: asks(.protectedRead, .exclusive),
+            conversions: asks(.exclusive),
+            deaths: 1,
+            cachedMasters: 1
+        ),
+        SearchPlan(
+            name: "cached-three",
+            summary: "3 nodes that remember masters",
+            nodeCount: 3,
+            requests: asks(.protectedRead, .exclusive),
+            conversions: [],
+            cancels: false,
+            operationsPerNode: 4,
+            cachedMasters: 1
+        ),
+        SearchPlan(
+            name: "cached-move",
+            summary: "3 nodes that remember masters, a mastership moves",
+            nodeCount: 3,
+            requests: asks(.exclusive),
+            conversions: [],
+            cancels: false,
+            operationsPerNode: 4,
+            moves: 1,
+            cachedMasters: 1
         ),
         SearchPlan(
             name: "loss",

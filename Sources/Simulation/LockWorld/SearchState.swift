@@ -23,6 +23,7 @@ final class SearchNode {
         self.id = id
         self.incarnation = incarnation
         space = Lockspace(node: id, incarnation: incarnation)
+        space.settings.cachedMasters = plan.cachedMasters
         clients = [ClientLock?](repeating: nil, count: plan.locksPerNode)
         budget = plan.operationsPerNode ?? 0
         seal()

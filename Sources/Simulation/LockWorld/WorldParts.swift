@@ -76,6 +76,7 @@ final class WorldNode {
         space.settings.activityInterval = 60
         space.settings.leastActivity = 2
         space.settings.restAfterMove = 30
+        space.settings.cachedMasters = [0, 1, 16][Int(id.rawValue) % 3]
     }
 
     func lock(cookie: UInt64) -> WorldLock? { byCookie[cookie] }
