@@ -207,7 +207,7 @@ extension Lockspace {
     /// A3, on the new master.
     mutating func restAfterMove(_ root: UInt32, moves: UInt8) {
         if settings.activityInterval == 0 { return }
-        dropActivity(root)
+        assert(resources[root].activity == 0, "LockCore: the use of a tree mastered elsewhere")
         let activity = activities.take()
         var record = ActivityRecord(root: root)
         record.moves = moves
