@@ -44,7 +44,8 @@ struct FingerprintTests {
         ),
         (
             [
-                "root", "target", "part", "oldMaster", "unseen", "participants", "postponed", "refused", "kept",
+                "root", "target", "part", "oldMaster", "unseen", "participants", "postponed",
+                "refused", "kept",
                 "things", "moves", "isComplete", "lost",
             ],
             Move(

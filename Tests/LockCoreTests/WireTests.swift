@@ -49,7 +49,8 @@ struct WireTests {
                 requested: .exclusive,
                 flags: [.valueBlock, .demoteOnDeadlock],
                 told: 0x21,
-                isDemoted: true
+                isDemoted: true,
+                changes: 0x1234
             )
         ),
         .value(name.child(1).child(2), value),

@@ -128,7 +128,8 @@ extension WireReader {
             requested: requested,
             flags: flags,
             told: told,
-            isDemoted: try boolean()
+            isDemoted: try boolean(),
+            changes: try integer(UInt16.self)
         )
     }
 }

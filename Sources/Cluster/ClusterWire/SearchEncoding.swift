@@ -122,6 +122,7 @@ extension [UInt8] {
             append(integer: lock.flags.rawValue)
             append(lock.told)
             append(lock.isDemoted ? 1 : 0)
+            append(integer: lock.changes)
         case .value(let name, let value):
             append(1)
             append(name: name)

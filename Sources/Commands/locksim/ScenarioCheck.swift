@@ -12,6 +12,9 @@ struct ScenarioCheck: AsyncParsableCommand {
     @Argument(help: "Scripts, as in Tests/Scenarios.")
     var files: [String]
 
+    @Flag(help: "Writes what happens into the scripts instead of comparing.")
+    var record = false
+
     func run() async throws {
         var failures = 0
         for file in files {
@@ -22,6 +25,10 @@ struct ScenarioCheck: AsyncParsableCommand {
             do {
                 let result = try ScenarioWorld.replay(lines)
                 if result == lines { continue }
+                if record {
+                    try Self.save(result, file)
+                    continue
+                }
                 let place = zip(result, lines).enumerated().first { $0.element.0 != $0.element.1 }
                 let number = (place?.offset ?? min(result.count, lines.count)) + 1
                 print("\(file):\(number): \(place?.element.0 ?? "another end")")
@@ -32,6 +39,14 @@ struct ScenarioCheck: AsyncParsableCommand {
         }
         if failures > 0 { throw ExitCode(1) }
         print("\(files.count) scripts: ok")
+    }
+
+    private static func save(_ lines: [String], _ path: String) throws {
+        let text = lines.joined(separator: "\n") + "\n"
+        guard let file = fopen(path, "w"), fputs(text, file) >= 0, fclose(file) == 0 else {
+            print("\(path): cannot be written")
+            throw ExitCode(2)
+        }
     }
 
     private static func lines(of path: String) -> [String]? {

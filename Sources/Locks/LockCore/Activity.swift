@@ -115,7 +115,9 @@ extension Lockspace {
         if activities.liveCount == 0 || settings.activityInterval == 0 || now < reviewAt { return }
         reviewAt = now + UInt64(settings.activityInterval)
         for activity in 1..<activities.bound where activities[activity].root != 0 {
-            if activities[activity].smooth() && activities[activity].restsUntil <= now {
+            if activities[activity].smooth() && activities[activity].restsUntil <= now
+                && movesSoFar(activities[activity].root) == 0
+            {
                 dropActivity(activities[activity].root)
                 continue
             }
@@ -207,7 +209,7 @@ extension Lockspace {
     /// A3, on the new master.
     mutating func restAfterMove(_ root: UInt32, moves: UInt8) {
         if settings.activityInterval == 0 { return }
-        dropActivity(root)
+        assert(resources[root].activity == 0, "LockCore: the use of a tree mastered elsewhere")
         let activity = activities.take()
         var record = ActivityRecord(root: root)
         record.moves = moves

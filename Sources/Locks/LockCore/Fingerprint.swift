@@ -205,6 +205,10 @@ extension Lockspace {
                 encoder.add(UInt64(entry.node.rawValue))
             }
         }
+        encodeDoubts(into: &encoder)
+    }
+
+    private func encodeDoubts(into encoder: inout StateEncoder) {
         encoder.add(openConfirms.count)
         for confirm in openConfirms {
             encoder.add(confirm.name)

@@ -181,7 +181,6 @@ extension Lockspace {
         if isServing(resource) && flags.contains(.noQueue) {
             if flags.contains(.noQueueButNotify) { notifyOf(lock, &effects) }
             refuseConversion(lock, .wouldBlock, &effects)
-            notifyBlockers(resource, &effects)
             return
         }
         queueConversion(lock, &effects)
@@ -194,7 +193,6 @@ extension Lockspace {
         if isDeadlock && !locks[lock].flags.contains(.demoteOnDeadlock) {
             counters.deadlocks += 1
             refuseConversion(lock, .deadlock, &effects)
-            notifyBlockers(resource, &effects)
             return
         }
         unlink(lock, from: .granted)
@@ -206,7 +204,6 @@ extension Lockspace {
             counters.demotions += 1
             locks[lock].granted = .null
             locks[lock].marks.insert(.demoted)
-            noteChange(lock)
             serveQueues(resource, &effects)
         } else if mayGrant(lock) {
             notifyBlockers(resource, &effects)
@@ -526,7 +523,10 @@ extension Lockspace {
             let first = head(resource, queue)
             var lock = first
             while lock != 0 {
-                if mayGrant(lock) { wanted |= 1 << locks[lock].requested.rawValue }
+                // Who would rather be refused than wait does not disturb anybody.
+                if mayGrant(lock) && !locks[lock].flags.contains(.noQueue) {
+                    wanted |= 1 << locks[lock].requested.rawValue
+                }
                 lock = following(lock, head: first)
             }
         }

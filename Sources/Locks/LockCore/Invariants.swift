@@ -28,8 +28,10 @@ extension Lockspace {
         }
         try require(records == resources.liveCount, "LockCore I1: lost records")
         try require(linked == locks.liveCount, "LockCore I2: a lock is in no queue")
+        try require(ripe.isEmpty && mail.isEmpty, "LockCore: a call ended before its work")
         try checkClaims()
         try checkTies()
+        try checkPlaces()
     }
 
     /// Checks the invariants of one resource as this node knows it: for worlds so large that
@@ -104,6 +106,10 @@ extension Lockspace {
             try require(
                 locks[lock].holder == node || resources[resource].mastery == .local,
                 "LockCore I2: a copy without mastership"
+            )
+            try require(
+                locks[lock].state != .granted || locks[lock].requested == locks[lock].granted,
+                "LockCore I2: a lock asks for something and does not wait"
             )
             lock = following(lock, head: first)
         }
@@ -207,5 +213,27 @@ extension Lockspace {
             moving += 1
         }
         try require(moving == movingTrees, "LockCore M1: moving trees are miscounted")
+    }
+
+    /// Nothing is kept that no record leads to: value blocks, links of trees, uses of trees.
+    private func checkPlaces() throws(InvariantViolation) {
+        var (valueCount, treeCount, activityCount) = (0, 0, 0)
+        for resource in 1..<resources.bound where resources[resource].mastery != .free {
+            let record = resources[resource]
+            if record.value != 0 { valueCount += 1 }
+            if record.tree != 0 { treeCount += 1 }
+            if record.activity == 0 { continue }
+            activityCount += 1
+            try require(
+                activities[record.activity].root == resource,
+                "LockCore: \(name(of: resource)) has the use of another tree"
+            )
+        }
+        let used = (1..<activities.bound).reduce(0) { $0 + (activities[$1].root == 0 ? 0 : 1) }
+        try require(
+            valueCount == values.liveCount && treeCount == trees.liveCount
+                && activityCount == activities.liveCount && activityCount == used,
+            "LockCore I1: something is kept of a record that is gone"
+        )
     }
 }

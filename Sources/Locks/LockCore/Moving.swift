@@ -67,6 +67,8 @@ package struct MovedLock: Hashable, Sendable {
     /// The wants its holder was told of, bit per mode.
     package var told: UInt8
     package var isDemoted: Bool
+    /// How often it has changed, so that a search for a deadlock can tell across the move.
+    package var changes: UInt16
 
     package init(
         holder: LockReference,
@@ -76,7 +78,8 @@ package struct MovedLock: Hashable, Sendable {
         requested: LockMode,
         flags: LockFlags,
         told: UInt8,
-        isDemoted: Bool
+        isDemoted: Bool,
+        changes: UInt16
     ) {
         self.holder = holder
         self.owner = owner
@@ -86,6 +89,7 @@ package struct MovedLock: Hashable, Sendable {
         self.flags = flags
         self.told = told
         self.isDemoted = isDemoted
+        self.changes = changes
     }
 }
 
@@ -254,7 +258,8 @@ extension Lockspace {
             requested: record.requested,
             flags: record.flags,
             told: record.told,
-            isDemoted: record.marks.contains(.demoted)
+            isDemoted: record.marks.contains(.demoted),
+            changes: record.changes
         )
     }
 

@@ -197,6 +197,7 @@ extension Lockspace {
                 return
             }
             locks[lock].told = moved.told
+            locks[lock].changes = moved.changes
             let isAsked =
                 locks[lock].state == .waiting || locks[lock].state == .converting
                 || locks[lock].state == .unlocking
@@ -233,6 +234,7 @@ extension Lockspace {
         locks[copy].requested = moved.requested
         locks[copy].flags = moved.flags
         locks[copy].told = moved.told
+        locks[copy].changes = moved.changes
         locks[copy].state = LockState(reported: moved.state)
         if moved.isDemoted { locks[copy].marks.insert(.demoted) }
         if status == .recovering { locks[copy].marks.insert(.unconfirmed) }

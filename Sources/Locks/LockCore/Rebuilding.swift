@@ -214,35 +214,40 @@ extension Lockspace {
     }
 
     /// Refuses what was queued during the recovery but would rather be refused than wait, and ends
-    /// what was cancelled meanwhile.
+    /// what was cancelled meanwhile: one after the other, as each makes room for those behind it.
     mutating func refuseImpatient(_ resource: UInt32, _ effects: inout [LockEffect]) {
-        var hasChanged = false
+        while let (lock, queue) = firstImpatient(resource) {
+            let isCancelled = locks[lock].marks.contains(.cancelRequested)
+            let status = isCancelled ? LockStatus.cancelled : .wouldBlock
+            if !isCancelled && locks[lock].flags.contains(.noQueueButNotify) {
+                notifyOf(lock, &effects)
+            }
+            locks[lock].marks.remove(.cancelRequested)
+            unlink(lock, from: queue)
+            if queue == .converting {
+                append(lock, to: .granted)
+                refuseConversion(lock, status, &effects)
+            } else {
+                refuseRequest(lock, status, &effects)
+            }
+            serveQueues(resource, ignoringOrder: true, &effects)
+        }
+    }
+
+    private func firstImpatient(_ resource: UInt32) -> (lock: UInt32, queue: Queue)? {
         for queue in [Queue.converting, .waiting] {
-            var remaining = queueLength(resource, queue)
-            var lock = head(resource, queue)
-            while remaining > 0 {
-                remaining -= 1
-                let next = locks[lock].next
-                let isCancelled = locks[lock].marks.contains(.cancelRequested)
-                if isCancelled || locks[lock].flags.contains(.noQueue) {
-                    let status = isCancelled ? LockStatus.cancelled : .wouldBlock
-                    if !isCancelled && locks[lock].flags.contains(.noQueueButNotify) {
-                        notifyOf(lock, &effects)
-                    }
-                    locks[lock].marks.remove(.cancelRequested)
-                    unlink(lock, from: queue)
-                    if queue == .converting {
-                        append(lock, to: .granted)
-                        refuseConversion(lock, status, &effects)
-                    } else {
-                        refuseRequest(lock, status, &effects)
-                    }
-                    hasChanged = true
+            let first = head(resource, queue)
+            var lock = first
+            while lock != 0 {
+                if locks[lock].marks.contains(.cancelRequested)
+                    || locks[lock].flags.contains(.noQueue)
+                {
+                    return (lock, queue)
                 }
-                lock = next
+                lock = following(lock, head: first)
             }
         }
-        if hasChanged { serveQueues(resource, ignoringOrder: true, &effects) }
+        return nil
     }
 
     /// Sends what the client asked while nothing could be sent.

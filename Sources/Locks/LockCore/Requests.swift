@@ -258,20 +258,17 @@ extension Lockspace {
         let name = name(of: resource)
         let id = lockID(lock)
         let value = record.marks.contains(.wrote) ? sequencedValue(resource) : nil
-        if !record.marks.contains(.established) && record.state != .waiting {
-            send(.rebuild(name, report(lock)), to: master, &effects)
-            // Nobody will answer that (R2).
-            locks[lock].marks.formUnion([.sent, .established, .doubtful])
-            if record.state != .unlocking { return }
-        } else if record.marks.contains(.doubtful)
-            && (record.state == .granted || record.state == .converting)
+        if record.state != .waiting
+            && (!record.marks.contains(.established)
+                || (record.marks.contains(.doubtful) && record.state != .unlocking))
         {
-            // The master's copy is to be set right before anything is asked (O3).
+            // What the master has, or should have, before anything is asked. Nobody will answer that
+            // (R2).
             var standing = report(lock)
             standing.state = .granted
             standing.requested = standing.granted
             send(.rebuild(name, standing), to: master, &effects)
-            locks[lock].marks.insert(.sent)
+            locks[lock].marks.formUnion([.sent, .established, .doubtful])
         }
         switch record.state {
         case .waiting:

@@ -83,7 +83,9 @@ extension Lockspace {
         if waits.liveCount > 0 {
             for wait in 1..<waits.bound where waits[wait].lock != 0 {
                 consider(waits[wait].deadline)
-                if status == .running { consider(waits[wait].searchAt) }
+                if status == .running && settings.deadlockWait > 0 {
+                    consider(waits[wait].searchAt)
+                }
             }
         }
         if status == .running && activities.liveCount > 0 { consider(reviewAt) }

@@ -25,7 +25,23 @@ extension ScenarioWorld {
             }
             output.append("\(node.id): \(name): master \(resource.master)")
             for lock in resource.locks { output.append("  \(lock.details)") }
+        case "ages":
+            for lock in node.space.describe(try name(words, 1))?.locks ?? [] {
+                output.append("\(node.id): \(lock) for \(lock.age) ms")
+            }
         default: throw ScenarioError(description: "unknown operation \(words[0])")
+        }
+    }
+
+    /// Time, settings, counts, and what nobody said.
+    func observe(_ words: [String]) throws {
+        switch words[0] {
+        case "forge": try forge(words)
+        case "due": try due(words)
+        case "set": try apply(words)
+        case "tick": try tick(UInt64(words.count > 1 ? words[1] : "") ?? 0)
+        case "count": try count(words.count > 1 ? words[1] : "")
+        default: throw ScenarioError(description: "unknown command \(words[0])")
         }
     }
 
@@ -42,6 +58,8 @@ extension ScenarioWorld {
             case "largest-move": settings.largestMove = Int(number)
             case "rest-after-move": settings.restAfterMove = number
             case "cached-masters": settings.cachedMasters = Int(number)
+            case "clearly-more": settings.clearlyMore = number
+            case "most-moves": settings.mostMoves = Int(number)
             default: throw ScenarioError(description: "unknown setting \(word)")
             }
         }
@@ -53,6 +71,16 @@ extension ScenarioWorld {
         for node in nodes where node.isAlive {
             try drive(node) { [now] in $0.tick(now, effects: &$1) }
         }
+    }
+
+    /// When a node wants to be told the time: a driver that obeys sleeps until then.
+    func due(_ words: [String]) throws {
+        let node = try node(try id(words, 1).rawValue)
+        guard let next = node.space.nextTick else {
+            output.append("\(node.id): no tick is due")
+            return
+        }
+        output.append("\(node.id): a tick is due in \(Int64(next) - Int64(now)) ms")
     }
 
     func count(_ name: String) throws {
@@ -71,8 +99,7 @@ extension ScenarioWorld {
                 case "stale": counters.staleMessages
                 case "errors": counters.protocolErrors
                 case "wrong-master": counters.wrongMaster
-                case "cached-masters": counters.cachedMasters
-                default: UInt64.max
+                default: counters.members.first { $0.name == name }?.count ?? UInt64.max
                 }
             if counted == .max { throw ScenarioError(description: "no counter \(name)") }
             sum += counted

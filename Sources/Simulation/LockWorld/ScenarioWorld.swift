@@ -17,8 +17,11 @@
 //   leave 1                         clean; the view is another command
 //   replayed                        the journals of the present view
 //   show NAME                       master, directory node and queues, as the master knows them
+//   1 ages NAME                     how long node 1 has seen each lock of it as it is
+//   due 1                           when node 1 wants to be told the time
+//   forge 1 2 MESSAGE ...           node 2 hears from node 1 what that never said: see `forge`
 //   messages                        how many messages were sent since the last time
-//   count NAME                      what all nodes together have counted: see `counted`
+//   count NAME                      what all living nodes together have counted: see `count`
 //
 // A NAME is inode:7 or, for a part of a tree, inode:7/1 or inode:7/1/2.
 //   step                            from now on messages and views wait for:
@@ -164,9 +167,6 @@ package final class ScenarioWorld {
                     $0.journalsReplayed(Epoch(epoch), effects: &$1)
                 }
             }
-        case "set": try apply(words)
-        case "tick": try tick(UInt64(words.count > 1 ? words[1] : "") ?? 0)
-        case "count": try count(words.count > 1 ? words[1] : "")
         case "repeat":
             // repeat N COMMAND: without its output.
             let before = output
@@ -179,7 +179,7 @@ package final class ScenarioWorld {
         case "messages":
             output.append("\(messageCount) messages")
             messageCount = 0
-        default: throw ScenarioError(description: "unknown command \(verb)")
+        default: try observe(words)
         }
     }
 
@@ -340,11 +340,11 @@ package final class ScenarioWorld {
         if !node.isAlive { throw ScenarioError(description: "\(node.id) is dead") }
         var effects: [LockEffect] = []
         body(&node.space, &effects)
-        for effect in effects { carryOut(effect, node) }
+        for effect in effects { try carryOut(effect, node) }
         try node.space.checkInvariants()
     }
 
-    private func carryOut(_ effect: LockEffect, _ node: Node) {
+    private func carryOut(_ effect: LockEffect, _ node: Node) throws {
         switch effect {
         case .send(let message, let peer):
             messageCount += 1
@@ -354,8 +354,13 @@ package final class ScenarioWorld {
             if isLost { return }
             channels.append((node.id, peer, message, node.space.epoch))
         case .complete(let completion):
+            let label = node.labels.first { $0.cookie == completion.cookie }
+            if let label, label.lock != completion.lock {
+                throw ScenarioError(description: "an answer for another lock: \(completion)")
+            }
             var line = "\(node.id): \(node.label(completion.cookie)) \(completion.status)"
             if completion.status == .granted { line += " \(completion.mode)" }
+            if completion.status == .busy { line += " in \(completion.mode)" }
             for (remark, word) in Self.remarks where completion.remarks.contains(remark) {
                 line += ", \(word)"
             }

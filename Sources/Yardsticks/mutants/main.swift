@@ -8,9 +8,9 @@ import Glibc
 
 /// Files of the core that are left alone: they only describe, count or check.
 private let untouched = [
-    "Counters.swift", "Description.swift", "Fingerprint.swift", "Invariants.swift",
-    "LockMessage.swift", "Lockspace.swift", "MessageFingerprint.swift", "Records.swift",
-    "Slab.swift",
+    "Counters.swift", "Description.swift", "Digest.swift", "Fingerprint.swift",
+    "Invariants.swift", "LockMessage.swift", "Lockspace.swift", "MessageFingerprint.swift",
+    "Records.swift", "Slab.swift",
 ]
 
 private func fail(_ line: String) -> Never {
