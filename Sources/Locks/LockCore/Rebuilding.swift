@@ -65,7 +65,8 @@ extension Lockspace {
                 locks[copy].owner = report.owner
                 noteChange(copy)
             }
-            locks[copy].marks.remove(.unconfirmed)
+            // Its holder has given the old mode up by itself, and may have asked anew since.
+            locks[copy].marks.subtract([.unconfirmed, .demoted])
             return
         }
         if copy == 0 {

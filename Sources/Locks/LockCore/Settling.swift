@@ -169,6 +169,15 @@ extension Lockspace {
         if master == .none { return }
         if settlement.isLossy || settlement.departed.contains(master) || !isMember(master) {
             resources[root].directoryMaster = .none
+            return
+        }
+        // Others may have finished the recovery that is overtaken, and have told the node whose place it
+        // was then that this mastership has ended.
+        let name = name(of: root)
+        if settlement.overtakes && settlement.before.member(name.rootHash).node != node
+            && directoryNode(name) == node && !doubtedEntries.contains(name)
+        {
+            doubtedEntries.append(name)
         }
     }
 
