@@ -18,14 +18,39 @@ struct ScaleReport: AsyncParsableCommand {
     @Option(help: "Names of each node.")
     var names = 32
 
+    @Flag(
+        help:
+            "Show what a death takes: names of each node, and of the dead one that two others use."
+    )
+    var deaths = false
+
     func run() async throws {
         let sizes = nodes.split(separator: ",").map { Int($0) ?? 0 }
         guard sizes.allSatisfy({ (1...1024).contains($0) }) else {
             throw ValidationError("--nodes is a list of 1 to 1024")
         }
+        if deaths {
+            print("| nodes | names of each | of the dead, in use | messages | barriers | rounds |")
+            print("|---|---|---|---|---|---|")
+            for size in sizes where size > 2 { reportDeaths(size) }
+            return
+        }
         print("| nodes | load | messages per operation | waited for | rounds when waited (most) |")
         print("|---|---|---|---|---|")
         for size in sizes { report(size) }
+    }
+
+    private func reportDeaths(_ size: Int) {
+        for (each, shared) in [(names, 0), (names * 16, 0), (names, names), (names, names * 16)] {
+            let world = ScaleWorld(nodes: size)
+            _ = world.privateLoad(names: each, uses: 0, isFresh: true)
+            world.shareOfLast(names: shared)
+            let death = world.death()
+            print(
+                "| \(size) | \(each) | \(shared) | \(death.messages) | \(death.barrierMessages) | "
+                    + "\(death.rounds) |"
+            )
+        }
     }
 
     private func report(_ size: Int) {

@@ -31,6 +31,7 @@ package final class ScaleWorld {
     private var epoch = Epoch(0)
     private var nextCookie: UInt64 = 1
     private(set) var messages = 0
+    private var barrierMessages = 0
     /// Cookies that are answered, and holders that were told of somebody who waits.
     private var answered: [UInt64] = []
     private var told: [(node: Int, lock: LockID, wanted: LockMode)] = []
@@ -76,6 +77,7 @@ package final class ScaleWorld {
             switch effect {
             case .send(let message, let peer):
                 messages += 1
+                if message.isOfBarrier { barrierMessages += 1 }
                 let node = spaces[index].space.node
                 inFlight.append((node, peer, message, spaces[index].space.epoch))
             case .complete(let completion): answered.append(completion.cookie)
@@ -233,23 +235,59 @@ package final class ScaleWorld {
         return figures
     }
 
-    /// The last node dies. What its recovery takes: messages, rounds, locks it had.
-    package func death() -> (messages: Int, rounds: Int, locks: Int) {
-        guard let last = spaces.last else { return (0, 0, 0) }
+    /// The last node masters so many names that the first two read too.
+    package func shareOfLast(names: Int) {
+        var figures = ScaleFigures()
+        for number in 0..<names {
+            let name = name(spaces.count - 1, 5_000_000 + number)
+            for node in [spaces.count - 1, 0, 1] {
+                _ = request(&figures, node, name, .protectedRead)
+            }
+        }
+    }
+
+    /// What the recovery from a death takes.
+    package struct DeathFigures: Sendable {
+        package var messages = 0
+        /// Of these, what grows with the members alone.
+        package var barrierMessages = 0
+        package var rounds = 0
+        /// Locks that the dead node had.
+        package var locks = 0
+    }
+
+    /// The last node dies.
+    package func death() -> DeathFigures {
+        guard let last = spaces.last else { return DeathFigures() }
         var locks = 0
         last.space.visitResources {
             locks += $0.locks.filter { $0.holder == last.space.node }.count
         }
         last.isAlive = false
-        let before = messages
+        let before = (messages, barrierMessages)
         changeView()
         var rounds = 0
         while round() { rounds += 1 }
-        return (messages - before, rounds, locks)
+        return DeathFigures(
+            messages: messages - before.0,
+            barrierMessages: barrierMessages - before.1,
+            rounds: rounds,
+            locks: locks
+        )
     }
 
     /// Bytes of the tables of a node, on average.
     package var bytesPerNode: Int {
         spaces.reduce(0) { $0 + $1.space.byteCount } / max(spaces.count, 1)
+    }
+}
+
+extension LockMessage {
+    /// Whether it belongs to the barriers of a recovery (Barriers.swift).
+    fileprivate var isOfBarrier: Bool {
+        switch self {
+        case .sent, .expect, .reached, .proceed: true
+        default: false
+        }
     }
 }
