@@ -60,13 +60,13 @@ struct SearchEvent: Hashable, Sendable {
 extension SearchState {
     /// The arrival of a message that is older than its receiver's view, if there is one. It changes
     /// nothing at the receiver (`after` checks that), so that it may come first: whatever else can
-    /// happen now can happen after it just as well, to the same effect.
+    /// happen now can happen after it just as well, to the same effect. Not so what may cause a doubt.
     var staleArrival: SearchEvent? {
         for node in nodes {
             for from in 1..<controls.count {
                 let sender = NodeID(UInt32(from))
                 guard let first = channels[channel(sender, node.id)].first,
-                    first.epoch < node.space.epoch
+                    first.epoch < node.space.epoch, !first.message.mayCauseDoubt
                 else { continue }
                 return SearchEvent(.deliver, sender, a: Int(node.id.rawValue))
             }
@@ -107,7 +107,8 @@ extension SearchState {
     ) {
         // Free places are alike: the first is taken.
         if let free = node.clients.firstIndex(where: { $0 == nil }) {
-            for resource in 0..<plan.resourceCount {
+            for resource in 0..<plan.resourceCount
+            where !plan.createsSecond || resource != 1 || mayNameSecond(node) {
                 for ask in plan.requests.indices {
                     events.append(SearchEvent(.request, node.id, a: free, b: resource, c: ask))
                 }
@@ -129,6 +130,15 @@ extension SearchState {
             where mayWrite(held, nil, flags, plan) {
                 events.append(SearchEvent(.unlock, node.id, a: place, b: number))
             }
+        }
+    }
+
+    /// The second name is created by who holds the first in EX, as a directory with the new entry;
+    /// afterwards those know it who were granted the first since.
+    private func mayNameSecond(_ node: SearchNode) -> Bool {
+        if isSecondCreated { return knowsSecond & (1 << UInt64(node.id.rawValue)) != 0 }
+        return node.clients.contains {
+            $0?.name == names[0] && $0?.isIdle == true && $0?.held == .exclusive
         }
     }
 

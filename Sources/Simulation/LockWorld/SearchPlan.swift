@@ -44,6 +44,8 @@ package struct SearchPlan: Sendable {
     package var beginsAtOnce = false
     /// Which names: moves their directory nodes.
     package var firstName: UInt64 = 1
+    /// The second resource is a fresh name, created under EX on the first, once.
+    package var createsSecond = false
     /// How many masters each node remembers.
     package var cachedMasters = 0
 
@@ -70,6 +72,7 @@ package struct SearchPlan: Sendable {
             + "at most \(deaths) deaths, \(joins) joins, \(leaves) leaves, \(losses) losses, "
             + "\(moves == 0 ? "" : "\(moves) moves, ")"
             + "\(writes) writes\(replays ? "; journals to replay" : "")"
+            + (createsSecond ? "; the second is a fresh name, created under EX on the first" : "")
             + (cachedMasters == 0 ? "" : "; \(cachedMasters) remembered masters")
             + (beginsAtOnce ? "" : "; from the end of the first recovery on")
     }
@@ -269,6 +272,45 @@ extension SearchPlan {
             requests: asks(.protectedRead, .exclusive),
             conversions: asks(.null, .exclusive),
             leaves: 1
+        ),
+        SearchPlan(
+            name: "fresh",
+            summary: "2 nodes, a name is created and found, one node dies",
+            nodeCount: 2,
+            resourceCount: 2,
+            locksPerNode: 2,
+            requests: asks(.exclusive),
+            conversions: asks(.null, .exclusive),
+            cancels: false,
+            operationsPerNode: 5,
+            deaths: 1,
+            createsSecond: true
+        ),
+        SearchPlan(
+            name: "fresh-loss",
+            summary: "2 nodes, a name is created and found, a connection is lost",
+            nodeCount: 2,
+            resourceCount: 2,
+            locksPerNode: 2,
+            requests: asks(.exclusive),
+            conversions: [],
+            cancels: false,
+            operationsPerNode: 5,
+            losses: 1,
+            createsSecond: true
+        ),
+        SearchPlan(
+            name: "fresh-three",
+            summary: "3 nodes, a name is created and found, one node dies",
+            nodeCount: 3,
+            resourceCount: 2,
+            locksPerNode: 2,
+            requests: asks(.exclusive),
+            conversions: [],
+            cancels: false,
+            operationsPerNode: 3,
+            deaths: 1,
+            createsSecond: true
         ),
         SearchPlan(
             name: "cached",

@@ -92,6 +92,9 @@ struct SearchState {
     /// By sender and receiver: messages of this epoch and older are lost. Empty when nothing is
     /// ever lost.
     var lostThrough: [UInt64]
+    /// Whether the second name exists, and who knows it: a bit per node (`SearchPlan.createsSecond`).
+    var isSecondCreated = false
+    var knowsSecond: UInt64 = 0
     /// The last view before which a connection broke.
     var connectionsLost = Epoch(0)
     /// By node number.
@@ -169,6 +172,8 @@ struct SearchState {
         }
         for lost in lostThrough { encoder.add(lost) }
         encoder.add(connectionsLost.rawValue)
+        encoder.add(isSecondCreated)
+        encoder.add(knowsSecond)
         for queue in controls {
             encoder.add(queue.count)
             for control in queue { add(control, to: &encoder) }

@@ -89,7 +89,7 @@ extension SearchState {
         }
     }
 
-    private func complete(
+    private mutating func complete(
         _ completion: LockCompletion,
         _ node: SearchNode,
         _ tell: ((String) -> Void)?
@@ -104,6 +104,11 @@ extension SearchState {
         node.clients[place] = client
         switch outcome {
         case .granted(let isLess, let isSideways):
+            if isSecondCreated && client.name == names[0]
+                && client.held.map({ $0 >= .protectedRead }) == true
+            {
+                knowsSecond |= 1 << UInt64(node.id.rawValue)
+            }
             if !isLess && !isSideways && !flags.contains(.recovery) && !unreplayed.isEmpty
                 && node.space.epoch == epoch
             {
@@ -212,8 +217,13 @@ extension SearchState {
         _ tell: ((String) -> Void)?
     ) throws {
         let place = event.a
-        let ask = plan.requests[event.c]
+        var ask = plan.requests[event.c]
         let name = names[event.b]
+        if plan.createsSecond && event.b == 1 && !isSecondCreated {
+            isSecondCreated = true
+            knowsSecond = 1 << UInt64(event.node.rawValue)
+            ask.flags.insert(.freshName)
+        }
         let client = ClientLock(
             cookie: UInt64(place) + 1,
             name: name,
@@ -260,6 +270,9 @@ extension SearchState {
     /// A death and its fence are one event: between them the node could only be slow.
     private mutating func remove(_ id: NodeID, dies: Bool, _ plan: SearchPlan) {
         nodes.removeAll { $0.id == id }
+        // What nobody knows any more may be created again.
+        knowsSecond &= ~(1 << UInt64(id.rawValue))
+        if knowsSecond == 0 { isSecondCreated = false }
         controls[Int(id.rawValue)] = []
         for other in 1..<controls.count { channels[channel(NodeID(UInt32(other)), id)] = [] }
         if dies {
