@@ -8,7 +8,9 @@ import Testing
 struct SearchTests {
     @Test(
         "Every state of a small cluster",
-        arguments: [("quick", 3000), ("leave-small", 3000), ("move-small", 30000)]
+        arguments: [
+            ("quick", 3000), ("leave-small", 3000), ("cached", 9000), ("move-small", 30000),
+        ]
     )
     func everyState(name: String, atLeast: Int) throws {
         let plan = try #require(SearchPlan.all.first { $0.name == name })
