@@ -5,12 +5,15 @@ import LockCore
 import Vocabulary
 
 extension ScenarioWorld {
-    /// `forge FROM TO KIND ...`: TO receives a message that FROM never sent, with TO's epoch.
+    /// `forge FROM TO KIND ...`: TO receives a message that FROM never sent, with TO's epoch. `late`
+    /// as the last word: with the epoch before.
     func forge(_ words: [String]) throws {
+        let isLate = words.last == "late"
         let from = try id(words, 1)
         let receiver = try node(try id(words, 2).rawValue)
-        let message = try forgery(Array(words.dropFirst(3)), from: from, to: receiver)
-        let epoch = receiver.space.epoch
+        let rest = words.dropFirst(3).dropLast(isLate ? 1 : 0)
+        let message = try forgery(Array(rest), from: from, to: receiver)
+        let epoch = Epoch(receiver.space.epoch.rawValue - (isLate ? 1 : 0))
         try drive(receiver) { $0.receive(message, from: from, epoch: epoch, effects: &$1) }
     }
 
@@ -33,6 +36,7 @@ extension ScenarioWorld {
                 hops: []
             )
             return .chase(LockOwner(try number(words, 1)), probe)
+        case "sent", "expect", "reached", "proceed": return try barrier(words)
         default: break
         }
         let name = try name(words, 1)
@@ -46,13 +50,33 @@ extension ScenarioWorld {
         }
     }
 
+    /// `sent PHASE NODE COUNT`, `expect PHASE COUNT`, `reached PHASE`, `proceed PHASE`.
+    private func barrier(_ words: [String]) throws -> LockMessage {
+        let phases: [String: RecoveryPhase] = [
+            "directory": .directory, "masters": .masters, "locks": .locks,
+        ]
+        guard words.count > 1, let phase = phases[words[1]] else {
+            throw ScenarioError(description: "a phase is missing: \(words)")
+        }
+        switch words[0] {
+        case "sent":
+            let count = MessageCount(node: try id(words, 2), count: try number(words, 3))
+            return .sent(phase, [count])
+        case "expect": return .expect(phase, try number(words, 2))
+        case "reached": return .reached(phase)
+        default: return .proceed(phase)
+        }
+    }
+
     private func aboutName(_ words: [String], _ name: ResourceName) throws -> LockMessage? {
         switch words[0] {
-        case "lookup": .lookup(name, denied: .none)
+        case "lookup": .lookup(name, denied: words.count > 2 ? try id(words, 2) : .none)
         case "lookup-reply": .lookupReply(name, master: try id(words, 2))
         case "claim": .claim(name)
         case "claim-reply": .claimReply(name, master: try id(words, 2))
         case "confirm-reply": .confirmReply(name, isMaster: true)
+        case "confirm": .confirm(name)
+        case "disclaim": .disclaim(name)
         case "remove": .remove(name)
         case "entry": .entry(name, master: try id(words, 2))
         case "entry-is": .entryIs(name)
@@ -62,6 +86,8 @@ extension ScenarioWorld {
         case "taken": .taken(name)
         case "moved": .moved(name, to: try id(words, 2))
         case "masters": .masters([name])
+        case "staged-masters": .stagedMasters([name])
+        case "claimed-masters": .claimedMasters([name])
         case "handover":
             .handover(
                 name,
