@@ -28,7 +28,7 @@ struct OpenConfirm: Sendable {
 }
 
 extension Lockspace {
-    /// A message of an older epoch: nothing is done, but two kinds are a reason to ask.
+    /// A message of an older epoch: nothing is done, but three kinds are a reason to ask (Q1, Q2).
     mutating func takeStale(
         _ message: LockMessage,
         from peer: NodeID,

@@ -11,7 +11,7 @@
 //   the directory   node, given by a hash of the name over the members, which knows the master.
 // One node can be all three, and is when it works alone: then no message is ever sent. The first
 // user of a resource becomes its master. The *holder's record is the truth*: what the master and
-// the directory know can be rebuilt from the holders at any time, and is, at every change of view.
+// the directory know can be rebuilt from the holders; a change of view rebuilds what it may have lost.
 //
 // ## An operation
 //
@@ -51,7 +51,8 @@
 //      claim of a fresh name made before it has been acknowledged by the directory, and not during
 //      a recovery: nobody can learn a fresh name from what the demotion uncovers before the
 //      directory can tell him its master.
-// I8.  Messages of an older epoch change nothing; of a newer epoch they wait for the view.
+// I8.  Messages of an older epoch change nothing (some are a reason to ask: Doubts.swift); of a newer
+// epoch they wait for the view.
 // I9.  Nothing is granted between a view and the end of its recovery. A recovery that is overtaken
 // by a
 //      newer view enables nothing.
@@ -66,16 +67,17 @@
 //
 // Only the master's own lookup, claim or removal changes the entry that names it, and messages
 // between two nodes keep their order. So an entry can be stale in one way only: the master has
-// forgotten the resource (or handed it on) and its word is on the way. Who was sent there hears "not
+// forgotten the resource (or handed it on) and its word is on the way, or a view has lost it
+// (Doubts.swift). Who was sent there hears "not
 // me" and asks again, saying whom it heard that from: the directory node asks that node, whose
 // answer comes behind its word, and answers then. A claim that meets a stale entry is parked until the old
 // master has said whether it still is the master.
 //
 // ## Change of view (Recovery.swift has the steps)
 //
-// Every view, whether somebody joined, left or died, is handled alike: stop; forget the departed
-// and the directory; rebuild the directory; find masters for what has none; every holder reports
-// its locks to masters elsewhere; value blocks; grants; go on.
+// Every view, whether somebody joined, left or died, is handled alike: stop; forget the departed;
+// tell the directory what it may not know; find masters for what has none; holders report what is
+// in doubt, and all on trees with a new master; value blocks; grants; go on.
 //
 // Sources: Roy Davis, VAXcluster Principles; OpenVMS System Services ($ENQ, $DEQ); Linux fs/dlm for
 // the tables and the order of recovery; "Lockify", FAST 2026, for fresh names.
