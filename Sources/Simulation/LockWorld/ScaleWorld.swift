@@ -113,13 +113,24 @@ package final class ScaleWorld {
     ) {
         let cookie = nextCookie
         nextCookie += 1
+        carryOut(&figures, index, isAnswered: { self.answered.contains(cookie) }) {
+            body(&$0, cookie, &$1)
+        }
+    }
+
+    private func carryOut(
+        _ figures: inout ScaleFigures,
+        _ index: Int,
+        isAnswered: () -> Bool,
+        _ body: (inout Lockspace, inout [LockEffect]) -> Void
+    ) {
         answered.removeAll(keepingCapacity: true)
         let before = messages
-        drive(index) { body(&$0, cookie, &$1) }
+        drive(index, body)
         var rounds = 0
-        while !answered.contains(cookie) {
+        while !isAnswered() {
             yieldAll()
-            if answered.contains(cookie) { break }
+            if isAnswered() { break }
             rounds += 1
             if !round() && told.isEmpty { break }
         }
@@ -164,24 +175,9 @@ package final class ScaleWorld {
         _ lock: LockID,
         to mode: LockMode
     ) {
-        answered.removeAll(keepingCapacity: true)
-        let before = messages
-        drive(index) { $0.convert(lock, to: mode, [], value: nil, effects: &$1) }
-        var rounds = 0
-        while answered.isEmpty {
-            yieldAll()
-            if !answered.isEmpty { break }
-            rounds += 1
-            if !round() && told.isEmpty { break }
+        carryOut(&figures, index, isAnswered: { !self.answered.isEmpty }) {
+            $0.convert(lock, to: mode, [], value: nil, effects: &$1)
         }
-        figures.operations += 1
-        if rounds > 0 {
-            figures.awaited += 1
-            figures.rounds += rounds
-            figures.mostRounds = max(figures.mostRounds, rounds)
-        }
-        settle()
-        figures.messages += messages - before
     }
 
     private func name(_ node: Int, _ number: Int) -> ResourceName {
