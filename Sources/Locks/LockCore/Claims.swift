@@ -2,8 +2,9 @@
 // directory by a *claim*; no round trip. Two rules keep that safe:
 //
 // - Demotions wait until the claims made before them are acknowledged (I7), and for the end of a
-//   recovery, which makes anew what was not. Claims are counted in two batches, so that a steady stream of creations cannot hold a demotion back for ever: those that
-//   wait close the batch they came in, and newer claims count in the next.
+//   recovery, which makes anew what was not. Claims are counted in two batches, so that a steady
+//   stream of creations cannot hold a demotion back for ever: those that wait close the batch they
+//   came in, and newer claims count in the next.
 // - A claim that meets another master's entry is parked while that node is asked to confirm it: its
 //   removal, if it is on the way, comes before the answer. If the entry still names somebody then,
 //   the name was not fresh: the claimant hands its locks to the master, which wins. Until it has heard
@@ -162,47 +163,30 @@ extension Lockspace {
         runDeferred(&effects)
     }
 
-    /// Hands all locks to the true master: this node's are reported to it, others' ask again.
+    /// Reports this node's locks to the true master.
     private mutating func loseClaim(
         _ resource: UInt32,
         to master: NodeID,
         _ effects: inout [LockEffect]
     ) {
         counters.lostClaims += 1
-        let tree = recordsOfTree(resource)
-        dropActivity(resource)
-        for record in tree { handOver(record, &effects) }
+        for record in recordsOfTree(resource) { handOver(record) }
         setMastery(resource, .remote, master)
-        for record in tree.reversed() where record != resource {
-            releaseIfUnused(record, &effects)
-        }
         sendAllPending(resource, &effects)
     }
 
-    private mutating func handOver(_ resource: UInt32, _ effects: inout [LockEffect]) {
-        var all: [UInt32] = []
-        for queue in [Queue.granted, .converting, .waiting] {
-            let first = head(resource, queue)
-            var lock = first
-            while lock != 0 {
-                all.append(lock)
-                lock = following(lock, head: first)
-            }
-        }
-        resources[resource].granted = 0
-        resources[resource].converting = 0
-        resources[resource].waiting = 0
-        for lock in all {
-            if locks[lock].holder == node {
-                locks[lock].marks.formIntersection(LockMarks.lasting.union([.deferred, .demoted]))
-                append(lock, to: .granted)
-            } else {
-                send(
-                    .notMaster(name(of: resource), lock: LockID(locks[lock].identity)),
-                    to: locks[lock].holder,
-                    &effects
+    /// Puts all locks into the one list of a record that is mastered elsewhere. They are this
+    /// node's, and nobody was told of them: a claimant serves nobody before it has heard that it
+    /// has the name.
+    private mutating func handOver(_ resource: UInt32) {
+        for queue in [Queue.converting, .waiting] {
+            while case let lock = head(resource, queue), lock != 0 {
+                precondition(
+                    locks[lock].holder == node,
+                    "LockCore: a claimant has served another node"
                 )
-                freeLock(lock)
+                unlink(lock, from: queue)
+                append(lock, to: .granted)
             }
         }
     }

@@ -195,9 +195,6 @@ extension Lockspace {
         case .unlocking:
             append(lock, to: .granted)
             decideUnlock(lock, &effects)
-        case .converting where record.granted.covers(record.requested):
-            append(lock, to: .granted)
-            grant(lock, record.requested, &effects)
         case .converting: append(lock, to: .converting)
         default: append(lock, to: .granted)
         }
@@ -307,12 +304,7 @@ extension Lockspace {
         }
         setMastery(resource, .unknown, .none)
         if resources[resource].marks.contains(.moving) { movingTrees -= 1 }
-        dropActivity(resource)
         resources[resource].marks = []
-        if resources[resource].directoryMaster == .none {
-            removeRecord(resource)
-        } else {
-            dropValue(resource)
-        }
+        if resources[resource].directoryMaster == .none { removeRecord(resource) }
     }
 }

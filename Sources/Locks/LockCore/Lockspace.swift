@@ -31,34 +31,26 @@
 //
 // ## Invariants
 //
-// I1.  A record exists while it has locks, is mastered here, is looked up, or has a directory
-// entry.
-// I2.  On the master each lock is in the queue of its state; elsewhere all are in the `granted`
-// list.
+// I1.  A record exists while it has locks, is mastered here, is looked up, or has a directory entry.
+// I2.  On the master each lock is in the queue of its state; elsewhere all are in the `granted` list.
 // I3.  On the master the granted modes (of granted and converting locks) are compatible pairwise.
-// What a
-//      holder believes is never more than what the master believes of it.
+//      What a holder believes is never more than what the master believes of it.
 // I4.  While the lockspace runs nothing waits that could be granted: the head of the conversion
-// queue
-//      conflicts, or there is none and the head of the wait queue conflicts. (While journals are to
-//      be replayed: among the requests of recovery.)
+//      queue conflicts, or there is none and the head of the wait queue conflicts. (While journals
+//      are to be replayed: among the requests of recovery.)
 // I5.  While the lockspace runs, for every waiter each granted lock in its way has been told of a
-// want
-//      that covers the waiter's, in its present mode. No notice is lost; none is said twice.
+//      want that covers the waiter's, in its present mode. No notice is lost; none is said twice.
 // I6.  While the lockspace runs, a record with locks knows its master or has asked (`lookingUp`).
-// I7.  A demotion (unlock, conversion to a mode that the old one covers) is executed only when
-// every
+// I7.  A demotion (unlock, conversion to a mode that the old one covers) is executed only when every
 //      claim of a fresh name made before it has been acknowledged by the directory, and not during
 //      a recovery: nobody can learn a fresh name from what the demotion uncovers before the
 //      directory can tell him its master.
 // I8.  Messages of an older epoch change nothing (some are a reason to ask: Doubts.swift); of a newer
-// epoch they wait for the view.
+//      epoch they wait for the view.
 // I9.  Nothing is granted between a view and the end of its recovery. A recovery that is overtaken
-// by a
-//      newer view enables nothing.
+//      by a newer view enables nothing.
 // I10. A value block is valid only if it is what the last writer wrote: if the writer died in PW or
-// EX,
-//      or nobody is left who would know, it is invalid until somebody writes.
+//      EX, or nobody is left who would know, it is invalid until somebody writes.
 // I11. Nothing iterates over a hash order: same events, same effects.
 // I12. A part of a tree has the mastery of its root (Trees.swift).
 // I13. While a lock on a part exists, so does, granted, the lock above it on the same node.
@@ -68,10 +60,9 @@
 // Only the master's own lookup, claim or removal changes the entry that names it, and messages
 // between two nodes keep their order. So an entry can be stale in one way only: the master has
 // forgotten the resource (or handed it on) and its word is on the way, or a view has lost it
-// (Doubts.swift). Who was sent there hears "not
-// me" and asks again, saying whom it heard that from: the directory node asks that node, whose
-// answer comes behind its word, and answers then. A claim that meets a stale entry is parked until the old
-// master has said whether it still is the master.
+// (Doubts.swift). Who was sent there hears "not me" and asks again, saying whom it heard that from:
+// the directory node asks that node, whose answer comes behind its word, and answers then. A claim
+// that meets a stale entry is parked until the old master has said whether it still is the master.
 //
 // ## Change of view (Recovery.swift has the steps)
 //

@@ -155,7 +155,7 @@ extension Lockspace {
         from master: NodeID,
         _ effects: inout [LockEffect]
     ) {
-        if status != .running || master == node { return }
+        if master == node { return }
         for lock in own where locks[lock].state == .waiting && locks[lock].marks.contains(.sent) {
             let name = name(of: locks[lock].resource)
             send(.cancel(name, lock: lockID(lock)), to: master, &effects)
@@ -296,7 +296,6 @@ extension Lockspace {
         var staged: [Move] = []
         for var move in moves {
             claims.behindOpen += move.postponed
-            move.postponed = []
             move.kept = []
             if move.part == .participant && move.isComplete {
                 for peer in departed where !move.lost.contains(peer) { move.lost.append(peer) }

@@ -36,7 +36,7 @@ extension Lockspace {
         from peer: NodeID,
         _ effects: inout [LockEffect]
     ) {
-        if movingTrees > 0 && isTurnedAway(name, report.lock, from: peer) { return }
+        if isTurnedAway(name, report.lock, from: peer) { return }
         if status == .recovering && report.state != .unlocking { becomeMaster(name.root, &effects) }
         let resource = masteredRecord(name)
         guard resource != 0 else {
@@ -81,7 +81,6 @@ extension Lockspace {
         locks[copy].owner = report.owner
         locks[copy].marks = []
         noteChange(copy)
-        locks[copy].told = 0
         append(copy, to: queue(of: copy))
         if isServing(resource) { serveQueues(resource, ignoringOrder: true, &effects) }
     }
@@ -96,7 +95,6 @@ extension Lockspace {
             absorb(resource, value)
             unlink(copy, from: queue(of: copy))
             freeLock(copy)
-            if isServing(resource) { serveQueues(resource, &effects) }
         }
         releaseIfUnused(resource, &effects)
     }
@@ -132,11 +130,12 @@ extension Lockspace {
         counters.recoveries += 1
         for lock in 1..<locks.bound
         where locks[lock].state != .free && locks[lock].marks.contains(.unconfirmed) {
-            // Its unlock was told to the old master, what it wrote with it (M6).
-            if locks[lock].state != .waiting && unlockWrites(from: locks[lock].granted) {
-                invalidateValue(locks[lock].resource)
-            }
-            unlink(lock, from: queue(of: lock))
+            // A wait that its holder has withdrawn: whatever was granted is reported (M6).
+            precondition(
+                locks[lock].state == .waiting,
+                "LockCore M6: a granted lock was not reported"
+            )
+            unlink(lock, from: .waiting)
             freeLock(lock)
         }
         for resource in 1..<resources.bound where resources[resource].mastery == .local {
@@ -223,7 +222,6 @@ extension Lockspace {
             if !isCancelled && locks[lock].flags.contains(.noQueueButNotify) {
                 notifyOf(lock, &effects)
             }
-            locks[lock].marks.remove(.cancelRequested)
             unlink(lock, from: queue)
             if queue == .converting {
                 append(lock, to: .granted)

@@ -122,7 +122,7 @@ extension Lockspace {
     /// Journals of the view's dead nodes are replayed: ordinary requests are granted again.
     /// Remembered if it comes before the view.
     package mutating func journalsReplayed(_ replayed: Epoch, effects: inout [LockEffect]) {
-        if replayed > replayedEpoch { replayedEpoch = replayed }
+        replayedEpoch = max(replayedEpoch, replayed)
         guard replayed == epoch && isReplayPending else { return }
         isReplayPending = false
         guard status == .running else { return }
@@ -223,13 +223,12 @@ extension Lockspace {
                 }
                 lock = next
             }
-            releaseIfUnused(resource, &effects)
         }
     }
 
     private mutating func reportLock(_ lock: UInt32, _ effects: inout [LockEffect]) {
         settleOwnLock(lock, departed: [], &effects)
-        if locks[lock].state == .free { return }
+        precondition(locks[lock].state != .free, "LockCore R1: a lock ended instead of its report")
         let resource = locks[lock].resource
         send(
             .rebuild(name(of: resource), report(lock)),

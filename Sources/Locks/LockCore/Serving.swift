@@ -13,7 +13,7 @@ extension Lockspace {
         _ effects: inout [LockEffect]
     ) {
         counters.servedOperations += 1
-        if movingTrees > 0 && isTurnedAway(name, lock, from: peer) { return }
+        if isTurnedAway(name, lock, from: peer) { return }
         let resource = masteredRecord(name)
         guard resource != 0 else {
             send(.notMaster(name, lock: lock), to: peer, &effects)
@@ -48,11 +48,8 @@ extension Lockspace {
         _ effects: inout [LockEffect]
     ) {
         counters.servedOperations += 1
-        let copy = masteredCopy(name, lock, peer)
-        guard copy != 0 && locks[copy].state == .granted else {
-            counters.protocolErrors += 1
-            return
-        }
+        let copy = grantedCopy(name, lock, peer)
+        if copy == 0 { return }
         noteUse(locks[copy].resource, by: peer)
         if valueDirection(from: locks[copy].granted, to: mode) == .write {
             absorb(locks[copy].resource, value)
@@ -68,11 +65,8 @@ extension Lockspace {
         _ effects: inout [LockEffect]
     ) {
         counters.servedOperations += 1
-        let copy = masteredCopy(name, lock, peer)
-        guard copy != 0 && locks[copy].state == .granted else {
-            counters.protocolErrors += 1
-            return
-        }
+        let copy = grantedCopy(name, lock, peer)
+        if copy == 0 { return }
         if unlockWrites(from: locks[copy].granted) { absorb(locks[copy].resource, value) }
         decideUnlock(copy, &effects)
     }
@@ -86,6 +80,22 @@ extension Lockspace {
     ) {
         let copy = masteredCopy(name, lock, peer)
         if copy != 0 { decideCancel(copy, &effects) }
+    }
+
+    /// The copy of a granted lock that its holder operates on; 0 when there is none, which is an
+    /// error of the peer's unless this node has given the tree up: whoever has lost a claim to it
+    /// cannot have heard of that.
+    private mutating func grantedCopy(
+        _ name: ResourceName,
+        _ lock: LockID,
+        _ peer: NodeID
+    ) -> UInt32 {
+        let root = find(name.root)
+        if root == 0 || resources[root].mastery != .local { return 0 }
+        let copy = masteredCopy(name, lock, peer)
+        if copy != 0 && locks[copy].state == .granted { return copy }
+        counters.protocolErrors += 1
+        return 0
     }
 
     private func masteredCopy(_ name: ResourceName, _ lock: LockID, _ peer: NodeID) -> UInt32 {

@@ -114,17 +114,8 @@ extension Lockspace {
         for depth in (1...ResourceName.deepest).reversed() {
             for resource in 1..<resources.bound
             where resources[resource].mastery != .free && resources[resource].depth == depth {
-                if resources[resource].mastery != .local && !hasEstablished(resource) {
-                    forgetValue(resource)
-                }
                 if isUnused(resource) { removeRecord(resource) }
             }
-        }
-        for resource in 1..<resources.bound
-        where resources[resource].mastery == .unknown && isUnused(resource)
-            && resources[resource].directoryMaster == .none
-        {
-            removeRecord(resource)
         }
     }
 

@@ -57,7 +57,7 @@ extension Lockspace {
     /// Says what time it is, without looking at what is due. Ages are reckoned from it.
     @inline(__always)
     package mutating func setTime(_ time: UInt64) {
-        if time > now { now = time }
+        now = max(now, time)
     }
 
     /// Says what time it is, and does what is due: ends waits, searches for deadlocks, moves
@@ -71,7 +71,6 @@ extension Lockspace {
             reviewActivity(&effects)
         }
         drainMail(&effects)
-        if !ripe.isEmpty { dropRipe(&effects) }
     }
 
     /// When the next tick is due; nil when none is.
