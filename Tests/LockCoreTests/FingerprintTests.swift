@@ -17,7 +17,7 @@ struct FingerprintTests {
         ),
         (
             [
-                "identity", "resource", "next", "previous", "generation", "holder", "flags",
+                "identity", "resource", "next", "previous", "generation", "shortHolder", "lowFlags",
                 "owner", "parent", "sublocks", "wait", "since", "changes", "granted",
                 "requested", "state", "told", "marks",
             ], LockRecord()
@@ -31,7 +31,7 @@ struct FingerprintTests {
         ),
         (["open", "openBatch", "closing", "behindClosing", "behindOpen"], ClaimLedger()),
         (
-            ["lock", "mode", "flags", "value"],
+            ["lock", "mode", "lowFlags", "value"],
             DeferredDemotion(lock: .none, mode: nil, flags: [], value: nil)
         ),
         (
@@ -81,6 +81,15 @@ struct FingerprintTests {
             MemoryLayout<Lockspace>.size == Lockspace.clonedSize,
             "another field of Lockspace: see to clone and encodeState, then change clonedSize"
         )
+    }
+
+    @Test("A resource with one lock takes 112 bytes of records")
+    func recordSizes() {
+        #expect(MemoryLayout<ResourceRecord>.stride == 56 && MemoryLayout<LockRecord>.stride == 56)
+        var record = LockRecord()
+        record.flags = .known
+        let answeredAtOnce: LockFlags = [.adoptOrphan, .synchronous, .withSublocks, .unlessStopped]
+        #expect(record.flags == LockFlags.known.subtracting(answeredAtOnce))
     }
 
     private func digest(_ space: borrowing Lockspace) -> StateDigest {

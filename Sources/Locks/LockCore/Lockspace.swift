@@ -167,6 +167,10 @@ package struct Lockspace: ~Copyable, Sendable {
     /// When the use of trees is looked at next.
     var reviewAt: UInt64 = 0
 
+    /// Nothing: a field of unknown size keeps the compiler (Swift 6.3) from passing the whole state by
+    /// value. Without it every call of a method that only reads copies all of it to the stack first.
+    private let anchor: any Sendable = ()
+
     /// A lockspace that waits for its first view. `node` is not `none`; `incarnation` is the one
     /// that views name this node with.
     package init(node: NodeID, incarnation: UInt64) {

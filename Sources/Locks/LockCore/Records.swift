@@ -138,6 +138,7 @@ struct LockMarks: OptionSet, Sendable {
 }
 
 /// One claim on a resource: of this node's client, or, on the master, the copy of another node's.
+/// 56 bytes: the numbers of nodes and the flags are kept short.
 struct LockRecord: SlabRecord, Sendable {
     /// This node's lock: the client's cookie. A copy: the lock's `LockID` on its holder.
     var identity: UInt64 = 0
@@ -146,8 +147,8 @@ struct LockRecord: SlabRecord, Sendable {
     var previous: UInt32 = 0
     /// How often the place was used; never 0.
     var generation: UInt32 = 1
-    var holder = NodeID.none
-    var flags: LockFlags = []
+    private var shortHolder: UInt16 = 0
+    private var lowFlags: UInt16 = 0
     /// On whose behalf; numbered by the holder.
     var owner = LockOwner.none
     /// On the holder: the lock this one stands below; 0 for none.
@@ -170,6 +171,22 @@ struct LockRecord: SlabRecord, Sendable {
     /// Bit per mode: the wants its holder was told that it stands in the way of, in its present
     /// mode.
     var told: UInt8 = 0
+
+    /// Whose it is: a member of the view, hence not above `LockRecord.highestNode`.
+    var holder: NodeID {
+        @inline(__always) get { NodeID(UInt32(shortHolder)) }
+        @inline(__always) set { shortHolder = UInt16(truncatingIfNeeded: newValue.rawValue) }
+    }
+
+    /// The highest number of a node that a record can name. There are never so many slots.
+    static let highestNode = NodeID(UInt32(UInt16.max))
+
+    /// The flags of what is asked, or of what was asked last. Without the four that the call itself
+    /// answers (`adoptOrphan`, `synchronous`, `withSublocks`, `unlessStopped`), which are the highest.
+    var flags: LockFlags {
+        @inline(__always) get { LockFlags(rawValue: UInt32(lowFlags)) }
+        @inline(__always) set { lowFlags = UInt16(truncatingIfNeeded: newValue.rawValue) }
+    }
 
     var link: UInt32 {
         @inline(__always) get { next }

@@ -77,6 +77,10 @@ extension Lockspace {
     /// without this life of this node puts it out: everything pending ends as `shutDown`.
     package mutating func viewChanged(_ view: ClusterView, effects: inout [LockEffect]) {
         if status == .left || view.epoch <= epoch { return }
+        precondition(
+            view.members.allSatisfy { $0.node <= LockRecord.highestNode },
+            "LockCore: a node whose number no record can hold"
+        )
         counters.views += 1
         guard view.members.contains(Member(node: node, incarnation: incarnation)) else {
             shutDownAll(&effects)
