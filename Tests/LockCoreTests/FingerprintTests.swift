@@ -31,7 +31,7 @@ struct FingerprintTests {
         ),
         (["open", "openBatch", "closing", "behindClosing", "behindOpen"], ClaimLedger()),
         (
-            ["lock", "mode", "lowFlags", "value"],
+            ["lock", "mode", "flags", "value"],
             DeferredDemotion(lock: .none, mode: nil, flags: [], value: nil)
         ),
         (
