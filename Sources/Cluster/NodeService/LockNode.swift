@@ -367,8 +367,8 @@ package final class LockNode: LockService {
         carryOut()
     }
 
-    /// On the coordinator: the journals that the view of this epoch lists are replayed. Tells
-    /// everybody.
+    /// On the coordinator: the journals that the view of this epoch lists are replayed, or what they
+    /// cover is locked. Tells everybody.
     package func journalsReplayed(_ epoch: Epoch) {
         for member in view?.members ?? [] where member.node != node {
             post(.replayed(epoch), to: member.node)

@@ -142,11 +142,15 @@ extension MountedVolume {
 
 extension RecoveryReport {
     fileprivate var json: JSONText {
-        .counts([
-            ("slot", slot.rawValue), ("epoch", epoch.rawValue),
+        let report = journal.report
+        return .counts([
+            ("slot", journal.slot.rawValue), ("epoch", epoch.rawValue),
             ("transactions", report.transactions),
             ("written", report.written),
-            ("microseconds", nanoseconds / 1000),
+            ("names", journal.covered),
+            ("namesSettled", journal.settled),
+            ("microsecondsUntilOthersGoOn", journal.untilCovered / 1000),
+            ("microseconds", journal.untilClean / 1000),
         ])
     }
 }

@@ -2,13 +2,12 @@
 //
 // What happens with a view
 //   1. the transport connects to the new members and drops those that are gone
-//   2. if journals have to be replayed, writes of metadata in place are held until that is done
-//   3. the lock manager recovers its tables; while journals wait to be replayed it grants nothing
-//   new but what recovery
-//      itself asks for
-//   4. the coordinator replays the journals the view names, one after another, each restartable
-//   5. it tells everybody; ordinary grants go on; the slots' orphans are looked through
-// A newer view may come at any point: the lock manager starts again from 3, and the replay is done
+//   2. the lock manager recovers its tables; while journals wait to be replayed it grants nothing
+//      new but what recovery itself asks for
+//   3. the coordinator locks what the logs cover and tells everybody: ordinary grants go on
+//   4. it brings home what the logs have (`JournalRecovery`), each restartable
+//   5. it tells the cluster; the slots' orphans are looked through
+// A newer view may come at any point: the lock manager starts again from 2, and the recovery is done
 // again if it was not finished, which is harmless (Docs/JOURNAL.md).
 
 import BlockIO
@@ -35,16 +34,12 @@ final class NodeRuntime: @unchecked Sendable {
     private(set) var hasWritten = false
     private let firstRecovery = Signal()
     private var readyEpoch: Epoch?
-    private var replaying: Epoch?
-    /// Views that the lock manager has not been given yet, the first of them being worked on.
-    private var pendingViews: [ClusterView] = []
-    private var isHoldingWrites = false
-    /// Inside while journals are replayed, and while the lock manager is given a view.
-    private let replayGate = Gate()
+    private let recovery: JournalRecovery
+    private let router: LockRouter
     let story = Story()
     private var complaints = Complaints()
     /// This node replays journals at this moment.
-    private(set) var isReplaying = false
+    var isReplaying: Bool { recovery.isActive }
     var recoveries: [RecoveryReport] = []
 
     var onReplayed: ((Epoch) -> Void)?
@@ -71,12 +66,19 @@ final class NodeRuntime: @unchecked Sendable {
             peers: link,
             recording: recording
         )
+        recovery = JournalRecovery(
+            engine: engine,
+            device: file.device,
+            superblock: file.superblock,
+            service: locks
+        )
+        router = LockRouter(recovery: recovery)
+        locks.client = router
         locks.onDeadlock = { [weak self] hops, _ in
             let story = hops.map { "\($0)" }.joined(separator: "; ")
             self?.onReport?("deadlock, one wait is refused: \(story)")
         }
         locks.onRecoveryFinished = { [weak self] view in self?.locksRecovered(view) }
-        locks.onReplayed = { [weak self] epoch in self?.journalsReplayed(epoch) }
         locks.onMalformed = { [weak self] peer, error in
             self?.complain(of: peer, "sent what is no message (\(error)); it is dropped")
         }
@@ -97,38 +99,7 @@ final class NodeRuntime: @unchecked Sendable {
         self.view = view
         adoptView?(view)
         story.note("view \(view)")
-        pendingViews.append(view)
-        if pendingViews.count == 1 { engine.spawn { await self.takeViews() } }
-    }
-
-    /// Gives views to the lock manager, in order. A view that lists journals to replay is given
-    /// only when this node has no write of metadata in flight; the barrier of lock recovery then
-    /// tells the coordinator that this is so everywhere.
-    private func takeViews() async {
-        while let view = pendingViews.first {
-            if !view.slotsToReplay.isEmpty, !isHoldingWrites, let volume {
-                isHoldingWrites = true
-                await volume.holdWritesHome()
-            }
-            // A replay of ours must be over before anybody can begin one in the new view: lock
-            // recovery, which precedes it, needs this node.
-            await replayGate.enter()
-            locks.viewChanged(view)
-            replayGate.leave()
-            if view.slotsToReplay.isEmpty { releaseWrites() }
-            pendingViews.removeFirst()
-        }
-    }
-
-    private func releaseWrites() {
-        guard isHoldingWrites else { return }
-        isHoldingWrites = false
-        volume?.releaseWritesHome()
-    }
-
-    /// The journals of a view are replayed; a newer view may list them again.
-    private func journalsReplayed(_ epoch: Epoch) {
-        if epoch == view?.epoch { releaseWrites() }
+        locks.viewChanged(view)
     }
 
     /// The lock tables of a view are whole again on this node.
@@ -147,44 +118,32 @@ final class NodeRuntime: @unchecked Sendable {
     }
 
     private func replay(_ view: ClusterView) async {
-        await replayGate.enter()
-        defer { replayGate.leave() }
-        guard replaying != view.epoch, self.view?.epoch == view.epoch else { return }
-        replaying = view.epoch
-        isReplaying = true
-        defer { isReplaying = false }
         hasWritten = true
-        let start = engine.clock.now
-        for slot in view.slotsToReplay {
-            // The coordinator of a newer view does it again, whoever that is.
-            guard self.view?.epoch == view.epoch else { return }
-            do throws(StorageError) {
-                let report = try await JournalReplay.replay(
-                    device: file.device,
-                    superblock: file.superblock,
-                    slot: slot
-                )
-                if report.transactions > 0 {
-                    onReport?(
-                        "replayed the journal of \(slot): \(report.transactions) transactions, "
-                            + "\(report.written) of \(report.blocks) blocks written"
-                    )
-                }
-                recoveries.append(
-                    RecoveryReport(
-                        slot: slot,
-                        epoch: view.epoch,
-                        report: report,
-                        nanoseconds: engine.clock.now.rawValue - start.rawValue
-                    )
-                )
-            } catch {
-                onFailure?("the journal of \(slot) cannot be replayed: \(error)")
-                return
-            }
+        let recovered: [RecoveredJournal]?
+        do throws(StorageError) {
+            recovered = try await recovery.recover(
+                view.slotsToReplay,
+                isCurrent: { self.view?.epoch == view.epoch },
+                whenCovered: { self.locks.journalsReplayed(view.epoch) }
+            )
+        } catch {
+            let slots = view.slotsToReplay.map(\.description).joined(separator: ", ")
+            onFailure?("the journals of \(slots) cannot be replayed: \(error)")
+            return
         }
-        guard self.view?.epoch == view.epoch else { return }
-        locks.journalsReplayed(view.epoch)
+        // The coordinator of a newer view does it again, whoever that is.
+        guard let recovered else { return }
+        for journal in recovered {
+            recoveries.append(RecoveryReport(epoch: view.epoch, journal: journal))
+            let report = journal.report
+            if report.transactions == 0 { continue }
+            onReport?(
+                "replayed the journal of \(journal.slot): \(report.transactions) transactions, "
+                    + "\(report.written) of \(report.blocks) blocks written; others went on after "
+                    + "\(journal.untilCovered / 1_000_000) ms but for \(journal.covered - journal.settled) "
+                    + "names, and those after \(journal.untilClean / 1_000_000) ms"
+            )
+        }
         onReplayed?(view.epoch)
         becomeReady(view.epoch)
         freeOrphansOfTheAbsent()
@@ -237,7 +196,7 @@ final class NodeRuntime: @unchecked Sendable {
             lockService: locks,
             options: options
         )
-        locks.client = volume.locks
+        router.volume = volume.locks
         volume.onReport = onReport
         volume.onWithdraw = onFailure
         volume.locks.onEvent = { [story] glock, event in story.note(glock.name, event) }
@@ -269,8 +228,6 @@ final class NodeRuntime: @unchecked Sendable {
 
 /// One journal that was replayed.
 struct RecoveryReport {
-    let slot: SlotIndex
     let epoch: Epoch
-    let report: ReplayReport
-    let nanoseconds: UInt64
+    let journal: RecoveredJournal
 }

@@ -238,10 +238,10 @@ extension Journal {
         }
     }
 
-    /// Begins no write in place from now on, and returns when none is in flight. While another
-    /// node's log is replayed every living node holds: a place that does not verify is then really
-    /// torn, and not one that its owner is writing at this moment. Commits go on; what needs a
-    /// write in place waits. Ends with `releaseWritesHome`.
+    /// Begins no write in place from now on, and returns when none is in flight. While every living
+    /// node holds, a place that does not verify is really torn, and not one that its owner is writing
+    /// at this moment: for who replays a log beside nodes that have no log barrier to hold. Commits go
+    /// on; what needs a write in place waits. Ends with `releaseWritesHome`.
     package func holdWritesHome() async {
         homeHolds += 1
         while runsInFlight > 0 { await wroteHome.wait() }

@@ -132,16 +132,6 @@ extension MountedVolume {
         inodes.remove(inode)
     }
 
-    // MARK: Recovery
-
-    /// Begins no write of metadata in place until `releaseWritesHome`, and returns when none is in
-    /// flight: another node's journal is going to be replayed, and who replays must not take a
-    /// place that is just being written for torn.
-    package func holdWritesHome() async { await journal.holdWritesHome() }
-
-    /// Ends `holdWritesHome`.
-    package func releaseWritesHome() { journal.releaseWritesHome() }
-
     /// What another slot's descriptor says.
     func readDescriptor(_ slot: SlotIndex) async throws(FileError) -> SlotDescriptor {
         let buffer = AlignedBuffer(byteCount: blockSize)

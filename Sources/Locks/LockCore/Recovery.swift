@@ -123,7 +123,8 @@ extension Lockspace {
         if !ripe.isEmpty { dropRipe(&effects) }
     }
 
-    /// Journals of the view's dead nodes are replayed: ordinary requests are granted again.
+    /// Journals of the view's dead nodes are replayed, or whoever replays them has locked what they
+    /// cover: ordinary requests are granted again.
     /// Remembered if it comes before the view.
     package mutating func journalsReplayed(_ replayed: Epoch, effects: inout [LockEffect]) {
         replayedEpoch = max(replayedEpoch, replayed)

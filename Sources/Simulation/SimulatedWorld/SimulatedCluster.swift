@@ -91,13 +91,7 @@ package final class SimulatedCluster {
             network: network,
             dice: dice.fork(),
             slotsToReplay: plan.slots.map(\.slot)
-        ) { slot, member in
-            _ = try await JournalReplay.replay(
-                device: member.host,
-                superblock: plan.superblock,
-                slot: slot
-            )
-        }
+        )
         membership.onReplayed = { [weak self] slots, member in self?.freeOrphans(slots, member) }
     }
 
@@ -123,6 +117,7 @@ package final class SimulatedCluster {
             identity: Member(node: NodeID(slot: slot), incarnation: lives),
             engine: nodeEngine,
             host: disk.attach("n\(index + 1).\(lives)"),
+            superblock: plan.superblock,
             network: network
         )
         switch locks {
@@ -150,7 +145,7 @@ package final class SimulatedCluster {
             engine: member.engine,
             options: JournalOptions(commitInterval: 50_000_000, parallelWrites: 4)
         )
-        await member.opened(journal)
+        member.journal = journal
         var options = MountOptions()
         options.commitInterval = 50_000_000
         options.idleInodes = dice.oneIn(2) ? 4 : 1000
@@ -168,7 +163,7 @@ package final class SimulatedCluster {
             options: options
         )
         door.client = volume.locks
-        member.lockNode.client = volume.locks
+        member.router.volume = volume.locks
         let kernel = KernelModel(
             engine: member.engine,
             volume: volume,
@@ -221,11 +216,11 @@ package final class SimulatedCluster {
         case .central:
             central.pause()
             for node in graveyard { central.forget(node.door) }
-            for node in living { await node.member.hold() }
+            for node in living { await node.member.journal?.holdWritesHome() }
             let slots = membership.slotsToReplay
             guard let coordinator = living.first else { return }
             try await replay(on: coordinator.member)
-            for node in living { node.member.unhold() }
+            for node in living { node.member.journal?.releaseWritesHome() }
             central.resume()
             freeOrphans(slots, coordinator.member)
         }
@@ -242,7 +237,13 @@ package final class SimulatedCluster {
     private func replay(on member: SimulatedMember) async throws {
         let slots = membership.slotsToReplay
         membership.slotsToReplay = []
-        for slot in slots { try await membership.replay(slot, member) }
+        for slot in slots {
+            _ = try await JournalReplay.replay(
+                device: member.host,
+                superblock: plan.superblock,
+                slot: slot
+            )
+        }
     }
 
     /// Power cut for all. The nodes are gone, the disk has forgotten what it may.

@@ -1,9 +1,10 @@
 // Membership by hand: who is in, who has left or died, and the views that say so. Each member hears
-// of a view after a delay of its own. The journals that a view lists are replayed by its
-// coordinator once the lock managers of all members have finished their recovery; before a member
-// takes such a view to its lock manager it holds its writes in place.
+// of a view after a delay of its own. The journals that a view lists are recovered by its
+// coordinator, with the production `JournalRecovery`, once its lock manager has finished recovery.
 
+import DiskFormat
 import Execution
+import FileSystem
 import Journaling
 import LockCore
 import NodeService
@@ -18,10 +19,10 @@ final class SimulatedMember {
     let lockNode: LockNode
     let link: SimulatedLink
     let end: SimulatedNetwork.End
+    let recovery: JournalRecovery
+    let router: LockRouter
     /// Once the slot's journal is open.
     var journal: Journal?
-    /// Views with journals to replay that have not been finished.
-    var holds = 0
     var isDead = false
 
     /// Short times: masterships are to move within a run.
@@ -40,6 +41,7 @@ final class SimulatedMember {
         identity: Member,
         engine: Engine,
         host: SimulatedHost,
+        superblock: Superblock,
         network: SimulatedNetwork
     ) {
         self.identity = identity
@@ -54,25 +56,16 @@ final class SimulatedMember {
             settings: Self.settings,
             recording: Self.recording
         )
+        recovery = JournalRecovery(
+            engine: engine,
+            device: host,
+            superblock: superblock,
+            service: lockNode
+        )
+        router = LockRouter(recovery: recovery)
+        lockNode.client = router
         end = SimulatedNetwork.End(lockNode: lockNode, engine: engine)
         network.attach(end)
-    }
-
-    /// Holds writes in place, from now on also those of a journal that is opened later.
-    func hold() async {
-        holds += 1
-        await journal?.holdWritesHome()
-    }
-
-    func unhold() {
-        holds -= 1
-        journal?.releaseWritesHome()
-    }
-
-    /// The journal is open: holds that were there before are its holds too.
-    func opened(_ journal: Journal) async {
-        self.journal = journal
-        for _ in 0..<holds { await journal.holdWritesHome() }
     }
 
     func die() {
@@ -90,9 +83,6 @@ final class SimulatedMembership {
     private var epoch = Epoch(0)
     /// Slots whose logs may hold something that is not home.
     var slotsToReplay: [SlotIndex]
-    private let replaying = Gate()
-    /// Replays the log of a slot through a member's device.
-    let replay: (SlotIndex, SimulatedMember) async throws -> Void
     /// Told of slots that were replayed, and who did it.
     var onReplayed: (([SlotIndex], SimulatedMember) -> Void)?
     /// The first replay that failed although its node was alive.
@@ -101,13 +91,11 @@ final class SimulatedMembership {
     init(
         network: SimulatedNetwork,
         dice: SeededGenerator,
-        slotsToReplay: [SlotIndex],
-        replay: @escaping (SlotIndex, SimulatedMember) async throws -> Void
+        slotsToReplay: [SlotIndex]
     ) {
         self.network = network
         self.dice = dice
         self.slotsToReplay = slotsToReplay
-        self.replay = replay
     }
 
     /// Takes a node in. Returns when its lock manager runs and everything is replayed.
@@ -156,15 +144,7 @@ final class SimulatedMembership {
     private func bring(_ view: ClusterView, to member: SimulatedMember) async {
         await pause(member.engine, below: 400_000)
         guard !member.isDead, (member.lockNode.view?.epoch ?? Epoch(0)) < view.epoch else { return }
-        if view.slotsToReplay.isEmpty { return member.lockNode.viewChanged(view) }
-        await member.hold()
-        if !member.isDead { member.lockNode.viewChanged(view) }
-        while !member.isDead, (member.lockNode.view?.epoch ?? Epoch(0)) <= view.epoch,
-            member.lockNode.waitsForReplay || !member.lockNode.isRunning
-        {
-            await pause(member.engine, below: 200_000)
-        }
-        if !member.isDead { member.unhold() }
+        member.lockNode.viewChanged(view)
     }
 
     private func recoveryFinished(_ view: ClusterView, _ member: SimulatedMember) {
@@ -173,23 +153,21 @@ final class SimulatedMembership {
     }
 
     private func replayAll(_ view: ClusterView, _ member: SimulatedMember) async {
-        await replaying.enter()
-        defer { replaying.leave() }
-        var replayed: [SlotIndex] = []
-        for slot in view.slotsToReplay where slotsToReplay.contains(slot) {
-            // A newer view lists what is left again.
-            guard !member.isDead, epoch == view.epoch else { return }
-            do {
-                try await replay(slot, member)
-            } catch {
-                if !member.isDead { failure = failure ?? "replaying \(slot): \(error)" }
-                return
-            }
-            slotsToReplay.removeAll { $0 == slot }
-            replayed.append(slot)
+        let recovered: [RecoveredJournal]?
+        do throws(StorageError) {
+            recovered = try await member.recovery.recover(
+                view.slotsToReplay,
+                isCurrent: { !member.isDead && self.epoch == view.epoch },
+                whenCovered: { member.lockNode.journalsReplayed(view.epoch) }
+            )
+        } catch {
+            if !member.isDead { failure = failure ?? "replaying \(view.slotsToReplay): \(error)" }
+            return
         }
-        if member.isDead { return }
-        member.lockNode.journalsReplayed(view.epoch)
-        onReplayed?(replayed, member)
+        // A newer view lists what is left again.
+        guard let recovered, !member.isDead else { return }
+        let slots = recovered.map(\.slot)
+        slotsToReplay.removeAll { slots.contains($0) }
+        onReplayed?(slots, member)
     }
 }
