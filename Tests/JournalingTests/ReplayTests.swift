@@ -143,34 +143,77 @@ import Vocabulary
         }
     }
 
+    /// Puts a block of a version into a place; torn: its end is that of another.
+    private func overwrite(
+        _ index: Int,
+        _ node: TestNode,
+        _ device: MemoryBlockDevice,
+        version: UInt64,
+        value: UInt64,
+        torn: Bool
+    ) {
+        let buffer = AlignedBuffer(zeroed: 4096)
+        let superblock = node.volume.superblock
+        BlockHeader(
+            kind: .extentNode,
+            address: node.volume.address(index),
+            version: version,
+            volume: superblock.volume,
+            owner: UInt64(1000 + index),
+            generation: 1
+        ).write(to: buffer.bytes)
+        buffer.bytes.put64(value, 64)
+        BlockHeader.seal(buffer.bytes)
+        if torn { buffer.bytes[4000] ^= 1 }
+        let offset = superblock.byteOffset(node.volume.address(index))
+        device.content.write(buffer.readOnly, at: offset)
+    }
+
     @Test func aPlaceThatIsNewerOrWillBeIsLeftAlone() throws {
         try onTestVolume(seed: 5) { node in
             try await node.store(1, in: [1, 2, 3])
             try await node.journal.commit()
             let device = survivor(node)
-            let superblock = node.volume.superblock
-            func overwrite(_ index: Int, version: UInt64, value: UInt64, torn: Bool) {
-                let buffer = AlignedBuffer(zeroed: 4096)
-                BlockHeader(
-                    kind: .extentNode,
-                    address: node.volume.address(index),
-                    version: version,
-                    volume: superblock.volume,
-                    owner: UInt64(1000 + index),
-                    generation: 1
-                ).write(to: buffer.bytes)
-                buffer.bytes.put64(value, 64)
-                BlockHeader.seal(buffer.bytes)
-                if torn { buffer.bytes[4000] ^= 1 }
-                let offset = superblock.byteOffset(node.volume.address(index))
-                device.content.write(buffer.readOnly, at: offset)
-            }
-            overwrite(1, version: 3, value: 90, torn: false)  // A later owner's.
-            overwrite(2, version: 3, value: 91, torn: true)  // A later owner's, in its log as well.
-            overwrite(3, version: 2, value: 92, torn: true)  // This log's own, torn.
+            // A later owner's; a later owner's, in its log as well; this log's own, torn.
+            overwrite(1, node, device, version: 3, value: 90, torn: false)
+            overwrite(2, node, device, version: 3, value: 91, torn: true)
+            overwrite(3, node, device, version: 2, value: 92, torn: true)
             let report = try await replay(node, device)
             #expect(report.skipped == 2 && report.written == 1)
             #expect((1...3).map { value($0, node, device) } == [90, 91, 1])
+        }
+    }
+
+    /// R5: beside living nodes a place waits for quiet if its first bytes say that a later owner may
+    /// be writing it, and no other does.
+    @Test func onlyWhatMayBeInWriteWaitsForQuiet() throws {
+        try onTestVolume(seed: 9) { node in
+            try await node.store(1, in: [1, 2, 3, 4, 5, 6])
+            try await node.journal.commit()
+            let device = survivor(node)
+            overwrite(1, node, device, version: 3, value: 90, torn: false)
+            overwrite(2, node, device, version: 3, value: 91, torn: true)
+            overwrite(3, node, device, version: 2, value: 92, torn: true)
+            overwrite(4, node, device, version: 2, value: 93, torn: true)
+            overwrite(5, node, device, version: 1, value: 94, torn: true)
+            let log = try #require(
+                try await JournalReplay.read(
+                    device: device,
+                    superblock: node.volume.superblock,
+                    slot: SlotIndex(0)
+                )
+            )
+            var calls = 0
+            try await log.bringHome(isSettled: { $0 == node.volume.lock(6) }) {
+                () async throws(StorageError) in
+                calls += 1
+                #expect((1...5).map { self.value($0, node, device) } == [90, 91, 92, 93, 1])
+                // The later owner's write has arrived.
+                self.overwrite(3, node, device, version: 3, value: 95, torn: false)
+            }
+            #expect(calls == 1)
+            #expect((1...6).map { value($0, node, device) } == [90, 91, 95, 1, 1, 0])
+            #expect(log.report.skipped == 4 && log.report.written == 2)
         }
     }
 
