@@ -44,6 +44,20 @@ import Vocabulary
         #expect(enumeration.counts.distinctImages > plain.counts.distinctImages)
     }
 
+    /// Sequences too long for the enumeration of one operation that alone noticed something broken
+    /// on purpose (Docs/TESTING.md).
+    @Test(arguments: [
+        "truncate:A/foo:100+truncate:A/foo:20000+sync",
+        "truncate:A/foo:100+write:A/foo:30000:3000+fsync:A/foo",
+        "write:A/foo:1000:6000+mkdir:B/dir+fsync:B+fsync:A/foo",
+    ])
+    func sequencesThatNoticedDefects(_ text: String) throws {
+        let enumeration = try CrashEnumeration(seed: 1)
+        #expect(enumeration.run(try #require(CrashWorkload(text))))
+        #expect(enumeration.failures == [])
+        #expect(enumeration.counts.points > 5)
+    }
+
     @Test func sameSeedSameImages() throws {
         let workload = try #require(CrashWorkload("append:A/foo:5000+rename:A/foo:B/bar+sync"))
         let first = try CrashEnumeration(seed: 7)

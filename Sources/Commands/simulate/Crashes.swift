@@ -94,6 +94,9 @@ struct CrashOptions: ParsableArguments {
                 }
             }
             let counts = enumeration.counts
+            guard counts.images > 0 || counts.failures > 0 else {
+                throw ValidationError("there is no such point or variant")
+            }
             hasFailed = hasFailed || counts.failures > 0
             print(
                 "seed \(seed): \(counts.failures == 0 ? "ok" : "FAILED"), "

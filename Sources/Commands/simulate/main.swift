@@ -9,8 +9,7 @@ struct Simulate: ParsableCommand {
         abstract: "Runs a simulated cluster by seed and compares it with a model.",
         discussion: """
             Prints "seed N: ok" and some figures, or what went wrong and the line that replays it.
-            With --crashes prints a line every 500 workloads and a summary for each seed, or what
-            a crash left and the line that replays it.
+            With --crashes a line every 500 workloads and a summary for each seed.
             Exit code 0 when all seeds passed, 1 when one failed, 64 for wrong arguments.
             """
     )

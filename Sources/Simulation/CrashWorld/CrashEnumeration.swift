@@ -26,9 +26,10 @@
 //       arrive whole (B3).
 //   K4. An image is right if the checker finds nothing on it, a mount shows a tree that the oracle
 //       accepts, and the checker finds nothing after that mount has gone in order.
-//   K5. Sequences end the ACE way, each in all ways: with an fsync of the last operation's file,
-//       with one of its directory, with a sync, with a time in which what is in memory grows too
-//       old, with an unmount. A sequence that the model refuses is none.
+//   K5. Sequences end the ACE way, each in all ways: with an fsync of each object that its
+//       operations name, with one of the directories of the last operation, with a sync, with a
+//       time in which what is in memory grows too old, with an unmount. A sequence that the model
+//       refuses is none.
 //   K6. If asked for, the replay of every image is a record, too: the power fails once more at
 //       each of its points, and after another replay the tree must be the same.
 

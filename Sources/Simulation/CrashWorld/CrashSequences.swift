@@ -39,8 +39,8 @@ extension CrashWorkload {
         return sample
     }
 
-    /// The sequence with each end in turn: an fsync of what the last operation leaves behind, of
-    /// the directories it concerned, a sync, a pause, an unmount.
+    /// The sequence with each end in turn: an fsync of each object that its operations name, and of
+    /// the directories of those that the last one names, a sync, a pause, an unmount.
     package var withEnds: [CrashWorkload] {
         var ends: [CrashOperation] = []
         for path in operations.last?.paths ?? [] {
@@ -49,6 +49,7 @@ extension CrashWorkload {
                 .synchronize(path.split(separator: "/").dropLast().joined(separator: "/"))
             )
         }
+        for operation in operations.dropLast() { ends += operation.paths.map { .synchronize($0) } }
         ends += [.synchronizeAll, .pause, .unmount]
         var found: [CrashWorkload] = []
         for end in ends where end != operations.last {
