@@ -126,9 +126,18 @@ let layers: [Target] = [
     closed("VolumeChecking", "Volume", ["Vocabulary", "DiskFormat", "BlockIO", "Journaling"]),
 
     // Simulation: lock managers alone, by seed and in every order; one machine's executor, clock
-    // and disk by seed; then whole clusters, with a network and a model of the kernel's caches.
+    // and disk by seed; every crash of short workloads on one node; then whole clusters, with a
+    // network and a model of the kernel's caches.
     closed("LockWorld", "Simulation", ["Vocabulary", "LockCore", "ClusterWire"]),
     closed("SimulatedMachine", "Simulation", ["Vocabulary", "Execution", "BlockIO"]),
+    closed(
+        "CrashWorld",
+        "Simulation",
+        [
+            "Vocabulary", "Execution", "SimulatedMachine", "DiskFormat", "BlockIO", "Journaling",
+            "LockCache", "FileSystem", "VolumeMaking", "VolumeChecking",
+        ]
+    ),
     closed(
         "SimulatedWorld",
         "Simulation",
@@ -196,7 +205,7 @@ let commands: [Target] = [
             "CLinux",
         ]
     ),
-    command("simulate", ["Vocabulary", "SimulatedWorld", argumentParser]),
+    command("simulate", ["Vocabulary", "CrashWorld", "SimulatedWorld", argumentParser]),
     command("locksim", ["Vocabulary", "LockWorld", argumentParser]),
 ]
 
@@ -252,6 +261,7 @@ let testTargets: [Target] = [
             "SimulatedMachine",
         ]
     ),
+    tests("CrashWorldTests", ["Vocabulary", "CrashWorld"]),
     tests(
         "SimulationTests",
         ["Vocabulary", "Execution", "BlockIO", "FileSystem", "SimulatedMachine", "SimulatedWorld"]

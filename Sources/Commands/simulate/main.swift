@@ -2,19 +2,20 @@ import ArgumentParser
 import SimulatedWorld
 import Vocabulary
 
-/// `lockstep-simulate`: one simulated run by seed.
+/// `lockstep-simulate`: simulated runs by seed, or the enumeration of crashes.
 struct Simulate: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "lockstep-simulate",
         abstract: "Runs a simulated cluster by seed and compares it with a model.",
         discussion: """
             Prints "seed N: ok" and some figures, or what went wrong and the line that replays it.
+            With --crashes a line every 500 workloads and a summary for each seed.
             Exit code 0 when all seeds passed, 1 when one failed, 64 for wrong arguments.
             """
     )
 
-    @Option(help: "The seed; everything that happens follows from it.")
-    var seed: UInt64
+    @Option(help: "The seed; everything that happens follows from it. Needed without --crashes.")
+    var seed: UInt64?
 
     @Option(help: "How many seeds to run, from --seed on.")
     var count: UInt64 = 1
@@ -37,7 +38,13 @@ struct Simulate: ParsableCommand {
     @Flag(help: "Tell every step as it happens.")
     var explain = false
 
+    @OptionGroup(title: "Crashes")
+    var crashOptions: CrashOptions
+
     func validate() throws {
+        guard crashOptions.crashes || seed != nil else {
+            throw ValidationError("--seed or --crashes is needed")
+        }
         guard (1...8).contains(nodes) else { throw ValidationError("--nodes is 1 to 8") }
         guard steps >= 0 else { throw ValidationError("--steps is not negative") }
         guard count > 0 else { throw ValidationError("--count is at least 1") }
@@ -64,6 +71,8 @@ struct Simulate: ParsableCommand {
     }
 
     func run() throws {
+        if crashOptions.crashes { return try crashOptions.run() }
+        guard let seed else { throw ValidationError("--seed is needed") }
         var hasFailed = false
         for seed in seed..<seed + count {
             var plan = SimulationPlan(
