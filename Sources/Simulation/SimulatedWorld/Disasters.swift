@@ -64,8 +64,10 @@ extension Simulation {
         handles.removeAll { $0.node === victim }
         cluster.kill(index)
         await rest()
+        // The others go on while the journal is recovered.
+        let later = begin()
         try await within("recovering n\(index + 1)") { try await self.cluster.recover() }
-        try await end(operations)
+        try await end(operations + later)
         for node in cluster.living { try healthy(node) }
         for handle in handles { try await close(handle) }
         handles = []
