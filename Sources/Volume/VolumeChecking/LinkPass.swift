@@ -98,7 +98,9 @@ extension VolumeChecker {
                         volume: superblock.volume,
                         kind: .inode
                     ),
+                    // A tombstone, of generation 0, is no inode.
                     header.owner == address.rawValue,
+                    (1...BlockHeader.largestNumber).contains(header.generation),
                     let record = try? InodeRecord(fields: buffer.readOnly, at: address)
                 else { continue }
                 candidates.append(
