@@ -13,7 +13,11 @@ func tell(_ report: CheckReport, _ path: String, _ arguments: Arguments) -> Int3
         describe(report.replays, path, isReadOnly: arguments.readOnly)
         describe(report, path)
         if !report.isClean {
-            print("\(path): nothing was repaired; copy the device, then repair it with -y")
+            let areSafe = report.findings.allSatisfy { $0.kind.isSafeToRepair }
+            print(
+                "\(path): nothing was repaired; "
+                    + (areSafe ? "repair it with -p" : "copy the device, then repair it with -y")
+            )
         }
     }
     return report.isClean ? ExitCode.clean : ExitCode.uncorrected
@@ -80,6 +84,11 @@ private func describe(_ report: CheckReport, _ path: String) {
     let usage =
         "\(report.inodes) inodes (\(report.directories) directories, \(report.orphans) orphans), "
         + "\(report.usedBlocks) of \(total) blocks in use, \(report.quarantinedBlocks) quarantined"
-    let state = report.isClean ? "clean" : "\(report.findingCount) findings are left"
+    let state =
+        switch report.findingCount {
+        case 0: "clean"
+        case 1: "1 finding is left"
+        default: "\(report.findingCount) findings are left"
+        }
     print("\(path): \(state), \(usage)")
 }

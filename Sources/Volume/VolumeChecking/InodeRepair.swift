@@ -40,53 +40,11 @@ extension RepairRound {
         }
     }
 
-    private func isAnchor(_ number: InodeNumber) -> Bool {
-        number == superblock.root
-            || checker.slots.contains { $0?.orphanDirectory == number }
-    }
-
     /// The directory that has an entry for an inode, the orphan directories among them.
     private func holder(of inode: SeenInode?) -> InodeNumber? {
         guard let inode else { return nil }
         if let slot = inode.listedIn { return checker.slots[Int(slot.rawValue)]?.orphanDirectory }
         return inode.linkedFrom
-    }
-
-    /// The root or an orphan directory, empty: what was in it is found by pass 5 and comes into
-    /// `lost+found`. A place that a sound block of another kind has taken is left to it.
-    private func remakeAnchor(_ number: InodeNumber) async throws(CheckError) -> Bool {
-        let isRoot = number == superblock.root
-        let address = number.address
-        let slot = checker.slots.lazy.compactMap { $0 }.first { $0.orphanDirectory == number }?.slot
-        guard let (group, _) = checker.place(of: address),
-            number.generation <= BlockHeader.largestNumber
-        else {
-            guard let slot else { return false }
-            return try await replaceOrphanDirectory(of: slot)
-        }
-        let buffer = makeBuffer()
-        try await read(address, into: buffer)
-        let header = try? BlockHeader(
-            verifying: buffer.readOnly,
-            at: address,
-            volume: superblock.volume
-        )
-        if let header,
-            header.kind != .inode
-                || (header.generation > 0 && header.generation != number.generation)
-        {
-            guard let slot else { return false }
-            return try await replaceOrphanDirectory(of: slot)
-        }
-        let highest = checker.groups[Int(group)]?.highestVersion ?? 0
-        let claimed = claimedVersion(buffer.readOnly, at: address)
-        try await writeDirectory(
-            number,
-            mode: isRoot ? 0o040755 : 0o040700,
-            flags: isRoot ? [] : .system,
-            version: Self.nextVersion(max(claimed, highest))
-        )
-        return true
     }
 
     /// Makes type and body fit. Content decides: a body of entries makes a directory, one of data a

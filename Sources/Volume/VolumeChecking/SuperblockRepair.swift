@@ -24,6 +24,21 @@ extension RepairRound {
         return done
     }
 
+    /// Writes another superblock, the primary first: until all copies follow they differ from it,
+    /// which the next run puts right.
+    func writeSuperblocks(_ changed: Superblock) async throws(CheckError) {
+        let version = try await superblockVersion()
+        let places =
+            [Superblock.address(blockSize: superblock.blockSize)]
+            + superblock.groupsWithCopy.map { superblock.copyAddress(inGroup: $0) }
+        for address in places {
+            let buffer = makeBuffer()
+            changed.write(to: buffer.bytes, at: address, version: version)
+            try await write(buffer, at: address)
+            try await flush()
+        }
+    }
+
     /// The version of the primary, or of the first copy that says the same.
     private func superblockVersion() async throws(CheckError) -> UInt64 {
         let buffer = makeBuffer()

@@ -45,8 +45,9 @@
 //     can come later and undo a repair. (Only a new orphan directory, for a slot whose own cannot
 //     be told any more, is made before. What the log of that slot brings home over it, the next
 //     round finds.)
-// V5. It ends. A round that writes nothing is the last; so is the last of `patience` rounds in
-//     which the number of findings never was lower than ever before.
+// V5. It ends. A round that writes nothing is the last, once what could not be repaired has been
+//     tried again after the last writing; so is the last of `patience` rounds in which the number
+//     of findings never was lower than ever before.
 // V6. Memory: what the check needs, two more bits a block while shared blocks are sorted out, and
 //     the entries or extents of one inode.
 //
@@ -150,6 +151,7 @@ package enum VolumeRepair {
         var stuck: Set<Finding> = []
         var fewest = checker.report.findingCount
         var waited = 0
+        var mayRetry = false
         while !checker.report.isClean, waited < patience {
             let round = RepairRound(checker, device, options, stuck: stuck)
             try await round.run()
@@ -158,7 +160,14 @@ package enum VolumeRepair {
             report.repairedCount += UInt64(round.repaired.count)
             let room = options.findingLimit - report.repaired.count
             report.repaired += round.repaired.prefix(max(room, 0))
-            guard round.writes > 0 else { break }
+            if round.writes == 0 {
+                guard mayRetry, !stuck.isEmpty else { break }
+                // What was in the way may be gone.
+                stuck = []
+                mayRetry = false
+                continue
+            }
+            mayRetry = true
             checker = try await VolumeChecker.run(device, options: checking, progress: progress)
             report.rounds += 1
             report.replays += checker.report.replays
