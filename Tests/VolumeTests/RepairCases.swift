@@ -148,16 +148,27 @@ import VolumeMaking
         let address = sketch.superblock.slotDescriptor(slot.slot)
         sketch.edit(address) { slot.write(to: $0, at: address, volume: sketch.superblock.volume) }
         _ = try await repaired(sketch)
-        for index in 0..<2 {
-            let place = sketch.superblock.slotDescriptor(SlotIndex(UInt32(index)))
-            let block = sketch.read(place)
-            let found = try SlotDescriptor(
-                verifying: block.readOnly,
-                at: place,
-                in: sketch.superblock
-            )
-            withExtendedLifetime(block) {}
-            #expect(found == sketch.plan.slots[index])
+        for (index, planned) in sketch.plan.slots.enumerated() {
+            #expect(try sketch.descriptor(index) == planned)
+        }
+    }
+
+    /// One descriptor is damaged, and the other leads to its journal: the log that stands there is
+    /// its owner's still.
+    @Test func theLogOfADamagedSlotIsNotEmptied() async throws {
+        let sketch = try await sketchWithData()
+        let address = try #require(sketch.inodes["hello"]).address
+        let image = sketch.read(address)
+        BlockHeader.setVersion(50, of: image.bytes)
+        image.bytes.put32(0o100600, 64)
+        try sketch.logTransaction(slot: 0, [(address, image)])
+        try sketch.cause(.journalMisplaced)
+        try sketch.cause(.slotDescriptorDamaged)
+        let report = try await repaired(sketch)
+        #expect(report.replays.map(\.slot) == [SlotIndex(0)])
+        #expect(try sketch.contents()["hello"]?.mode == 0o100600)
+        for (index, planned) in sketch.plan.slots.enumerated() {
+            #expect(try sketch.descriptor(index) == planned)
         }
     }
 
@@ -350,6 +361,15 @@ import VolumeMaking
 }
 
 extension VolumeSketch {
+    /// The descriptor of a slot, which must be sound.
+    fileprivate func descriptor(_ slot: Int) throws -> SlotDescriptor {
+        let address = superblock.slotDescriptor(SlotIndex(UInt32(slot)))
+        let block = read(address)
+        return try withExtendedLifetime(block) {
+            try SlotDescriptor(verifying: block.readOnly, at: address, in: superblock)
+        }
+    }
+
     /// What a block's group says it is.
     fileprivate func state(of address: BlockAddress) -> BlockState? {
         guard let group = superblock.group(of: address) else { return nil }

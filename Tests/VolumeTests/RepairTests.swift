@@ -348,7 +348,9 @@ private func repair(
         #expect(report.check.isClean || !mustBeClean, "left: \(lines(report.check))")
         let second = try await repair(sketch.device)
         #expect(second.check.findings == report.check.findings)
-        if report.check.isClean { _ = try sketch.contents() }
+        // A root that had to move is not where the sketch looks for it.
+        guard report.check.isClean, report.check.superblock.root == sketch.root else { return }
+        _ = try sketch.contents()
     }
 }
 

@@ -101,7 +101,8 @@ extension VolumeChecker {
                     // A tombstone, of generation 0, is no inode.
                     header.owner == address.rawValue,
                     (1...BlockHeader.largestNumber).contains(header.generation),
-                    let record = try? InodeRecord(fields: buffer.readOnly, at: address)
+                    let record = try? InodeRecord(fields: buffer.readOnly, at: address),
+                    (try? checkShape(record, address)) != nil
                 else { continue }
                 candidates.append(
                     Candidate(

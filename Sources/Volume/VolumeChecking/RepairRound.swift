@@ -45,7 +45,7 @@ final class RepairRound {
         let isTruncated = checker.report.findingCount > UInt64(checker.report.findings.count)
         let open = checker.report.findings.filter { !stuck.contains($0) }
         for stage in RepairStage.allCases {
-            let found = open.filter { $0.kind.stage == stage }
+            let found = open.filter { $0.stage == stage }
             guard !found.isEmpty else { continue }
             // V3: what could not be repaired may lead to what seems lost.
             if stage == .blocks, !stuck.isEmpty { return }
@@ -146,6 +146,10 @@ final class RepairRound {
     /// Gives a sound block its next version, seals and writes it.
     func writeNext(_ buffer: AlignedBuffer, at address: BlockAddress) async throws(CheckError) {
         let version = BlockHeader.version(of: buffer.readOnly)
+        precondition(
+            claimedVersion(buffer.readOnly, at: address) == version,
+            "V1: a block is written where it belongs"
+        )
         BlockHeader.setVersion(Self.nextVersion(version), of: buffer.bytes)
         BlockHeader.seal(buffer.bytes)
         try await write(buffer, at: address)

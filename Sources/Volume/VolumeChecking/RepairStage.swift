@@ -1,5 +1,7 @@
 // What is repaired together, and in which order: see VolumeRepair.
 
+import DiskFormat
+
 /// The stages of a repair, in order.
 enum RepairStage: Int, CaseIterable, Hashable, Comparable {
     case superblocks
@@ -32,8 +34,17 @@ enum RepairStage: Int, CaseIterable, Hashable, Comparable {
     }
 }
 
+extension Finding {
+    /// The stage that repairs it. Where another slot's journal begins it is not the journal that is
+    /// wrong but the descriptor that leads there: to empty it would be to lose the other's log.
+    var stage: RepairStage {
+        if kind == .journalHeaderDamaged, case .wrongOwner? = error { return .places }
+        return kind.stage
+    }
+}
+
 extension FindingKind {
-    /// The stage that repairs it.
+    /// The stage that repairs it, as a rule.
     var stage: RepairStage {
         switch self {
         case .superblockDamaged, .superblockCopyDamaged, .superblockCopyDiffers: .superblocks

@@ -153,7 +153,7 @@ extension VolumeChecker {
     }
 
     /// The height must suit the layout.
-    private func checkShape(_ record: InodeRecord, _ address: BlockAddress) throws(FormatError) {
+    func checkShape(_ record: InodeRecord, _ address: BlockAddress) throws(FormatError) {
         let isPossible: Bool
         switch record.layout {
         case .extents: isPossible = true
