@@ -1,4 +1,4 @@
-// The root and the orphan directories, which are found by the superblock and the slots and not by an
+// The root and the orphan directories, which are found by the superblock and the slots, not by an
 // entry. One that is damaged is made anew, empty, in its place; one whose place a sound block of
 // somebody else has taken gets another place. What was in it is found by pass 5 and comes into
 // `lost+found`.

@@ -31,8 +31,8 @@
 //     is damaged is left out (`InodeVisit.isComplete`, `BlockUse.isKnown`).
 // C4. Memory: four bits a block, about a hundred bytes for each inode, and one leaf of a directory.
 //
-// Findings are values (`Finding`) that hold what a repair needs: see VolumeRepair. Sources of the shape: e2fsck's passes; fsck.ocfs2, where every check has a name and a
-// paragraph.
+// Findings are values (`Finding`) that hold what a repair needs: see VolumeRepair. Sources of the
+// shape: e2fsck's passes; fsck.ocfs2, where every check has a name and a paragraph.
 
 package import BlockIO
 package import DiskFormat
