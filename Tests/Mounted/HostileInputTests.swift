@@ -159,16 +159,70 @@ extension MountedTests {
             }
         }
 
+        /// One flipped bit in a block of each kind: a repair puts it right, and what is left of the
+        /// volume can be used.
+        @Test func flippedBitsAreRepaired() throws {
+            let cluster = try TestCluster(nodes: 1, size: "64M")
+            try Watchdog.guarding(cluster, limit: 400) {
+                let node = cluster.nodes[0]
+                try cluster.mount(node)
+                try populate(node.root)
+                try cluster.unmount(node)
+                let blocks = try metadataBlocks(cluster.image)
+                for (kind, offsets) in blocks.sorted(by: { $0.key < $1.key }) {
+                    for offset in Set([offsets.first, offsets.last].compactMap { $0 }).sorted() {
+                        try repair(cluster, kind: kind, offset: offset)
+                    }
+                }
+            }
+        }
+
+        private func repair(_ cluster: TestCluster, kind: Int, offset: Int) throws {
+            let node = cluster.nodes[0]
+            let copy = cluster.folder + "/repaired"
+            try Commands.demand("cp", ["--sparse=always", cluster.image, copy])
+            defer { remove(copy) }
+            try flip(copy, offset)
+            // -f: the guard may be what is damaged.
+            func fsck(_ option: String) throws -> CommandResult {
+                try Commands.run("fsck.lockstep", [option, "-f", copy], limit: 120)
+            }
+            let found = try fsck("-n")
+            let repaired = try fsck("-y")
+            #expect(
+                [0, 4].contains(found.exitCode)
+                    && repaired.exitCode == (found.exitCode == 0 ? 0 : 1),
+                "kind \(kind) at \(offset): \(found)\(repaired)"
+            )
+            let clean = try fsck("-n")
+            #expect(clean.exitCode == 0, "kind \(kind) at \(offset): \(clean)")
+            let arguments = [copy, node.root, "-o", "run=\(cluster.runDirectory)"]
+            try Commands.demand("mount.lockstep", arguments)
+            walk(node.root)
+            try Files.write([1, 2, 3], to: node.root + "/after the repair")
+            let daemon = cluster.processes(of: node)
+            try Commands.demand("fusermount3", ["-u", node.root])
+            for process in daemon where !Commands.waitForEnd(of: process, limit: 30) {
+                throw Trouble("kind \(kind): the daemon \(process) does not end")
+            }
+            let used = try fsck("-n")
+            #expect(used.exitCode == 0, "kind \(kind) at \(offset), used: \(used)")
+        }
+
+        private func flip(_ path: String, _ offset: Int) throws {
+            try Files.withOpen(path, O_RDWR) { descriptor in
+                var byte: UInt8 = 0
+                try check(pread(descriptor, &byte, 1, offset + 100))
+                try Files.write([byte ^ 4], to: descriptor, at: offset + 100)
+            }
+        }
+
         private func damage(_ cluster: TestCluster, kind: Int, offset: Int) throws {
             let node = cluster.nodes[0]
             let copy = cluster.folder + "/damaged"
             try Commands.demand("cp", ["--sparse=always", cluster.image, copy])
             defer { remove(copy) }
-            try Files.withOpen(copy, O_RDWR) { descriptor in
-                var byte: UInt8 = 0
-                try check(pread(descriptor, &byte, 1, offset + 100))
-                try Files.write([byte ^ 4], to: descriptor, at: offset + 100)
-            }
+            try flip(copy, offset)
             let result = try Commands.run("fsck.lockstep", ["-n", copy], limit: 120)
             // What journals and heartbeats hold is not missed when the volume was left cleanly.
             let mayBeUnseen = [3, 4, 11, 12, 13].contains(kind)

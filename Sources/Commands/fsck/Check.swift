@@ -48,14 +48,14 @@ func runFsck(_ words: [String]) async -> Int32 {
 }
 
 /// As it is, at once; nothing can be done if nobody listens.
-private func writeToStandardError(_ text: String) {
+func writeToStandardError(_ text: String) {
     var text = text
     text.withUTF8 { bytes in
         _ = Glibc.write(STDERR_FILENO, bytes.baseAddress, bytes.count)
     }
 }
 
-private func complain(_ text: String) {
+func complain(_ text: String) {
     writeToStandardError(
         "fsck.lockstep: " + text.split(separator: "\n").joined(separator: " ") + "\n"
     )
@@ -78,23 +78,28 @@ private func check(_ arguments: Arguments) async throws -> Int32 {
     let claim = try claimVolume(superblock, on: device, arguments)
     defer { claim?.release() }
 
-    var options = CheckOptions()
-    options.journals = arguments.readOnly ? .overlay : .replay
-    let report: CheckReport
+    let progress: (CheckProgress) -> Void = { if arguments.progress { show($0) } }
     do throws(CheckError) {
-        report = try await VolumeChecker.check(device, options: options) { progress in
-            if arguments.progress { show(progress) }
+        guard let mode = arguments.repairMode else {
+            var options = CheckOptions()
+            options.journals = arguments.readOnly ? .overlay : .replay
+            let report = try await VolumeChecker.check(device, options: options, progress: progress)
+            return tell(report, path, arguments)
         }
+        var options = RepairOptions()
+        options.mode = mode
+        options.now = now()
+        let report = try await VolumeRepair.repair(device, options: options, progress: progress)
+        return tell(report, path, arguments)
     } catch {
         throw CommandFailure(text: "\(path): \(explain(error))")
     }
-    if arguments.progress { writeToStandardError("\n") }
-    if arguments.json {
-        print(report.json.text)
-    } else {
-        describe(report, path, isReadOnly: arguments.readOnly)
-    }
-    return report.isClean ? ExitCode.clean : ExitCode.uncorrected
+}
+
+private func now() -> Timestamp {
+    var time = timespec()
+    clock_gettime(CLOCK_REALTIME, &time)
+    return Timestamp(seconds: Int64(time.tv_sec), nanoseconds: UInt32(time.tv_nsec))
 }
 
 /// What went wrong and what to do.
@@ -162,31 +167,4 @@ private func show(_ progress: CheckProgress) {
     let percent = progress.total == 0 ? 100 : min(progress.done * 100 / progress.total, 100)
     let line = "pass \(progress.pass.rawValue) of 6: \(progress.pass.title), \(percent)%"
     writeToStandardError("\r" + line + String(repeating: " ", count: max(0, 60 - line.utf8.count)))
-}
-
-private func describe(_ report: CheckReport, _ path: String, isReadOnly: Bool) {
-    for replay in report.replays {
-        print(
-            "\(path): the journal of \(replay.slot) was not clean; \(replay.transactions) transactions, "
-                + (isReadOnly
-                    ? "judged as if replayed (not written)" : "\(replay.written) blocks replayed")
-        )
-    }
-    for finding in report.findings { print("\(path): \(finding.text)") }
-    if report.findingCount > UInt64(report.findings.count) {
-        print("\(path): and \(report.findingCount - UInt64(report.findings.count)) more")
-    }
-    let total = report.superblock.blockCount
-    let usage =
-        "\(report.inodes) inodes (\(report.directories) directories, \(report.orphans) orphans), "
-        + "\(report.usedBlocks) of \(total) blocks in use, \(report.quarantinedBlocks) quarantined"
-    if report.isClean {
-        print("\(path): clean, \(usage)")
-    } else {
-        print("\(path): \(report.findingCount) findings are left, \(usage)")
-        print(
-            "\(path): this version does not repair them; copy what can be read to a new volume "
-                + "(mount -o ro), or restore from a backup"
-        )
-    }
 }

@@ -42,7 +42,9 @@ extension VolumeChecker {
                 )
             }
             // A chain that bites its tail ends here (C2).
-            guard claimMetadata(next, for: visit.number) else {
+            guard
+                try await claimMetadata(next, for: visit.number, as: .extendedAttributes)
+            else {
                 visit.isComplete = false
                 return nil
             }

@@ -81,7 +81,8 @@ extension VolumeChecker {
         }
     }
 
-    private func isLost(_ group: UInt32, _ index: UInt32) -> Bool {
+    /// Whether a block is marked in use and nothing was found to use it.
+    func isLost(_ group: UInt32, _ index: UInt32) -> Bool {
         guard use.use(group: group, index: index) == .nothing else { return false }
         let mark = use.mark(group: group, index: index)
         return mark == .data || mark == .metadata

@@ -133,6 +133,8 @@ extension VolumeChecker {
         seen[address]?.links = overflows ? .max : links
         if inode.isDamaged ? claimsDirectory : inode.isDirectory {
             followSubdirectory(inode, entry, from: visit)
+        } else if inode.linkedFrom == nil {
+            seen[address]?.linkedFrom = visit.number
         }
     }
 

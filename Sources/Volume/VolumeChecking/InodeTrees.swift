@@ -106,7 +106,8 @@ extension VolumeChecker {
                 damaged(visit, parent, "child", pointer.child.rawValue)
                 continue
             }
-            guard claimMetadata(pointer.child, for: visit.number) else {
+            let below = kind.blockKind(height: height - 1)
+            guard try await claimMetadata(pointer.child, for: visit.number, as: below) else {
                 visit.isComplete = false
                 continue
             }
@@ -183,7 +184,7 @@ extension VolumeChecker {
     }
 
     /// Whether the records of a node can be in it.
-    private func fits(_ header: TreeNodeHeader, _ kind: TreeKind, height: Int) -> Bool {
+    func fits(_ header: TreeNodeHeader, _ kind: TreeKind, height: Int) -> Bool {
         let room = blockSize - TreeNodeHeader.recordsOffset
         let count = Int(header.count)
         switch kind {

@@ -98,8 +98,11 @@ extension VolumeChecker {
                         volume: superblock.volume,
                         kind: .inode
                     ),
+                    // A tombstone, of generation 0, is no inode.
                     header.owner == address.rawValue,
-                    let record = try? InodeRecord(fields: buffer.readOnly, at: address)
+                    (1...BlockHeader.largestNumber).contains(header.generation),
+                    let record = try? InodeRecord(fields: buffer.readOnly, at: address),
+                    (try? checkShape(record, address)) != nil
                 else { continue }
                 candidates.append(
                     Candidate(

@@ -95,8 +95,9 @@ extension VolumeChecker {
             return known.number.generation == number.generation ? .seen : .missing
         }
         guard let (group, index) = place(of: address),
-            use.use(group: group, index: index) == .nothing
+            use.use(group: group, index: index) != .metadata
         else { return .missing }
+        let isTaken = use.use(group: group, index: index) == .data
         let buffer = makeBuffer()
         var error = try await read(
             address,
@@ -105,12 +106,15 @@ extension VolumeChecker {
             owner: address.rawValue,
             generation: number.generation
         )
-        if let error, !isDamage(error, mark: use.mark(group: group, index: index)) {
+        if let error, isTaken || !isDamage(error, mark: use.mark(group: group, index: index)) {
             return .missing
         }
         var record: InodeRecord?
         if error == nil {
             do throws(FormatError) {
+                guard number.generation <= BlockHeader.largestNumber else {
+                    throw .invalidField(address, field: "generation", value: number.generation)
+                }
                 record = try InodeRecord(fields: buffer.readOnly, at: address)
                 if let record { try checkShape(record, address) }
             } catch let caught {
@@ -118,7 +122,7 @@ extension VolumeChecker {
                 record = nil
             }
         }
-        _ = claimMetadata(address, for: number)
+        _ = try await claimMetadata(address, for: number, as: .inode)
         order.append(address)
         var inode = SeenInode(
             number: number,
@@ -149,7 +153,7 @@ extension VolumeChecker {
     }
 
     /// The height must suit the layout.
-    private func checkShape(_ record: InodeRecord, _ address: BlockAddress) throws(FormatError) {
+    func checkShape(_ record: InodeRecord, _ address: BlockAddress) throws(FormatError) {
         let isPossible: Bool
         switch record.layout {
         case .extents: isPossible = true

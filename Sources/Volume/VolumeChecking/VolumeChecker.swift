@@ -31,9 +31,8 @@
 //     is damaged is left out (`InodeVisit.isComplete`, `BlockUse.isKnown`).
 // C4. Memory: four bits a block, about a hundred bytes for each inode, and one leaf of a directory.
 //
-// Findings are values (`Finding`) that hold what a repair would need; a repair is not part of this
-// version. Sources of the shape: e2fsck's passes; fsck.ocfs2, where every check has a name and a
-// paragraph.
+// Findings are values (`Finding`) that hold what a repair needs: see VolumeRepair. Sources of the
+// shape: e2fsck's passes; fsck.ocfs2, where every check has a name and a paragraph.
 
 package import BlockIO
 package import DiskFormat
@@ -99,6 +98,15 @@ package final class VolumeChecker {
         options: CheckOptions = CheckOptions(),
         progress: @escaping (CheckProgress) -> Void = { _ in }
     ) async throws(CheckError) -> CheckReport {
+        try await run(device, options: options, progress: progress).report
+    }
+
+    /// Checks the volume on `device`, and returns all that is known of it then.
+    static func run(
+        _ device: any BlockDevice,
+        options: CheckOptions,
+        progress: @escaping (CheckProgress) -> Void
+    ) async throws(CheckError) -> VolumeChecker {
         let (superblock, damage) = try await SuperblockReader(device: device).find()
         let isOverlaid = options.journals == .overlay
         let checker = VolumeChecker(
@@ -120,7 +128,7 @@ package final class VolumeChecker {
         try await checker.checkLinks()
         try await checker.checkBlocks()
         try await checker.freeGuard()
-        return checker.report
+        return checker
     }
 
     /// The superblock of the volume on `device`, from a copy if the primary is damaged.
@@ -248,6 +256,30 @@ package final class VolumeChecker {
         return true
     }
 
+    /// The same for a block that shows by its own header whose it is. If extents of a file led over
+    /// it before, the file is wrong and the block is taken from it (C2: a block becomes metadata
+    /// once).
+    func claimMetadata(
+        _ address: BlockAddress,
+        for inode: InodeNumber,
+        as kind: BlockKind
+    ) async throws(CheckError) -> Bool {
+        guard let (group, index) = place(of: address),
+            use.use(group: group, index: index) == .data
+        else { return claimMetadata(address, for: inode) }
+        let error = try await read(
+            address,
+            into: makeBuffer(),
+            kind: kind,
+            owner: inode.address.rawValue,
+            generation: inode.generation
+        )
+        add(Finding(.blockUsedTwice, inode: inode, block: address))
+        guard error == nil else { return false }
+        use.setUse(.metadata, group: group, index: index)
+        return true
+    }
+
     /// Notes that a run of data blocks of one group belongs to `inode`.
     func claimData(_ start: BlockAddress, length: UInt32, for inode: InodeNumber) {
         guard let (group, first) = place(of: start) else { return }
@@ -340,7 +372,8 @@ struct SeenInode {
     var isUnreachable = false
     /// Part of the file system itself: the root and the orphan directories.
     var isAnchor = false
-    /// The directory that has its entry, if it is a directory itself.
+    /// The first directory that was found to have an entry for it; of a directory the one that
+    /// counts.
     var linkedFrom: InodeNumber?
     var parent: InodeNumber
 
