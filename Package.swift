@@ -234,7 +234,10 @@ let testTargets: [Target] = [
     tests("DiskFormatTests", ["Vocabulary", "DiskFormat", "CChecksum"]),
     tests(
         "JournalingTests",
-        ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "SimulatedMachine"]
+        [
+            "Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "LockCache",
+            "FileSystem", "SimulatedMachine",
+        ]
     ),
     tests("LockCoreTests", ["Vocabulary", "LockCore", "ClusterWire", "LockWorld"]),
     tests(

@@ -127,6 +127,8 @@ final class NodeRuntime: @unchecked Sendable {
                 whenCovered: { self.locks.journalsReplayed(view.epoch) }
             )
         } catch {
+            // The lock manager has left, or an earlier recovery has failed and said so.
+            if error == .stopped { return }
             let slots = view.slotsToReplay.map(\.description).joined(separator: ", ")
             onFailure?("the journals of \(slots) cannot be replayed: \(error)")
             return

@@ -64,8 +64,8 @@ package final class JournalRecovery: LockClient {
     private struct Wish {
         let name: ResourceName
         var lock = LockID.none
-        var isAnswered = false
-        var isGranted = false
+        /// How what was asked last ended; nil while that is not known.
+        var status: LockStatus?
     }
 
     private let engine: Engine
@@ -122,7 +122,7 @@ package final class JournalRecovery: LockClient {
                 slot: slot
             )
         }
-        let settled = try await lockFootprint(slots.compactMap { logs[$0] }, slots.count)
+        let settled = try await lockFootprint(slots.compactMap { logs[$0] })
         guard isCurrent() else {
             unlockAll()
             return nil
@@ -151,8 +151,7 @@ package final class JournalRecovery: LockClient {
 
     /// Asks for everything that the logs cover; the names that survivors hold (V2).
     private func lockFootprint(
-        _ logs: [DeadLog],
-        _ journals: Int
+        _ logs: [DeadLog]
     ) async throws(StorageError) -> Set<ResourceName> {
         let first = wishes.count
         var names = logs.flatMap(\.report.footprint)
@@ -160,10 +159,10 @@ package final class JournalRecovery: LockClient {
         for (index, name) in names.enumerated() where index == 0 || names[index - 1] != name {
             ask(name, .exclusive, [.recovery, .noQueue])
         }
-        while wishes[first...].contains(where: { !$0.isAnswered }) { await answered.wait() }
+        while wishes[first...].contains(where: { $0.status == nil }) { await answered.wait() }
         // Refused by a lock manager that shut down: what is held cannot be told.
         if isShutDown { throw .stopped }
-        return Set(wishes[first...].filter { !$0.isGranted }.map(\.name))
+        return Set(wishes[first...].filter { $0.status != .granted }.map(\.name))
     }
 
     /// R5: nobody writes in place while the barrier is held in EX. Whoever waits for it in EX holds
@@ -171,7 +170,7 @@ package final class JournalRecovery: LockClient {
     private func quieten(_ journals: Int) async throws(StorageError) {
         if isQuiet { return }
         isQuiet = true
-        wishes[journals].isAnswered = false
+        wishes[journals].status = nil
         service.convert(
             wishes[journals].lock,
             to: .exclusive,
@@ -190,8 +189,8 @@ package final class JournalRecovery: LockClient {
     }
 
     private func settle(_ place: Int) async throws(StorageError) {
-        while !wishes[place].isAnswered { await answered.wait() }
-        if !wishes[place].isGranted || isShutDown { throw .stopped }
+        while wishes[place].status == nil { await answered.wait() }
+        if wishes[place].status != .granted || isShutDown { throw .stopped }
     }
 
     private func ask(_ name: ResourceName, _ mode: LockMode, _ flags: LockFlags) {
@@ -201,7 +200,7 @@ package final class JournalRecovery: LockClient {
     }
 
     private func unlockAll() {
-        for wish in wishes.reversed() where wish.isGranted {
+        for wish in wishes.reversed() where wish.status == .granted {
             service.unlock(wish.lock, [], value: nil)
         }
         wishes = []
@@ -213,11 +212,8 @@ package final class JournalRecovery: LockClient {
         if completion.status == .shutDown { isShutDown = true }
         // The end of an unlock belongs to a recovery that is over.
         guard completion.status != .unlocked, place < wishes.count else { return }
-        wishes[place].isAnswered = true
-        if completion.status == .granted {
-            wishes[place].isGranted = true
-            wishes[place].lock = completion.lock
-        }
+        wishes[place].status = completion.status
+        if completion.status == .granted { wishes[place].lock = completion.lock }
         answered.notify()
     }
 
