@@ -19,7 +19,7 @@ final class Probe: @unchecked Sendable {
 
     /// Starts `hostclusterprobe` with these arguments. It lies beside the tests' own program.
     init(_ arguments: [String]) throws {
-        ignoreBrokenPipes()
+        ignoreSignalsOfWrites()
         var toChild: [Int32] = [0, 0]
         var fromChild: [Int32] = [0, 0]
         guard pipe(&toChild) == 0, pipe(&fromChild) == 0 else { throw Trouble("pipe") }

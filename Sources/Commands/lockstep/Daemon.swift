@@ -23,11 +23,23 @@ struct Daemon {
     init(of path: String) throws {
         let answer = try Self.control(path)
         guard answer.code == 0 else {
-            let reason =
-                answer.code == ENOENT ? "does not exist" : "is not on a mounted Lockstep volume"
-            throw AdministrationError("\(path) \(reason)")
+            throw AdministrationError("\(path) \(Self.reason(answer.code, path))")
         }
         socketPath = answer.text
+    }
+
+    /// Why a path has no daemon that answers, by the errno.
+    private static func reason(_ code: Int32, _ path: String) -> String {
+        switch code {
+        case ENOENT: return "does not exist"
+        case EIO where (try? MountedPath(path)) != nil:
+            return
+                "is on a node that has withdrawn: 'lockstep status' without a directory says why; "
+                + "unmount it, and mount it again"
+        case ENOTCONN where (try? MountedPath(path)) != nil:
+            return "is on a node whose daemon has died; unmount it, and mount it again"
+        default: return "is not on a mounted Lockstep volume"
+        }
     }
 
     /// So many milliseconds are given to a daemon to say where it listens.

@@ -3,6 +3,7 @@
 import ArgumentParser
 import CLinux
 import Glibc
+import HostCluster
 import LinuxSystem
 import LockReports
 import NodeService

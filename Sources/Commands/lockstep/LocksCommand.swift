@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Glibc
+import HostCluster
 import LockReports
 import Vocabulary
 

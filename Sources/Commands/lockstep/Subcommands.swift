@@ -24,22 +24,39 @@ struct Status: ParsableCommand {
             return
         }
         let answers = try place.daemons().compactMap { try $0.ask("status") }
+        let clusters = try place.volumes().compactMap { root, volume in
+            try HostClusterStatus.read(volume, in: root)
+        }
+        let withdrawn = clusters.flatMap(\.withdrawn)
         if json {
-            print(JSONText.array(try answers.map(parsedAnswer)).text)
+            print(JSONText.array(try answers.map(parsedAnswer) + withdrawn.map(farewell)).text)
             return
         }
         if answers.isEmpty { print("no Lockstep volume is mounted here") }
         for answer in answers { show(try parsedAnswer(answer)) }
-        for (root, volume) in try place.volumes() {
-            for slot in try HostClusterStatus.read(volume, in: root)?.slots ?? []
-            where !slot.isAlive && slot.isGuarded {
-                let mountPoint = slot.content?.mountPoint ?? "?"
-                print(
-                    "node \(slot.slot.rawValue + 1) at \(mountPoint) has died; the others wait for its "
-                        + "guardian, which is taking back what its kernel has cached"
-                )
-            }
+        for slot in clusters.flatMap(\.slots) where !slot.isAlive && slot.isGuarded {
+            print(
+                "\(name(slot)) has died; the others wait for its guardian, which is taking back what "
+                    + "its kernel has cached"
+            )
         }
+        for slot in withdrawn {
+            print("\(name(slot)) has WITHDRAWN: \(slot.content?.lastWords ?? "?")")
+        }
+    }
+
+    private func name(_ slot: HostClusterStatus.Slot) -> String {
+        "node \(slot.slot.rawValue + 1) at \(slot.content?.mountPoint ?? "?")"
+    }
+
+    /// What is left to say of a node that has withdrawn.
+    private func farewell(_ slot: HostClusterStatus.Slot) -> JSONText {
+        .object([
+            .init("node", .number(UInt64(slot.slot.rawValue) + 1)),
+            .init("mountPoint", .string(slot.content?.mountPoint ?? "")),
+            .init("withdrawn", .boolean(true)),
+            .init("reason", .string(slot.content?.lastWords ?? "")),
+        ])
     }
 
     private func show(_ status: JSONText) {

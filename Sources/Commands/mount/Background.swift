@@ -122,7 +122,7 @@ func runDaemon(_ arguments: MountArguments) -> Int32 {
         threshold: arguments.isDebugging ? .debug : .notice,
         destinations: isBackground ? [.standardError, .systemLog] : .standardError
     )
-    ignoreBrokenPipes()
+    ignoreSignalsOfWrites()
     blockSignals([SIGTERM, SIGINT, SIGHUP])
     do {
         let mount = try Mount(arguments, log)

@@ -46,6 +46,8 @@ final class Mount: @unchecked Sendable {
     private var guardian: GuardianKeeper?
     /// Under `stateLatch`: signals unmount from now on.
     private var isServing = false
+    /// Under `stateLatch`: the end is decided.
+    private var isFailing = false
     private let stateLatch = Latch()
     private var kernelList: GuardedList?
     private var administration: Administration?
@@ -358,11 +360,20 @@ final class Mount: @unchecked Sendable {
         }
     }
 
-    /// This node must not go on: it ends at once, as if it had been killed. Its guardian takes back
-    /// what the kernel has cached, the others replay its journal.
+    /// This node must not go on: it withdraws. It ends at once, as if it had been killed, so that
+    /// nothing more can be written; its guardian takes back what the kernel has cached and answers
+    /// with EIO from then on, the others replay its journal (Docs/WITHDRAWAL.md). With
+    /// `errors=panic` a core is left and the guardian does not answer.
     func fail(_ why: String) {
-        log.error("\(why); this node ends now, the others take over")
+        let isFirst = stateLatch.withLock {
+            defer { isFailing = true }
+            return !isFailing
+        }
+        guard isFirst else { return }
+        log.error("\(why); this node withdraws, the others take over")
+        cluster?.sayLastWords(why)
         if arguments.panicsOnError { abort() }
+        kernelList?.inodes.sayWithdrawn()
         kill(getpid(), SIGKILL)
     }
 

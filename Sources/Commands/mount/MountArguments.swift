@@ -58,7 +58,8 @@ struct MountArguments {
           -o OPTIONS    ro, rw, noatime, relatime, nodev, dev, nosuid, suid, noexec, exec, sync, async,
                         allow_other, default_permissions (always on), node=NAME,
                         cluster=local, slot=N, run=DIR, commit=SECONDS, patience=SECONDS,
-                        errors=withdraw|panic, takeover, buffered, kernel=old, watch=MICROSECONDS,
+                        errors=withdraw (the others take over, this mount says EIO until it is unmounted),
+                        errors=panic (this daemon also leaves a core), takeover, buffered, kernel=old, watch=MICROSECONDS,
                         record=MIB (of the lock manager's last events; 0: none), debug; remount is refused;
                         _netdev, nofail, auto, noauto, user, users, defaults and x-* are accepted
 

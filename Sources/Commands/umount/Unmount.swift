@@ -24,18 +24,18 @@ struct MountedNode {
     /// As the newest view has it.
     let member: Member?
 
+    /// Nil if nobody is behind it any more: its daemon has died, or the node has withdrawn.
+    ///
     /// - Throws: `UnmountError` when `path` is not a directory of a mounted volume.
-    init(of path: String) throws {
+    init?(of path: String) throws {
         var buffer = [UInt8](repeating: 0, count: 4096)
         let count = getxattr(path, "lockstep.control", &buffer, buffer.count)
         guard count > 0 else {
             switch errno {
             case ENOENT, EACCES: throw UnmountError("\(path): \(errnoText(errno))")
-            case ENOTCONN:
-                throw UnmountError(
-                    "\(path): its daemon has died; the others take its work over. Free the directory "
-                        + "with 'umount -l'"
-                )
+            case EIO, ENOTCONN:
+                if try MountedPath(path).mountPoint == path { return nil }
+                fallthrough
             default: throw UnmountError("\(path) is not on a mounted Lockstep volume")
             }
         }
@@ -107,16 +107,31 @@ func unmount(_ path: String, _ arguments: Arguments) throws {
     guard status == 0 else { throw UnmountError("\(path) was not unmounted") }
 }
 
+/// The absolute path without links. A mount whose node is gone cannot be asked for its own.
+private func fullPath(_ path: String) throws -> String {
+    if let full = realpath(path, nil) {
+        defer { free(full) }
+        return String(cString: full)
+    }
+    let code = errno
+    guard [EIO, ENOTCONN].contains(code), let mounted = try? MountedPath(path),
+        mounted.names.isEmpty
+    else { throw UnmountError("\(path): \(errnoText(code))") }
+    return mounted.mountPoint
+}
+
 /// The whole command; returns the exit code.
 func run(_ arguments: Arguments, _ console: LineLog) -> Int32 {
     do {
-        guard let full = realpath(arguments.directory, nil) else {
-            throw UnmountError("\(arguments.directory): \(errnoText(errno))")
-        }
-        let path = String(cString: full)
-        free(full)
-        let node = try MountedNode(of: path)
+        let path = try fullPath(arguments.directory)
+        let found = try MountedNode(of: path)
         try unmount(path, arguments)
+        guard let node = found else {
+            console.notice(
+                "\(path) is unmounted; its node had died or withdrawn, and the others take its work over"
+            )
+            return ExitCode.success
+        }
         if arguments.isVerbose {
             console.notice("\(path) is unmounted; waiting for node \(node.slot.rawValue + 1)")
         }

@@ -1,3 +1,4 @@
+package import BlockIO
 import DiskFormat
 package import Journaling
 import Vocabulary
@@ -9,6 +10,8 @@ import Vocabulary
 package enum StoreError: Error, Sendable {
     /// The device failed, metadata is not what it should be, or the journal has stopped.
     case storage(StorageError)
+    /// The device could not read the data of a file.
+    case data(DeviceError)
     /// No such name, no such attribute.
     case notFound
     /// The name or attribute is already there.

@@ -62,8 +62,8 @@ extension MountedVolume {
         }
     }
 
-    /// Never returns: a withdrawn node gives nothing up in order.
-    private func standStill() async {
+    /// Never returns: a withdrawn node gives nothing up in order (V4).
+    func standStill() async {
         while true { await stillness.wait() }
     }
 
@@ -89,7 +89,7 @@ extension MountedVolume {
         let bytes = UInt64(dirty.byteCount)
         inode.glock.step = .writing
         do throws(StorageError) {
-            while !dirty.isEmpty { try await dirty.writeBack() }
+            while !dirty.isEmpty { try await dirty.writeOrderedData() }
             // Whoever has the file next may be asked to make it durable and does not know of these
             // writes. The commit that follows flushes, if there is one to come.
             let landed = dirty.landedCount

@@ -18,7 +18,7 @@
 //       written back in between.
 //   D4. Bytes behind the end of the file in the last block are zero.
 
-import BlockIO
+package import BlockIO
 import DiskFormat
 import Execution
 import FileStore
@@ -56,9 +56,18 @@ package final class DirtyAccount {
     /// Called when somebody begins to wait for room.
     var onFull: (() -> Void)?
     /// Called with the first failure of each file's data.
-    var onFailure: ((StorageError) -> Void)?
+    var onFailure: ((DeviceError) -> Void)?
     /// The last write to the device failed: there may never be room.
     fileprivate(set) var hasFailed = false
+
+    /// The node has withdrawn: no write is begun any more (MountedVolume V4).
+    private(set) var isStopped = false
+
+    /// Ends all writing; who waits for room need not.
+    func stop() {
+        isStopped = true
+        failed()
+    }
 
     /// Waits until there is room for more.
     ///
@@ -118,7 +127,7 @@ package final class DirtyData: OrderedData {
     /// Writers that have brought blocks in and not changed them yet: no run goes meanwhile (D5).
     private var holds = 0
     /// What a write to the device failed with; it stays, and the data stays dirty.
-    private(set) var failure: StorageError?
+    private(set) var failure: DeviceError?
     /// When the oldest byte became dirty.
     package private(set) var since: Tick?
 
@@ -332,11 +341,17 @@ package final class DirtyData: OrderedData {
 
     // MARK: Writing back
 
-    package func writeOrderedData() async throws(StorageError) { try await writeBack() }
+    package func writeOrderedData() async throws(StorageError) {
+        do throws(DeviceError) {
+            try await writeBack()
+        } catch {
+            throw .device(error)
+        }
+    }
 
     /// Writes everything that is dirty now; returns when it is on the device (not yet flushed). A
     /// run changed meanwhile stays dirty.
-    package func writeBack() async throws(StorageError) {
+    package func writeBack() async throws(DeviceError) {
         for run in runs where run.isDirty && !run.isInFlight { start(run) }
         // What was in flight when it was changed again goes out once more.
         await land()
@@ -359,6 +374,7 @@ package final class DirtyData: OrderedData {
 
     private func write(_ run: Run) async {
         do throws(DeviceError) {
+            if account.isStopped { throw .closed }
             let length = Int(run.count) * blockSize
             try await device.write(
                 UnsafeRawBufferPointer(rebasing: run.buffer.readOnly[..<length]),
@@ -367,8 +383,8 @@ package final class DirtyData: OrderedData {
             landedCount += 1
             account.hasFailed = false
         } catch {
-            if failure == nil { account.onFailure?(.device(error)) }
-            failure = .device(error)
+            if failure == nil { account.onFailure?(error) }
+            failure = error
             run.isDirty = true
             account.failed()
         }

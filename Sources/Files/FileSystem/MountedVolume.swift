@@ -20,9 +20,12 @@
 //       Demotion.swift).
 //   V3. A directory's modification time grows strictly with every change of its entries
 //   (Docs/KERNEL.md, rule D5).
-//   V4. After a failure that leaves memory and disk in doubt the volume is *withdrawn*: every
-//   operation fails with
-//       EIO, nothing is written any more.
+//   V4. A volume *withdraws* when its view of the disk can no longer be trusted: metadata cannot be
+//       read or does not verify, the journal or a flush fails, or what has to be written before a
+//       lock is given up cannot be. From then on every operation fails with EIO, nothing is
+//       written, and no lock is given up in order: the others get them when this node is fenced and
+//       its journal is replayed (Docs/WITHDRAWAL.md). Data of a file that cannot be read or written
+//       is an error of that file alone, as long as this node may keep its lock.
 
 package import BlockIO
 package import DiskFormat
@@ -140,7 +143,7 @@ package final class MountedVolume: FileOperations {
         barrierGlock = locks.make(.logBarrier, owner: barrierOwner)
         groups.volume = self
         barrierOwner.volume = self
-        dirtyAccount.onFailure = { [weak self] error in self?.report(error) }
+        dirtyAccount.onFailure = { [weak self] error in self?.report(.device(error)) }
         dirtyAccount.onFull = { [weak self] in self?.makeDirtyRoom() }
         journal.onFailure = { [weak self] error in self?.withdraw("the journal failed: \(error)") }
     }
@@ -281,12 +284,12 @@ package final class MountedVolume: FileOperations {
         }
     }
 
-    /// What an error of the store is to a program; damage and device errors are reported.
+    /// What an error of the store is to a program. Metadata that cannot be read or is damaged makes
+    /// this node withdraw (V4).
     func fileError(_ error: StoreError) -> FileError {
         switch error {
-        case .storage(let storage):
-            report(storage)
-            return .inputOutput
+        case .storage(let storage): return metadataFailed(storage)
+        case .data(let device): return dataFailed(device)
         case .notFound: return .notFound
         case .exists: return .exists
         case .noSpace: return .noSpace
@@ -299,9 +302,25 @@ package final class MountedVolume: FileOperations {
 
     /// What failed after the first change: memory and disk can no longer be trusted to agree (V4).
     func failed(_ error: StoreError) -> FileError {
-        let answer = fileError(error)
         withdraw("a change could not be completed: \(error)")
-        return answer
+        return fileError(error)
+    }
+
+    /// An error of metadata, the journal or a flush (V4).
+    func metadataFailed(_ error: StorageError) -> FileError {
+        switch error {
+        // The consequence of an end that has its own reason.
+        case .stopped, .device(.closed): break
+        case .device: withdraw("the disk failed: \(error)")
+        case .format: withdraw("metadata is damaged: \(error)")
+        }
+        return .inputOutput
+    }
+
+    /// An error of a file's data, which concerns that file alone.
+    func dataFailed(_ error: DeviceError) -> FileError {
+        report(.device(error))
+        return .inputOutput
     }
 
     /// A line for the log about damage or a device that fails.
@@ -317,11 +336,14 @@ package final class MountedVolume: FileOperations {
     }
     private var reporter: ((String) -> Void)?
 
-    /// Stops for good: nothing is written any more, everything fails.
+    /// Stops for good (V4): nothing is written any more, everything fails. `reason` says what was
+    /// found, in one line.
     package func withdraw(_ reason: String) {
         guard !isWithdrawn else { return }
         isWithdrawn = true
+        counters.storageErrors += 1
         journal.stop()
+        dirtyAccount.stop()
         reapersEnded.notify()
         onWithdraw?(reason)
     }

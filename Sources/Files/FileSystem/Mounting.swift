@@ -31,18 +31,21 @@ extension MountedVolume {
     }
 
     /// Everything to the device, the journal clean, no lock in use. No request comes any more.
+    ///
+    /// - Throws: `inputOutput` when something could not be written, or this node has withdrawn: it
+    /// must end as the dead do.
     package func stop() async throws(FileError) {
         isStopping = true
         while reapers > 0, !isWithdrawn { await reapersEnded.wait() }
-        if isWithdrawn { return }
+        if isWithdrawn { throw .inputOutput }
+        try await writeBackAll()
         do throws(StorageError) {
-            try await writeBackAll()
             // Requests that the kernel has given up may still be at work: their transactions end
             // first.
             try await journal.checkpointAll()
             try await journal.close()
         } catch {
-            throw fileError(.storage(error))
+            throw metadataFailed(error)
         }
     }
 
@@ -75,7 +78,7 @@ extension MountedVolume {
         do throws(StorageError) {
             try await journal.checkpointAll()
         } catch {
-            report(error)
+            _ = metadataFailed(error)
         }
     }
 

@@ -146,7 +146,7 @@ extension MountedVolume {
         try checkUsable()
         if let file = openFiles[handle], file.intent.writes, let failure = file.inode.dirty?.failure
         {
-            throw fileError(.storage(failure))
+            throw dataFailed(failure)
         }
     }
 

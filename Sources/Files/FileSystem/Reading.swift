@@ -147,7 +147,7 @@ extension MountedVolume {
                     place
                 )
             } catch {
-                throw .storage(.device(error))
+                throw .data(error)
             }
             return stop
         }

@@ -117,6 +117,7 @@ package final class BarrierOwner: GlockOwner {
             try await volume.journal.checkpointAll()
         } catch {
             volume.withdraw("emptying the log failed: \(error)")
+            await volume.standStill()
         }
     }
 }

@@ -20,8 +20,8 @@ extension MountedVolume {
         // No lock is needed: what this node has changed and not written is found here; what another
         // node has changed it has written before this node's lock was given, or still has to
         // synchronise itself.
+        if let dirty = inode.dirty { try await writeBack(dirty) }
         do throws(StorageError) {
-            if let dirty = inode.dirty { try await dirty.writeBack() }
             let landed = inode.dirty?.landedCount ?? 0
             // The commit of a transaction that is still open flushes after the data has landed;
             // that of one that is closing, or closed, may have flushed before.
@@ -40,6 +40,17 @@ extension MountedVolume {
         }
     }
 
+    /// Writes the dirty data of a file.
+    private func writeBack(_ dirty: DirtyData) async throws(FileError) {
+        do throws(DeviceError) {
+            try await dirty.writeBack()
+        } catch {
+            throw dataFailed(error)
+        }
+    }
+
+    /// A flush that fails makes the node withdraw, as a later one may succeed although what the
+    /// first was for is lost.
     func flushDevice() async throws(StorageError) {
         do throws(DeviceError) {
             try await device.flush()
@@ -51,8 +62,8 @@ extension MountedVolume {
     package func synchronizeAll() async throws(FileError) {
         try checkUsable()
         if options.isReadOnly { return }
+        try await writeBackAll()
         do throws(StorageError) {
-            try await writeBackAll()
             try await journal.commit()
             try await flushDevice()
         } catch {
@@ -61,14 +72,14 @@ extension MountedVolume {
     }
 
     /// Writes all dirty data of all files.
-    func writeBackAll() async throws(StorageError) {
+    func writeBackAll() async throws(FileError) {
         var dirty: [DirtyData] = []
         inodes.forEach { inode in
             if let data = inode.dirty, !data.isEmpty { dirty.append(data) }
         }
         // All begin before any is waited for: the device works on many at once.
         for data in dirty { data.startWriteBack() }
-        for data in dirty { try await data.writeBack() }
+        for data in dirty { try await writeBack(data) }
     }
 
     /// Begins to write everything that is dirty, because writers wait for room.

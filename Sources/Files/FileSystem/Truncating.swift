@@ -118,10 +118,10 @@ extension MountedVolume {
     ) async throws(FileError) {
         guard let dirty = inode.dirty, !dirty.isEmpty else { return }
         if inode.lastSequence < transaction.sequence, !journal.isDurable(inode.lastSequence) {
-            do throws(StorageError) {
+            do throws(DeviceError) {
                 try await dirty.writeBack()
             } catch {
-                throw fileError(.storage(error))
+                throw dataFailed(error)
             }
         }
         await dirty.discard(from: block)

@@ -402,7 +402,7 @@ extension MountedVolume {
         do throws(DeviceError) {
             try await device.read(buffer.bytes, at: physical.rawValue * UInt64(blockSize))
         } catch {
-            throw fileError(.storage(.device(error)))
+            throw dataFailed(error)
         }
         dirty.write(
             buffer.readOnly,

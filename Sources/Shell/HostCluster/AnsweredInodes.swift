@@ -11,6 +11,7 @@ import Synchronization
 ///     16  connection  u64  number of the FUSE connection plus 1; 0 while unknown
 ///     24  used        u64  entries below this index may be in use
 ///     32  capacity    u64
+///     40  withdrawn   u64  1 when the daemon ends because its view can no longer be trusted
 ///   4096  entries     u64 each: the kernel's number of an inode, or 0
 ///
 /// An inode is entered before the reply that names it is sent, and taken out when the kernel has
@@ -122,9 +123,15 @@ package final class AnsweredInodes: @unchecked Sendable {
     /// back.
     package func sayFarewell() { word(8).store(1, ordering: .releasing) }
 
+    /// Says that the daemon ends because this node withdraws: the guardian stays and answers in its
+    /// place.
+    package func sayWithdrawn() { word(40).store(1, ordering: .releasing) }
+
     // MARK: What the guardian reads
 
     var saidFarewell: Bool { word(8).load(ordering: .acquiring) == 1 }
+
+    var saidWithdrawn: Bool { word(40).load(ordering: .acquiring) == 1 }
 
     var connection: UInt32? {
         let stored = word(16).load(ordering: .acquiring)

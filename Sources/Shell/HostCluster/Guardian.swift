@@ -29,12 +29,18 @@
 //     last descriptor, which is the guardian's. On kernels without RESEND only what cannot block is
 //     invalidated before that: attributes and names, then pages, so that at worst the guardian
 //     stays, visibly, and the survivors wait rather than read something old.
-// G4. The guardian's lock is released by its end alone. If it is killed, the administrator has
+// G4. The guardian's lock is released when everything is taken back, at the latest by its end. If it is killed, the administrator has
 // taken over
 //     its duty.
 // G5. The first thing it does is wait for the end of the daemon (pidfd), which is after the
 // daemon's last
 //     write; a daemon that ends in order says farewell before, when its file system is unmounted.
+//
+// G6. A node that withdraws (its view of the disk cannot be trusted) says so in the list and ends as
+//     if it had been killed. Its guardian does not abort the connection: it takes the daemon's place
+//     as in G3, answers everything with EIO, takes everything back, and only then gives its lock up,
+//     so that the others go on. It stays until the mount is unmounted. Where RESEND is unknown it is
+//     a death like any other: ENOTCONN.
 //
 // SIGTERM, SIGINT and SIGHUP are ignored: those who stop a service signal all its processes, and
 // the guardian has to outlive the daemon.
@@ -159,7 +165,7 @@ package final class Guardian: Sendable {
 package func runGuardian(log: LineLog) -> Int32 {
     for number in [SIGTERM, SIGINT, SIGHUP, SIGPIPE] { signal(number, SIG_IGN) }
     lockstep_name_thread("lockstep-guard")
-    let (device, listDescriptor, daemon): (Int32, Int32, Int32) = (3, 4, 6)  // 5 is the lock (G4)
+    let (device, listDescriptor, lock, daemon): (Int32, Int32, Int32, Int32) = (3, 4, 5, 6)
     let list: AnsweredInodes
     do {
         list = try AnsweredInodes(inherited: listDescriptor)
@@ -175,18 +181,24 @@ package func runGuardian(log: LineLog) -> Int32 {
         }
     }
     if list.saidFarewell { return 0 }
-    return TakingBack(device: device, list: list, log: log).run()
+    return TakingBack(device: device, lock: lock, list: list, log: log).run()
 }
 
 /// What a guardian does for a dead daemon.
 private struct TakingBack {
     let device: Int32
+    let lock: Int32
     let list: AnsweredInodes
     let log: LineLog
 
     func run() -> Int32 {
-        let aborted = abortConnection()
-        if !aborted { startAnswering() }
+        let stays = list.saidWithdrawn && resend()
+        let aborted = !stays && abortConnection()
+        var answering: RunningThread?
+        if !aborted {
+            if !stays { _ = resend() }
+            answering = startAnswering(stays ? -EIO : -ENOTCONN)
+        }
         let hasEpoch = notify(code: 8, payload: [])  // FUSE_NOTIFY_INC_EPOCH, Linux 6.16
         var count = 0
         var failures = 0
@@ -196,12 +208,19 @@ private struct TakingBack {
             if !invalidate(inode, from: 0) { failures += 1 }
         }
         log.notice(
-            "guardian: the daemon died; took back what the kernel had cached of \(count) inodes"
+            "guardian: the daemon \(stays ? "withdrew" : "died"); "
+                + "took back what the kernel had cached of \(count) inodes"
                 + (hasEpoch ? "" : ", but names only with them")
-                + (aborted ? "" : "; the connection ends with this process")
+                + (stays ? "; everything fails with EIO until the volume is unmounted" : "")
+                + (aborted || stays ? "" : "; the connection ends with this process")
                 + (failures > 0 ? "; \(failures) could not be" : "")
         )
-        return failures == 0 ? 0 : 1
+        if failures > 0 { return 1 }
+        if stays, let answering {
+            close(lock)
+            answering.join()
+        }
+        return 0
     }
 
     /// G1. False if the connection is unknown or it is not permitted.
@@ -221,14 +240,19 @@ private struct TakingBack {
         return write(file, "1", 1) == 1
     }
 
-    /// G3.
-    private func startAnswering() {
-        // FUSE_NOTIFY_RESEND, Linux 6.9; older: nothing to be done
-        _ = notify(code: 7, payload: [])
+    /// Has the requests that the dead daemon had taken sent again: FUSE_NOTIFY_RESEND, Linux 6.9.
+    /// False on older ones, where nothing can be done for them.
+    private func resend() -> Bool { notify(code: 7, payload: []) }
+
+    /// G3, G6. Nil if there is no thread to be had.
+    private func startAnswering(_ code: Int32) -> RunningThread? {
         let device = device
         do {
-            try runThread(name: "answer") { answerEverything(device) }.detach()
-        } catch { log.warning("guardian: \(error)") }
+            return try runThread(name: "answer") { answerEverything(device, code) }
+        } catch {
+            log.warning("guardian: \(error)")
+            return nil
+        }
     }
 
     /// Invalidates an inode: attributes only (`from` -1), or all its pages too (0). That the kernel
@@ -246,8 +270,8 @@ private struct TakingBack {
     }
 }
 
-/// Answers every request with ENOTCONN until the connection has ended.
-private func answerEverything(_ device: Int32) {
+/// Answers every request with an errno, negative, until the connection has ended.
+private func answerEverything(_ device: Int32, _ code: Int32) {
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 21, alignment: 4096)
     defer { buffer.deallocate() }
     while true {
@@ -265,7 +289,7 @@ private func answerEverything(_ device: Int32) {
         let operation = buffer.loadUnaligned(fromByteOffset: 4, as: UInt32.self)
         if operation == 2 || operation == 42 { continue }  // FORGET, BATCH_FORGET: no answer
         let unique = buffer.loadUnaligned(fromByteOffset: 8, as: UInt64.self)
-        _ = writeMessage(device, error: -ENOTCONN, unique: unique, payload: [])
+        _ = writeMessage(device, error: code, unique: unique, payload: [])
     }
 }
 

@@ -201,6 +201,11 @@ package final class HostCluster: Sendable {
         watcher.post(.suspected(node, why))
     }
 
+    /// Says why this node withdraws, before its process ends: the others repeat it, and so do
+    /// administrators' commands until the slot is used again. Only the first 1,023 bytes are kept.
+    /// Once; from any thread.
+    package func sayLastWords(_ text: String) { slot.sayLastWords(text) }
+
     /// Leaves: the journal is clean and nothing is going to be written any more. Publishes a view
     /// without this node and gives the slot up. `lastOut` runs before, under the lock, if nobody
     /// else is in: it leaves the guard on disk free. The transport stays open until this returns: a

@@ -28,6 +28,9 @@ package struct HostClusterStatus: Hashable, Sendable {
     package var slotsToReplay: [SlotIndex]
     /// Ascending.
     package var slots: [Slot]
+    /// Whose last life has withdrawn, as long as nobody else has lived there since; ascending. What
+    /// they say of themselves has their last words.
+    package var withdrawn: [Slot]
 
     /// Whether any process has the volume mounted, or the kernel may still serve what one had
     /// cached.
@@ -60,29 +63,33 @@ package struct HostClusterStatus: Hashable, Sendable {
     static func read(_ directory: RunDirectory) throws -> HostClusterStatus? {
         let record = try directory.readView()
         var slots: [Slot] = []
+        var withdrawn: [Slot] = []
         for slot in (0..<Superblock.maximumSlots).map(SlotIndex.init(_:)) {
             guard let found = try SlotProbe.read(directory.slot(slot)) else { continue }
             let guarded = try SlotProbe.isLocked(directory.guardian(slot))
-            guard found.isLocked || guarded else { continue }
             let isMember = record?.view.contains(NodeID(slot: slot)) ?? false
-            slots.append(
-                Slot(
-                    slot: slot,
-                    isMember: isMember,
-                    isAlive: found.isLocked,
-                    isGuarded: guarded,
-                    content: found.content
-                )
+            let seen = Slot(
+                slot: slot,
+                isMember: isMember,
+                isAlive: found.isLocked,
+                isGuarded: guarded,
+                content: found.content
             )
+            if found.isLocked || guarded {
+                slots.append(seen)
+            } else if found.content?.lastWords.isEmpty == false {
+                withdrawn.append(seen)
+            }
         }
-        guard record != nil || !slots.isEmpty else { return nil }
+        guard record != nil || !slots.isEmpty || !withdrawn.isEmpty else { return nil }
         return HostClusterStatus(
             volume: directory.volume,
             epoch: record?.epoch ?? Epoch(0),
             slotCount: record?.slotCount ?? 0,
             members: record?.members ?? [],
             slotsToReplay: record?.view.slotsToReplay ?? [],
-            slots: slots
+            slots: slots,
+            withdrawn: withdrawn
         )
     }
 }

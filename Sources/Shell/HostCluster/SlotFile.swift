@@ -10,6 +10,7 @@
 //     32  namespace    u64  PID namespace in which `process` means something
 //    256  mount point       up to 1,023 bytes and a zero
 //   1280  device            up to 1,023 bytes and a zero
+//   2304  last words        why this life withdrew, up to 1,023 bytes and a zero; empty otherwise
 //
 // Little-endian, 4,096 bytes. Only who holds the lock writes. The file is never removed, so that a
 // lock on it always means this slot.
@@ -28,12 +29,15 @@ package struct SlotContent: Hashable, Sendable {
     package var pidNamespace: UInt64
     package var mountPoint: String
     package var device: String
+    /// Why it has withdrawn, if it did: one line.
+    package var lastWords = ""
 
     static let byteCount = 4096
     static let magic: UInt64 = 0x544F_4C53_5453_4B4C  // "LKSTSLOT"
     static let version: UInt32 = 1
     static let beatOffset = 24
     static let longestText = 1023
+    static let lastWordsOffset = 2304
 
     /// Nil if the bytes are not a finished slot file.
     init?(_ bytes: UnsafeRawBufferPointer) {
@@ -54,6 +58,7 @@ package struct SlotContent: Hashable, Sendable {
         pidNamespace = word(32)
         mountPoint = text(256)
         device = text(1280)
+        lastWords = text(Self.lastWordsOffset)
     }
 
     init(
@@ -140,6 +145,15 @@ final class OwnSlot: @unchecked Sendable {
 
     /// Moves the heartbeat.
     func progress() { beat.pointee.add(1, ordering: .relaxed) }
+
+    /// Says why this life withdraws. The process ends then, and whoever finds the slot without its
+    /// lock reads it. The zero behind the text is there already: it is said once.
+    func sayLastWords(_ text: String) {
+        for (index, byte) in text.utf8.prefix(SlotContent.longestText).enumerated() {
+            page[SlotContent.lastWordsOffset + index] = byte
+        }
+        atomicMemoryFence(ordering: .releasing)
+    }
 
     /// Says in the file that nobody lives here, and gives the lock up.
     func vacate() {

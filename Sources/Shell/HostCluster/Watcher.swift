@@ -188,7 +188,7 @@ final class Watcher: @unchecked Sendable {
     private func observe() {
         for item in observed {
             if isWaitingForEnd(item.member) {
-                if hasEnded(item) { feed(.gone(item.member)) } else { compareBeat(item) }
+                if hasEnded(item) { foundGone(item) } else { compareBeat(item) }
             }
             if item.awaitsGuardian { lookForGuardian(item.member) }
         }
@@ -211,6 +211,16 @@ final class Watcher: @unchecked Sendable {
         let path = directory.slot(item.member.node.slot)
         let content = (try? SlotProbe.content(item.file, path)) ?? nil
         return content?.incarnation == item.member.incarnation
+    }
+
+    /// The end of a member is seen; if it withdrew, its last words are in its slot's file.
+    private func foundGone(_ item: Observed) {
+        let path = directory.slot(item.member.node.slot)
+        let content = (try? SlotProbe.content(item.file, path)) ?? nil
+        if let content, content.incarnation == item.member.incarnation, !content.lastWords.isEmpty {
+            client.onReport("\(item.member) has withdrawn: \(content.lastWords)")
+        }
+        feed(.gone(item.member))
     }
 
     private func compareBeat(_ item: Observed) {
@@ -274,7 +284,7 @@ final class Watcher: @unchecked Sendable {
         let lives = isInSlot(item)
         if !lives { item.process = nil }  // a number that may mean somebody else by now
         observed.append(item)
-        if !lives { feed(.gone(member)) }
+        if !lives { foundGone(item) }
     }
 
     /// H4.

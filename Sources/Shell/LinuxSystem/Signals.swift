@@ -33,6 +33,8 @@ package func handleSignals(
     thread.detach()
 }
 
-/// A write to a connection that its peer closed shall fail with EPIPE instead of ending the
-/// process.
-package func ignoreBrokenPipes() { signal(SIGPIPE, SIG_IGN) }
+/// A write that cannot be carried out shall fail with an errno instead of ending the process: to a
+/// connection that its peer closed (EPIPE), beyond the process's limit of file size (EFBIG).
+package func ignoreSignalsOfWrites() {
+    for number in [SIGPIPE, SIGXFSZ] { signal(number, SIG_IGN) }
+}

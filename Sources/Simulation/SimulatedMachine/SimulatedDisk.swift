@@ -326,10 +326,14 @@ package final class SimulatedDisk: @unchecked Sendable {
         await executor.sleep(nanoseconds: nanoseconds)
     }
 
-    fileprivate func isFaulty(_ countdown: WritableKeyPath<DiskFaults, Int?>) -> Bool {
-        if faults.failEverything { return true }
-        guard let left = faults[keyPath: countdown] else { return false }
-        faults[keyPath: countdown] = left > 1 ? left - 1 : nil
+}
+
+extension DiskFaults {
+    /// Counts one call; true if it fails.
+    fileprivate mutating func strike(_ countdown: WritableKeyPath<DiskFaults, Int?>) -> Bool {
+        if failEverything { return true }
+        guard let left = self[keyPath: countdown] else { return false }
+        self[keyPath: countdown] = left > 1 ? left - 1 : nil
         return left <= 1
     }
 }
@@ -342,6 +346,11 @@ package final class SimulatedHost: BlockDevice, @unchecked Sendable {
     package let disk: SimulatedDisk
     private let number: Int
 
+    /// Faults that this host alone meets: its way to the disk.
+    package var faults = DiskFaults()
+    /// Writes that were begun.
+    package private(set) var writesBegun = 0
+
     fileprivate init(name: String, number: Int, disk: SimulatedDisk) {
         self.name = name
         self.number = number
@@ -350,6 +359,11 @@ package final class SimulatedHost: BlockDevice, @unchecked Sendable {
 
     package var alignment: Int { disk.alignment }
     package var byteCount: UInt64 { disk.visible.byteCount }
+
+    private func isFaulty(_ countdown: WritableKeyPath<DiskFaults, Int?>) -> Bool {
+        let everybody = disk.faults.strike(countdown)
+        return faults.strike(countdown) || everybody
+    }
 
     /// Whether the host was fenced, or power failed.
     package var isCutOff: Bool { disk.isCutOff(number) }
@@ -367,7 +381,7 @@ package final class SimulatedHost: BlockDevice, @unchecked Sendable {
         try checkRange(offset: offset, length: buffer.count)
         disk.counters.reads += 1
         disk.counters.bytesRead += UInt64(buffer.count)
-        let fails = disk.isFaulty(\.failRead)
+        let fails = isFaulty(\.failRead)
         await disk.delay(disk.latency.read)
         if isCutOff { throw .closed }
         if fails { throw .failed(operation: "read", offset: offset, errno: 5) }
@@ -380,9 +394,10 @@ package final class SimulatedHost: BlockDevice, @unchecked Sendable {
     ) async throws(DeviceError) {
         try checkRange(offset: offset, length: buffer.count)
         if isCutOff { throw .closed }
+        writesBegun += 1
         disk.counters.writes += 1
         disk.counters.bytesWritten += UInt64(buffer.count)
-        let fails = disk.isFaulty(\.failWrite)
+        let fails = isFaulty(\.failWrite)
         let id = disk.begin(buffer, at: offset, host: number)
         await disk.delay(disk.latency.write)
         if isCutOff { throw .closed }
@@ -396,7 +411,7 @@ package final class SimulatedHost: BlockDevice, @unchecked Sendable {
     package func flush() async throws(DeviceError) {
         if isCutOff { throw .closed }
         disk.counters.flushes += 1
-        let fails = disk.isFaulty(\.failFlush)
+        let fails = isFaulty(\.failFlush)
         let covered = disk.returnedWrites()
         await disk.delay(disk.latency.flush)
         if isCutOff { throw .closed }

@@ -10,6 +10,7 @@
 
 import Execution
 import FileSystem
+import SimulatedMachine
 import Vocabulary
 
 /// A file that fsync has promised to keep.
@@ -26,6 +27,8 @@ extension Simulation {
             try await powerFailure()
         } else if plan.faults.contains(.kill), plan.nodes > 1, dice.oneIn(50) {
             try await death(dice.below(plan.nodes))
+        } else if plan.faults.contains(.inputOutput), plan.nodes > 1, dice.oneIn(50) {
+            try await withdrawal(dice.below(plan.nodes))
         }
     }
 
@@ -60,6 +63,62 @@ extension Simulation {
         let operations = begin()
         await rest()
         log("n\(index + 1) dies")
+        try await goOn(without: victim, index, operations)
+    }
+
+    /// A node's way to the disk fails: sooner or later it withdraws, writes nothing from then on,
+    /// and its process ends.
+    private func withdrawal(_ index: Int) async throws {
+        guard let victim = cluster.nodes[index], cluster.living.count > 1 else { return }
+        if dice.oneIn(2) { try await synchronizeSome() }
+        try await promiseSome()
+        let host = victim.member.host
+        let countdown = 1 + dice.below(8)
+        switch dice.below(5) {
+        case 0: host.faults.failRead = countdown
+        case 1: host.faults.failWrite = countdown
+        case 2: host.faults.failFlush = countdown
+        default: host.faults.failEverything = true
+        }
+        log("the disk fails for n\(index + 1): \(host.faults)")
+        let withdrawn = Outcome<Void>()
+        victim.whenWithdrawn = withdrawn
+        let operations = begin()
+        doubt(.create([Self.insistence(1)], isExclusive: false))
+        engine.spawn { await self.insist(victim) }
+        try await within("n\(index + 1) withdraws") { await withdrawn.get() }
+        log("n\(index + 1) withdraws: \(victim.withdrawal ?? "?")")
+        // A process does not end at once.
+        if dice.oneIn(2) { await rest() }
+        if victim.wroteAfterWithdrawal {
+            throw SimulationFailure("\(victim.kernel.name) wrote after it had withdrawn (V4)")
+        }
+        try await goOn(without: victim, index, operations)
+    }
+
+    /// Asks for what has to be written, until the node has met the failing disk.
+    private func insist(_ victim: SimulatedNode) async {
+        var round = 0
+        while victim.withdrawal == nil, !victim.isDead {
+            round += 1
+            // A single failure may have met data only, or nothing.
+            if round > 3 { victim.member.host.faults.failEverything = true }
+            let name = Self.insistence(round)
+            _ = await Self.result { () async throws(FileError) in
+                _ = try await victim.perform(.create([name], isExclusive: false))
+                try await victim.kernel.synchronizeAll()
+                return ()
+            }
+        }
+    }
+
+    private static func insistence(_ round: Int) -> [UInt8] { Array("insisted \(round)".utf8) }
+
+    private func goOn(
+        without victim: SimulatedNode,
+        _ index: Int,
+        _ operations: [Outcome<Void>]
+    ) async throws {
         count(victim)
         handles.removeAll { $0.node === victim }
         cluster.kill(index)

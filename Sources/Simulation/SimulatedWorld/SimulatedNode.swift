@@ -22,6 +22,13 @@ package final class SimulatedNode {
     var lastLook = "nothing"
     /// Why the node withdrew, if it did although nobody had killed it.
     package private(set) var withdrawal: String?
+    /// Delivered when it withdraws, if somebody expects that.
+    var whenWithdrawn: Outcome<Void>?
+    private var writesAtWithdrawal: Int?
+    /// A write was begun after the node had withdrawn (MountedVolume V4).
+    var wroteAfterWithdrawal: Bool {
+        writesAtWithdrawal.map { member.host.writesBegun > $0 } ?? false
+    }
     private var hasLeft = false
 
     init(
@@ -41,7 +48,10 @@ package final class SimulatedNode {
             if let self, !self.isDead, !self.hasLeft { self.reports.append(line) }
         }
         volume.onWithdraw = { [weak self] line in
-            if let self, !self.isDead, !self.hasLeft { self.withdrawal = line }
+            guard let self, !self.isDead, !self.hasLeft else { return }
+            self.withdrawal = line
+            self.writesAtWithdrawal = self.member.host.writesBegun
+            self.whenWithdrawn?.deliver(())
         }
     }
 

@@ -21,10 +21,13 @@ package struct SimulationFaults: OptionSet, Hashable, Sendable {
     package static let kill = SimulationFaults(rawValue: 2)
     /// The power fails for all.
     package static let crash = SimulationFaults(rawValue: 4)
+    /// A node's way to the disk fails: it withdraws, and is recovered by the others.
+    package static let inputOutput = SimulationFaults(rawValue: 8)
 
     /// By the names of the command line.
     package static let byName: [(name: String, fault: SimulationFaults)] = [
         ("remount", .remount), ("kill", .kill), ("crash", .crash),
+        ("io", .inputOutput),
     ]
 }
 
@@ -91,7 +94,7 @@ package final class Simulation {
         self.tell = tell
         dice = engine.seededExecutor.forkDice()
         workload = Workload(dice: dice.fork())
-        workload.keepsFilesSmall = !plan.faults.isDisjoint(with: [.kill, .crash])
+        workload.keepsFilesSmall = !plan.faults.isDisjoint(with: [.kill, .crash, .inputOutput])
     }
 
     /// Makes the run.

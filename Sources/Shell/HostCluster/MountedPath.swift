@@ -5,15 +5,16 @@ import Glibc
 import LinuxSystem
 
 /// A path inside a mounted volume.
-struct MountedPath {
+package struct MountedPath: Sendable {
     /// Where the volume is mounted.
-    let mountPoint: String
+    package let mountPoint: String
     /// From there.
-    let names: [String]
+    package let names: [String]
 
     /// Finds the mount of a path by the table of mounts. Symbolic links on the way to the mount are
     /// followed, those inside are not.
-    init(_ path: String) throws {
+    /// - Throws: `HostClusterError` when it is not on a mounted volume, `SystemError`.
+    package init(_ path: String) throws {
         let plain = try Self.absolute(path)
         if let found = Self.find(plain) {
             self = found
@@ -33,7 +34,7 @@ struct MountedPath {
             }
             inside.insert(outside.removeLast(), at: 0)
         }
-        throw AdministrationError("\(path) is not on a mounted Lockstep volume")
+        throw HostClusterError("\(path) is not on a mounted Lockstep volume")
     }
 
     private init(mountPoint: String, names: [String]) {
