@@ -125,6 +125,13 @@ let layers: [Target] = [
     closed("VolumeMaking", "Volume", ["Vocabulary", "DiskFormat", "BlockIO"]),
     closed("VolumeChecking", "Volume", ["Vocabulary", "DiskFormat", "BlockIO", "Journaling"]),
 
+    // The same of a mounted volume, one structure at a time, each under its own lock.
+    closed(
+        "VolumeScrubbing",
+        "Volume",
+        ["Vocabulary", "Execution", "DiskFormat", "BlockIO", "FileSystem", "VolumeChecking"]
+    ),
+
     // Simulation: lock managers alone, by seed and in every order; one machine's executor, clock
     // and disk by seed; every crash of short workloads on one node; then whole clusters, with a
     // network and a model of the kernel's caches.
@@ -144,7 +151,7 @@ let layers: [Target] = [
         [
             "Vocabulary", "Execution", "SimulatedMachine", "DiskFormat", "BlockIO", "Journaling",
             "LockCore", "LockCache", "Membership", "ClusterWire", "NodeService", "FileStore",
-            "FileSystem", "VolumeMaking", "VolumeChecking",
+            "FileSystem", "VolumeMaking", "VolumeChecking", "VolumeScrubbing",
         ]
     ),
 

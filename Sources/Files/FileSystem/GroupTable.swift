@@ -31,6 +31,9 @@ package final class GroupTable: GlockOwner {
         return glock
     }
 
+    /// A group's glock, for who looks at the group on the device.
+    func inspected(_ index: UInt32, _ volume: MountedVolume) -> Glock { glock(index, volume) }
+
     /// Holds one group for changes. Ends with `release`. Groups are held in ascending order (L1).
     func hold(
         _ index: UInt32,

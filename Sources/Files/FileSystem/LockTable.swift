@@ -54,6 +54,8 @@ package final class Glock {
     var toldAt: Tick?
     /// How far the demotion under way has come.
     var step: HolderActivity.Step?
+    /// It is discarded as soon as nothing is under way.
+    var isRetired = false
 
     init(name: ResourceName, cookie: UInt64, flags: LockFlags) {
         self.name = name
@@ -125,6 +127,13 @@ package final class LockTable: LockClient {
         }
         slots[Int(glock.cookie)] = nil
         freeSlots.append(Int(glock.cookie))
+    }
+
+    /// Discards a glock under which nothing is cached, now or when what is under way has ended. Nobody
+    /// enters it any more.
+    package func retire(_ glock: Glock) {
+        glock.isRetired = true
+        if glock.machine.isIdle { discard(glock) }
     }
 
     /// Gives all locks up, at the very end: what they protected is on the device, and nobody is
@@ -272,6 +281,7 @@ package final class LockTable: LockClient {
         body(&glock.machine, &actions)
         if glock.machine.phase != phase { glock.phaseSince = engine.clock.now }
         for action in actions { perform(action, glock) }
+        if glock.isRetired, glock.machine.isIdle, slots[Int(glock.cookie)] === glock { discard(glock) }
     }
 
     private func perform(_ action: GlockAction, _ glock: Glock) {

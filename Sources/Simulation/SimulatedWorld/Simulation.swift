@@ -23,11 +23,13 @@ package struct SimulationFaults: OptionSet, Hashable, Sendable {
     package static let crash = SimulationFaults(rawValue: 4)
     /// A node's way to the disk fails: it withdraws, and is recovered by the others.
     package static let inputOutput = SimulationFaults(rawValue: 8)
+    /// Not a fault: the volume is scrubbed meanwhile.
+    package static let scrub = SimulationFaults(rawValue: 16)
 
     /// By the names of the command line.
     package static let byName: [(name: String, fault: SimulationFaults)] = [
         ("remount", .remount), ("kill", .kill), ("crash", .crash),
-        ("io", .inputOutput),
+        ("io", .inputOutput), ("scrub", .scrub),
     ]
 }
 
@@ -59,6 +61,9 @@ package struct SimulationReport: Hashable, Sendable {
     package var cachedPages = 0
     package var demotions: UInt64 = 0
     package var messages = 0
+    /// Scrubs that ran to the end, and inodes they looked at.
+    package var scrubs = 0
+    package var scrubbedInodes: UInt64 = 0
     package var jobs = 0
     package var scheduleHash: UInt64 = 0
 }
@@ -73,6 +78,7 @@ package final class Simulation {
     var workload: Workload
     var report = SimulationReport()
     var handles: [HeldFile] = []
+    var scrubbing: RunningScrub?
     var promises: [Promise] = []
     /// What happened, newest last; the end of it is shown with a failure.
     var story: [String] = []
@@ -147,6 +153,7 @@ package final class Simulation {
         }
         for _ in 0..<plan.steps {
             try await disturb()
+            try await perhapsScrub()
             try await perhapsDisaster()
             let index = dice.below(plan.nodes)
             guard let node = cluster.nodes[index] else { continue }
@@ -179,6 +186,7 @@ package final class Simulation {
     }
 
     private func finish() async throws {
+        try await endScrub()
         for handle in handles { try await close(handle) }
         handles = []
         for index in cluster.nodes.indices { try await unmount(index) }
@@ -187,6 +195,7 @@ package final class Simulation {
 
     func unmount(_ index: Int) async throws {
         guard let node = cluster.nodes[index] else { return }
+        try await endScrub(on: node)
         log("n\(index + 1): unmount")
         count(node)
         _ = try await within("unmounting n\(index + 1)") {
@@ -415,5 +424,6 @@ extension SimulationReport {
     /// One line for people.
     package var summary: String {
         "schedule \(String(scheduleHash, radix: 16)), \(operations) operations (\(refused) refused), \(requests) requests, \(cachedNames) names and \(cachedPages) pages from the kernel's caches, \(demotions) demotions, \(messages) messages, \(jobs) jobs"
+            + (scrubs > 0 ? ", \(scrubs) scrubs of \(scrubbedInodes) inodes" : "")
     }
 }

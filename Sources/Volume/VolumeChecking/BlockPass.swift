@@ -64,12 +64,12 @@ extension VolumeChecker {
         let length = superblock.groupLength(group)
         var index: UInt32 = 0
         while index < length {
-            guard isLost(group, index) else {
+            guard use.isLost(group: group, index: index) else {
                 index += 1
                 continue
             }
             let first = index
-            while index < length, isLost(group, index) { index += 1 }
+            while index < length, use.isLost(group: group, index: index) { index += 1 }
             add(
                 Finding(
                     .blockLost,
@@ -79,13 +79,6 @@ extension VolumeChecker {
                 )
             )
         }
-    }
-
-    /// Whether a block is marked in use and nothing was found to use it.
-    func isLost(_ group: UInt32, _ index: UInt32) -> Bool {
-        guard use.use(group: group, index: index) == .nothing else { return false }
-        let mark = use.mark(group: group, index: index)
-        return mark == .data || mark == .metadata
     }
 
     /// A quarantined block still shows what it was; a new block there must start above its version.

@@ -97,6 +97,16 @@ extension VolumeChecker {
     private func follow(_ entry: Entry, from visit: InodeVisit) async throws(CheckError) {
         let number = entry.record.inode
         let address = number.address.rawValue
+        if let inspection {
+            inspection.onEntry(
+                InodeInspection.Entry(
+                    name: entry.name,
+                    inode: number,
+                    type: UInt32(entry.record.type)
+                )
+            )
+            return
+        }
         let claimsDirectory = entry.record.type == 4
         guard try await admit(number) == .seen, var inode = seen[address] else {
             add(

@@ -23,7 +23,7 @@ extension VolumeChecker {
         claimFixedBlocks()
     }
 
-    private func checkGroup(
+    func checkGroup(
         _ index: UInt32,
         _ block: UnsafeMutableRawBufferPointer,
         headerError: FormatError?

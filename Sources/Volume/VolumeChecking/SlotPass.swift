@@ -6,6 +6,42 @@ import Vocabulary
 
 extension VolumeChecker {
     func checkSlots() async throws(CheckError) {
+        try await checkDescriptors()
+        checkJournalPlaces()
+        try await checkGuard()
+        for index in 0..<superblock.slotCapacity {
+            try await checkHeartbeat(SlotIndex(index))
+        }
+        for case let slot? in slots {
+            try await checkJournalHeader(slot)
+            show(.slots, UInt64(slot.slot.rawValue) + 1, of: UInt64(superblock.slotCount))
+        }
+    }
+
+    /// The same of a mounted volume: without heartbeats, which their owners write without a lock.
+    /// Guard and journal headers are kept twice, so that one of the two is whole at any time.
+    func checkFixedStructures() async throws(CheckError) {
+        let buffer = makeBuffer()
+        let address = Superblock.address(blockSize: superblock.blockSize)
+        try await read(address, into: buffer)
+        var damage: FormatError?
+        do throws(FormatError) {
+            let found = try Superblock(verifying: buffer.readOnly, at: address)
+            if found != superblock {
+                damage = .invalidField(address, field: "creation time", value: UInt64(bitPattern: found.created.seconds))
+            }
+        } catch {
+            damage = error
+        }
+        try await checkSuperblocks(damage: damage)
+        slots = []
+        try await checkDescriptors()
+        checkJournalPlaces()
+        try await checkGuard()
+        for case let slot? in slots { try await checkJournalHeader(slot) }
+    }
+
+    private func checkDescriptors() async throws(CheckError) {
         let buffer = makeBuffer()
         for index in 0..<superblock.slotCount {
             let slot = SlotIndex(index)
@@ -19,15 +55,6 @@ extension VolumeChecker {
                 slots.append(nil)
                 add(Finding(.slotDescriptorDamaged, block: address, slot: slot, error: error))
             }
-        }
-        checkJournalPlaces()
-        try await checkGuard()
-        for index in 0..<superblock.slotCapacity {
-            try await checkHeartbeat(SlotIndex(index))
-        }
-        for case let slot? in slots {
-            try await checkJournalHeader(slot)
-            show(.slots, UInt64(slot.slot.rawValue) + 1, of: UInt64(superblock.slotCount))
         }
     }
 

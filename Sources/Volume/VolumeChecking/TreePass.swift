@@ -144,7 +144,7 @@ extension VolumeChecker {
     }
 
     /// Whether a block that should be an inode is a damaged one, rather than something else by now.
-    private func isDamage(_ error: FormatError, mark: BlockState?) -> Bool {
+    func isDamage(_ error: FormatError, mark: BlockState?) -> Bool {
         guard mark == .metadata || mark == nil else { return false }
         switch error {
         case .wrongKind, .wrongGeneration: return false
@@ -200,7 +200,7 @@ extension VolumeChecker {
 
     /// What comes last for every inode: its attributes, and whether its blocks are as many as it
     /// says.
-    private func finish(_ visit: InodeVisit, _ buffer: AlignedBuffer) async throws(CheckError) {
+    func finish(_ visit: InodeVisit, _ buffer: AlignedBuffer) async throws(CheckError) {
         try await checkAttributes(of: visit, buffer.readOnly)
         if visit.isComplete, visit.blocks != visit.record.blockCount {
             add(
@@ -218,7 +218,7 @@ extension VolumeChecker {
         inode.isAnchor && inode.number != superblock.root
     }
 
-    private func checkFlags(_ inode: SeenInode, _ record: InodeRecord) {
+    func checkFlags(_ inode: SeenInode, _ record: InodeRecord) {
         let known: InodeFlags = [.system, .orphan]
         let shouldBeSystem = isSystem(inode)
         if !record.flags.subtracting(known).isEmpty
@@ -234,7 +234,7 @@ extension VolumeChecker {
         }
     }
 
-    private func isTypeRight(_ record: InodeRecord) -> Bool {
+    func isTypeRight(_ record: InodeRecord) -> Bool {
         guard record.mode <= 0o177777 else { return false }
         switch record.typeBits {
         case 0o040000:
@@ -246,7 +246,7 @@ extension VolumeChecker {
         }
     }
 
-    private func checkSize(_ visit: InodeVisit) {
+    func checkSize(_ visit: InodeVisit) {
         let record = visit.record
         func wrong(_ expected: UInt64?) {
             add(

@@ -89,6 +89,9 @@ package final class VolumeChecker {
     var order: [BlockAddress] = []
     /// Directories whose entries are still to be read, last in first out.
     var pending: [InodeNumber] = []
+    /// What is gathered of the one inode that is being inspected on a mounted volume, where nothing
+    /// is known of the others; nil in a check.
+    var inspection: InodeInspection?
 
     /// Checks the volume on `device`.
     ///
@@ -140,7 +143,7 @@ package final class VolumeChecker {
         try await SuperblockReader(device: device).find().0
     }
 
-    private init(
+    init(
         device: any BlockDevice,
         superblock: Superblock,
         options: CheckOptions,
@@ -247,6 +250,11 @@ package final class VolumeChecker {
     /// if the block belongs to somebody already; nothing may be read from it then (C2).
     func claimMetadata(_ address: BlockAddress, for inode: InodeNumber?) -> Bool {
         guard let (group, index) = place(of: address) else { return false }
+        if let inspection {
+            if inspection.claim(address) { return true }
+            add(Finding(.blockUsedTwice, inode: inode, block: address))
+            return false
+        }
         guard use.use(group: group, index: index) == .nothing else {
             add(Finding(.blockUsedTwice, inode: inode, block: address))
             return false
@@ -283,6 +291,10 @@ package final class VolumeChecker {
     /// Notes that a run of data blocks of one group belongs to `inode`.
     func claimData(_ start: BlockAddress, length: UInt32, for inode: InodeNumber) {
         guard let (group, first) = place(of: start) else { return }
+        if let inspection {
+            inspection.claims.append(InodeInspection.Claim(start, length, .data))
+            return
+        }
         precondition(first + length <= superblock.groupLength(group), "C2: a run across groups")
         var twice: (first: UInt32, count: UInt64)?
         for index in first..<first + length {
