@@ -190,7 +190,7 @@ let commands: [Target] = [
             "Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "FileStore",
             "FileSystem", "LockCore", "LockCache", "Membership", "ClusterWire", "LockReports",
             "NodeService", "LinuxSystem", "LinuxBlockIO", "Transport", "HostCluster", "FuseServer",
-            "CLinux",
+            "CLinux", "VolumeChecking", "VolumeScrubbing",
         ]
     ),
     command(
@@ -268,7 +268,7 @@ let testTargets: [Target] = [
         "VolumeTests",
         [
             "Vocabulary", "Execution", "DiskFormat", "BlockIO", "VolumeMaking", "VolumeChecking",
-            "SimulatedMachine",
+            "SimulatedMachine", "CrashWorld", "Journaling", "FileSystem", "VolumeScrubbing",
         ]
     ),
     tests("CrashWorldTests", ["Vocabulary", "CrashWorld"]),

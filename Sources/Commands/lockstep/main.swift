@@ -8,7 +8,7 @@ struct Lockstep: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "lockstep",
         abstract: "Looks after mounted Lockstep volumes.",
-        subcommands: [Status.self, Locks.self, Trace.self, Dump.self, Sync.self]
+        subcommands: [Status.self, Locks.self, Trace.self, Dump.self, Sync.self, ScrubCommand.self]
     )
 }
 

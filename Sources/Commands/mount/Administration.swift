@@ -8,6 +8,8 @@
 //   recording [JSON]  what a node's flight recorder has kept, as it is
 //   ping          the answer is "ok"
 //   sync          makes everything durable; the answer is "ok"
+//   scrub start|stop  begins a scrub of the volume, or ends it; the answer is "ok"
+//   scrub status  JSON: how far it is and what it has found
 
 import CLinux
 import Execution

@@ -7,6 +7,7 @@ import FuseServer
 import Glibc
 import Journaling
 import LinuxBlockIO
+import LinuxSystem
 import LockCore
 import LockReports
 import NodeService
@@ -42,10 +43,28 @@ struct Inspection: @unchecked Sendable {
             case "sync":
                 try mount.waitInEngine { try await mount.node?.volume?.synchronizeAll() }
                 return "ok\n"
+            case "scrub": return try scrub(rest)
             default: return "error: unknown request '\(request)'\n"
             }
         } catch {
             return "error: \(error)\n"
+        }
+    }
+
+    private func scrub(_ request: String) throws -> String {
+        guard let node = mount.node, let volume = node.volume else {
+            return "error: the volume is not mounted yet\n"
+        }
+        switch request {
+        case "start":
+            let log = mount.log
+            try mount.waitInEngine { try node.scrubber.start(volume) { log.notice($0) } }
+            return "ok\n"
+        case "stop":
+            try mount.waitInEngine { await node.scrubber.stop() }
+            return "ok\n"
+        case "status": return try mount.waitInEngine { node.scrubber.json.text } + "\n"
+        default: return "error: unknown request 'scrub \(request)'\n"
         }
     }
 

@@ -41,6 +41,7 @@ final class NodeRuntime: @unchecked Sendable {
     /// This node replays journals at this moment.
     var isReplaying: Bool { recovery.isActive }
     var recoveries: [RecoveryReport] = []
+    let scrubber = Scrubber()
 
     var onReplayed: ((Epoch) -> Void)?
     var onReport: ((String) -> Void)?
@@ -216,6 +217,7 @@ final class NodeRuntime: @unchecked Sendable {
 
     /// Everything to the device, the journal clean, all locks given up.
     func end() async throws {
+        await scrubber.stop()
         if let volume {
             do throws(FileError) {
                 try await volume.stop()

@@ -8,8 +8,6 @@
 //     out what programs use, and an old number, of which the device has shown a remnant, does not
 //     come in the way of the inode that lives there now.
 
-
-import DiskFormat
 import LockCache
 package import Vocabulary
 
@@ -59,14 +57,5 @@ extension MountedVolume {
         if !options.isReadOnly { await settle(glock) }
         try checkUsable()
         return try await body()
-    }
-
-    /// The orphan directory of a slot, as its descriptor says.
-    ///
-    /// - Throws: `inputOutput`.
-    package func orphanDirectoryNumber(
-        of slot: SlotIndex
-    ) async throws(FileError) -> InodeNumber {
-        try await readDescriptor(slot).orphanDirectory
     }
 }

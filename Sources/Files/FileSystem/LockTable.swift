@@ -281,7 +281,9 @@ package final class LockTable: LockClient {
         body(&glock.machine, &actions)
         if glock.machine.phase != phase { glock.phaseSince = engine.clock.now }
         for action in actions { perform(action, glock) }
-        if glock.isRetired, glock.machine.isIdle, slots[Int(glock.cookie)] === glock { discard(glock) }
+        if glock.isRetired, glock.machine.isIdle, slots[Int(glock.cookie)] === glock {
+            discard(glock)
+        }
     }
 
     private func perform(_ action: GlockAction, _ glock: Glock) {

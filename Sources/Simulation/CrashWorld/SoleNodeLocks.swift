@@ -1,11 +1,11 @@
 // The lock service of a node that is alone: it grants whatever is asked for, soon.
 
-import Execution
-import LockCache
-import Vocabulary
+package import Execution
+package import LockCache
+package import Vocabulary
 
-/// Grants every lock to the one node there is.
-final class SoleNodeLocks: LockService {
+/// Grants every lock to the one node there is. Engine-bound.
+package final class SoleNodeLocks: LockService {
     private struct Lock {
         var cookie: UInt64
         var mode: LockMode
@@ -14,11 +14,12 @@ final class SoleNodeLocks: LockService {
     private let engine: Engine
     /// By name, which counts from 1; nil when it was given up.
     private var locks: [Lock?] = []
-    weak var client: (any LockClient)?
+    /// Who is answered. Set before the first request.
+    package weak var client: (any LockClient)?
 
-    init(engine: Engine) { self.engine = engine }
+    package init(engine: Engine) { self.engine = engine }
 
-    func request(
+    package func request(
         _ name: ResourceName,
         _ mode: LockMode,
         _ flags: LockFlags,
@@ -30,19 +31,20 @@ final class SoleNodeLocks: LockService {
         return lock
     }
 
-    func convert(_ lock: LockID, to mode: LockMode, _ flags: LockFlags, value: ValueBlock?) {
+    package func convert(_ lock: LockID, to mode: LockMode, _ flags: LockFlags, value: ValueBlock?)
+    {
         locks[Int(lock.rawValue) - 1]?.mode = mode
         answer(lock, .granted)
     }
 
-    func unlock(_ lock: LockID, _ flags: LockFlags, value: ValueBlock?) {
+    package func unlock(_ lock: LockID, _ flags: LockFlags, value: ValueBlock?) {
         locks[Int(lock.rawValue) - 1]?.mode = .null
         answer(lock, .unlocked)
         locks[Int(lock.rawValue) - 1] = nil
     }
 
     /// Nothing waits, so nothing can be withdrawn.
-    func cancel(_ lock: LockID) {}
+    package func cancel(_ lock: LockID) {}
 
     private func answer(_ lock: LockID, _ status: LockStatus) {
         guard let entry = locks[Int(lock.rawValue) - 1] else {

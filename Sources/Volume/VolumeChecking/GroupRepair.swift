@@ -161,7 +161,8 @@ extension RepairRound {
         for group in 0..<superblock.groupCount where checker.use.isKnown(group: group) {
             let highest = try await highestFreedVersion(inGroup: group)
             let isChanged = try await editGroup(group) { record, bitmap in
-                for index in 1..<record.blockCount where checker.use.isLost(group: group, index: index) {
+                for index in 1..<record.blockCount
+                where checker.use.isLost(group: group, index: index) {
                     bitmap[index] = bitmap[index] == .metadata ? .quarantined : .free
                 }
                 record.inodeCount = inodes[Int(group)]

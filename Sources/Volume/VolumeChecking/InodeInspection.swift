@@ -72,21 +72,17 @@ package struct GroupInspection: Sendable {
 /// Judges single structures of a mounted volume. One thing at a time.
 package final class Inspector {
     private let checker: VolumeChecker
-    private let anchors: [InodeNumber]
+    /// The root and the orphan directories.
+    package var anchors: [InodeNumber] = []
 
-    /// `anchors` are the root and the orphan directories.
-    package init(
-        _ device: any BlockDevice,
-        _ superblock: Superblock,
-        anchors: [InodeNumber]
-    ) {
+    /// An inspector of the volume on `device`.
+    package init(_ device: any BlockDevice, _ superblock: Superblock) {
         checker = VolumeChecker(
             device: device,
             superblock: superblock,
             options: CheckOptions(),
             progress: { _ in }
         )
-        self.anchors = anchors
     }
 
     /// Judges an inode, whose lock is held. Nil if there is no such inode (any more). With
@@ -213,7 +209,9 @@ package final class Inspector {
         // the lock will see.
         guard bytes.u32(0) == BlockHeader.magic,
             let kind = BlockKind(rawValue: bytes.u16(4)),
-            [.inode, .extentNode, .directoryIndex, .directoryLeaf, .extendedAttributes].contains(kind)
+            [.inode, .extentNode, .directoryIndex, .directoryLeaf, .extendedAttributes].contains(
+                kind
+            )
         else { return nil }
         let number = InodeNumber(address: BlockAddress(bytes.u64(48)), generation: bytes.u64(56))
         guard checker.place(of: number.address) != nil,
@@ -223,12 +221,15 @@ package final class Inspector {
     }
 
     /// Judges what never changes while the volume is mounted: superblock, its copies, the slots'
-    /// descriptors.
+    /// descriptors; and what is kept twice. With it come the orphan directories, by slot; nil where
+    /// the descriptor is damaged.
     ///
-    /// - Throws: `CheckError` when the device fails or there is no volume.
-    package func inspectFixed() async throws(CheckError) -> [Finding] {
+    /// - Throws: `CheckError` when the device fails.
+    package func inspectFixed() async throws(CheckError) -> (
+        findings: [Finding], orphanDirectories: [InodeNumber?]
+    ) {
         try await checker.checkFixedStructures()
-        return takeFindings()
+        return (takeFindings(), checker.slots.map { $0?.orphanDirectory })
     }
 
     /// The blocks of a group that belong to the file system itself, by their places in it: the group's

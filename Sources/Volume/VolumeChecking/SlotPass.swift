@@ -28,7 +28,11 @@ extension VolumeChecker {
         do throws(FormatError) {
             let found = try Superblock(verifying: buffer.readOnly, at: address)
             if found != superblock {
-                damage = .invalidField(address, field: "creation time", value: UInt64(bitPattern: found.created.seconds))
+                damage = .invalidField(
+                    address,
+                    field: "creation time",
+                    value: UInt64(bitPattern: found.created.seconds)
+                )
             }
         } catch {
             damage = error

@@ -101,7 +101,7 @@ package final class Scrub {
     let superblock: Superblock
     private let findingLimit: Int
     package internal(set) var report = ScrubReport()
-    var inspector: Inspector
+    let inspector: Inspector
     var table: ScrubTable
     var use: BlockUse
     /// By group: its version in stage 2, or 0 where the block is damaged.
@@ -109,7 +109,8 @@ package final class Scrub {
     var groupRecords: [ResourceGroupRecord?]
     /// Latecomers, by group.
     var lateCounts: [UInt32]
-    var orphanDirectories: [InodeNumber] = []
+    /// By slot; nil where its descriptor is damaged.
+    var orphanDirectories: [InodeNumber?] = []
     /// Inodes that only entries led to (S2), in the order in which they were found.
     var latecomers: [InodeNumber] = []
     var isLate: Set<InodeNumber> = []
@@ -124,7 +125,7 @@ package final class Scrub {
         self.volume = volume
         superblock = volume.superblock
         self.findingLimit = findingLimit
-        inspector = Inspector(volume.device, volume.superblock, anchors: [])
+        inspector = Inspector(volume.device, volume.superblock)
         table = ScrubTable(groupCount: superblock.groupCount)
         use = BlockUse(superblock)
         groupVersions = Array(repeating: 0, count: Int(superblock.groupCount))
@@ -145,8 +146,7 @@ package final class Scrub {
             report.duration = volume.engine.clock.now.rawValue &- begin.rawValue
         }
         do throws(FileError) {
-            try await findAnchors()
-            try await checkFixed()
+            await checkFixed()
             try await checkGroups()
             try await checkInodes()
             try await checkDirectories()
@@ -187,24 +187,18 @@ package final class Scrub {
         }
     }
 
-    private func findAnchors() async throws(FileError) {
-        for index in 0..<superblock.slotCount {
-            orphanDirectories.append(
-                try await volume.orphanDirectoryNumber(of: SlotIndex(index))
-            )
-        }
-        inspector = Inspector(
-            volume.device,
-            superblock,
-            anchors: [superblock.root] + orphanDirectories
-        )
-    }
-
     // MARK: Stages 1 to 3
 
-    private func checkFixed() async throws(FileError) {
+    private func checkFixed() async {
         begin(.fixed, of: 1)
-        for finding in await reading(inspector.inspectFixed) ?? [] { add(finding) }
+        if let found = await reading(inspector.inspectFixed) {
+            for finding in found.findings { add(finding) }
+            orphanDirectories = found.orphanDirectories
+            inspector.anchors = [superblock.root] + found.orphanDirectories.compactMap { $0 }
+        }
+        // Which inodes the slots' descriptors would lead to nobody can say.
+        isPartial =
+            orphanDirectories.count < Int(superblock.slotCount) || orphanDirectories.contains(nil)
         report.done = 1
     }
 

@@ -114,7 +114,8 @@ extension Scrub {
         guard inode.generation == entry.inode.generation else { return false }
         defer { table[index] = inode }
         if let slot {
-            let isRight = UInt32(inode.orphanSlot) == slot.rawValue && !inode.marks.contains(.listed)
+            let isRight =
+                UInt32(inode.orphanSlot) == slot.rawValue && !inode.marks.contains(.listed)
             inode.marks.insert(isRight ? .listed : .listedWrongly)
             return true
         }

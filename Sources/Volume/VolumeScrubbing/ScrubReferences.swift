@@ -65,7 +65,8 @@ extension Scrub {
         let isAnchor = number == superblock.root || orphanDirectories.contains(number)
         // A name that was not found may stand where nothing could be read.
         if inode.names == 0, !isAnchor {
-            return isPartial ? nil : Finding(.inodeUnreachable, inode: number, block: number.address)
+            return isPartial
+                ? nil : Finding(.inodeUnreachable, inode: number, block: number.address)
         }
         if inode.isDirectory, inode.names > (isAnchor ? 0 : 1) {
             return Finding(.directoryLinkedTwice, inode: number, found: UInt64(inode.names))
@@ -106,6 +107,18 @@ extension Scrub {
                     group: index,
                     found: UInt64(record.inodeCount),
                     expected: count
+                )
+            )
+        }
+        let newest = table.newestGeneration(inGroup: index)
+        if record.highestGeneration < newest {
+            add(
+                Finding(
+                    .groupGenerationLow,
+                    block: address,
+                    group: index,
+                    found: record.highestGeneration,
+                    expected: newest
                 )
             )
         }

@@ -59,6 +59,13 @@ struct ScrubTable {
     /// Inodes of one group, ascending.
     func count(inGroup group: UInt32) -> Int { groups[Int(group)].count }
 
+    /// The highest generation among the inodes of one group that are sound; 0 if there is none.
+    func newestGeneration(inGroup group: UInt32) -> UInt64 {
+        groups[Int(group)].reduce(0) {
+            $1.marks.contains(.damaged) ? $0 : max($0, $1.generation)
+        }
+    }
+
     subscript(index: Index) -> ScrubbedInode {
         get { groups[index.group][index.position] }
         set { groups[index.group][index.position] = newValue }
