@@ -57,6 +57,40 @@ final class GuardianTests {
         #expect(stat(place + "/a", &status) != 0)
     }
 
+    /// A thread of the daemon waits in the kernel for a lock that is held for a request which only the
+    /// daemon could have answered: SIGKILL alone does not end it.
+    @Test(arguments: ["abort", "answer"])
+    func aDaemonThatDiesInAnInvalidationIsBuried(_ way: String) throws {
+        let survivor = try node()
+        survivor.expect("joined")
+        survivor.tell("replayed 1")
+        let victim = try node()
+        victim.expect("joined")
+        victim.tell("mount \(place) \(way)")
+        victim.expect("mounted")
+        let maker = try runThread(name: "maker") { [place] in _ = mkdir(place + "/new", 0o755) }
+        while !hasStuckThread(victim.process) { usleep(1000) }
+        victim.signal(SIGKILL)
+        #expect(survivor.expect("view 3") == "view 3 members=1 replay=1")
+        victim.waitForEnd()
+        maker.join()
+    }
+
+    /// Whether the thread that invalidates waits in the kernel.
+    private func hasStuckThread(_ process: pid_t) -> Bool {
+        let folder = "/proc/\(process)/task"
+        guard let directory = opendir(folder) else { return false }
+        defer { closedir(directory) }
+        while let entry = readdir(directory) {
+            let name = withUnsafePointer(to: &entry.pointee.d_name) { field in
+                field.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+            }
+            guard firstWord("\(folder)/\(name)/comm") == "jammed" else { continue }
+            return firstWord("\(folder)/\(name)/wchan").contains("inval_entry")
+        }
+        return false
+    }
+
     @Test func withoutAGuardianOldPagesWouldBeRead() throws {
         // The reason for all this: if this fails one day, the kernel has taken the work over.
         let victim = try node()
@@ -99,8 +133,8 @@ final class GuardianTests {
         // Until it has its name, its libraries are being loaded.
         while ["exe", "hostclusterprob"].contains(nameOf(guardian)) { usleep(1000) }
         #expect(nameOf(guardian) == "lockstep-guard")
-        // Input, output, errors, the FUSE device, the list, the lock, the daemon: no socket to a
-        // peer.
+        // Input, output, errors, the FUSE device, the list, the lock, the daemon and its first
+        // thread: no socket to a peer.
         let folder = try #require(opendir("/proc/\(guardian)/fd"))
         defer { closedir(folder) }
         var names: [String] = []
@@ -111,7 +145,7 @@ final class GuardianTests {
                 }
             }
         }
-        #expect(names.filter { $0 != "." && $0 != ".." }.sorted() == (0...6).map(String.init))
+        #expect(names.filter { $0 != "." && $0 != ".." }.sorted() == (0...7).map(String.init))
         only.tell("unmount")
         only.expect("unmounted")
     }

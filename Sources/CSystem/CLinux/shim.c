@@ -24,6 +24,9 @@ int lockstep_sector_size(int fd, int *size) { return ioctl(fd, BLKSSZGET, size);
 
 int lockstep_pidfd_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 
+// PIDFD_THREAD is O_EXCL; the headers of Debian 12 do not know it.
+int lockstep_pidfd_open_thread(pid_t tid) { return (int)syscall(SYS_pidfd_open, tid, O_EXCL); }
+
 int lockstep_pidfd_send_signal(int fd, int sig) {
     return (int)syscall(SYS_pidfd_send_signal, fd, sig, NULL, 0);
 }

@@ -1,5 +1,9 @@
 // The smallest FUSE file system whose pages and attributes the kernel caches for ever: a folder
 // with one file `a` of 64 KiB that says "OLD!" throughout. It exists to be killed.
+//
+// A MKDIR it never answers, and begins to invalidate an entry of that directory instead, as another
+// node's change would have it: the kernel has the directory locked for the one and wants the lock for
+// the other.
 
 import CLinux
 import Glibc
@@ -55,6 +59,23 @@ final class TinyFuse: Sendable {
         }
     }
 
+    private static func jam(_ device: Int32, _ directory: UInt64) {
+        do {
+            try runThread(name: "jammed") {
+                var message = Reply()
+                message.put(UInt32(16 + 16 + 2))
+                message.put(Int32(3))  // FUSE_NOTIFY_INVAL_ENTRY
+                message.put(UInt64(0))
+                message.put(directory)
+                message.put(UInt64(1))
+                message.bytes += [UInt8(ascii: "a"), 0]
+                _ = write(device, message.bytes, message.bytes.count)
+            }.detach()
+        } catch {
+            print("no thread: \(error)")
+        }
+    }
+
     private static func answer(_ device: Int32, _ request: UnsafeRawBufferPointer) {
         func number<Number: FixedWidthInteger>(_ offset: Int, _ type: Number.Type) -> Number {
             request.loadUnaligned(fromByteOffset: offset, as: type)
@@ -87,6 +108,9 @@ final class TinyFuse: Sendable {
             for _ in 0..<(length / 4) { reply.bytes += [79, 76, 68, 33] }
         case 18, 25, 29: break  // RELEASE, FLUSH, RELEASEDIR
         case 2, 42: return  // FORGET
+        case 9:  // MKDIR
+            jam(device, node)
+            return
         default: error = ENOSYS
         }
         reply.send(device, unique: number(8, UInt64.self), error: error)

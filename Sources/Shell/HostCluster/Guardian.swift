@@ -32,9 +32,12 @@
 // G4. The guardian's lock is released when everything is taken back, at the latest by its end. If it is killed, the administrator has
 // taken over
 //     its duty.
-// G5. The first thing it does is wait for the end of the daemon (pidfd), which is after the
-// daemon's last
-//     write; a daemon that ends in order says farewell before, when its file system is unmounted.
+// G5. It takes nothing back before the daemon's last thread is gone (pidfd), which is after the
+//     daemon's last write. But it aborts, or answers, as soon as the daemon's first thread is gone: the
+//     last one may be in the kernel, invalidating an entry of a directory that is locked for a request
+//     that only the daemon could have answered, and SIGKILL does not end that wait. Linux 6.9 tells the
+//     end of one thread (PIDFD_THREAD); on older ones the state of the process is looked at every
+//     second. A daemon that ends in order says farewell before, when its file system is unmounted.
 //
 // G6. A node that withdraws (its view of the disk cannot be trusted) says so in the list and ends as
 //     if it had been killed. Its guardian does not abort the connection: it takes the daemon's place
@@ -85,9 +88,15 @@ package final class Guardian: Sendable {
         defer { close(lock) }
         guard lockstep_try_lock(lock) == 0 else { throw SystemError.last("lock", path) }
         guard let own = ProcessHandle(getpid()) else { throw SystemError.last("pidfd_open") }
+        // -1 before Linux 6.9 (G5).
+        let ownThread = lockstep_pidfd_open_thread(getpid())
+        defer { if ownThread >= 0 { close(ownThread) } }
         let process = try spawn(
             program,
-            inheriting: [fuseDescriptor, list.descriptor, lock, own.descriptor],
+            inheriting: [
+                fuseDescriptor, list.descriptor, lock, own.descriptor,
+                ownThread >= 0 ? ownThread : own.descriptor,
+            ],
             keepsStandardError
         )
         guard let handle = ProcessHandle(process) else { throw SystemError.last("pidfd_open") }
@@ -165,7 +174,8 @@ package final class Guardian: Sendable {
 package func runGuardian(log: LineLog) -> Int32 {
     for number in [SIGTERM, SIGINT, SIGHUP, SIGPIPE] { signal(number, SIG_IGN) }
     lockstep_name_thread("lockstep-guard")
-    let (device, listDescriptor, lock, daemon): (Int32, Int32, Int32, Int32) = (3, 4, 5, 6)
+    let (device, listDescriptor, lock): (Int32, Int32, Int32) = (3, 4, 5)
+    let daemon = WatchedDaemon(process: 6, firstThread: 7)
     let list: AnsweredInodes
     do {
         list = try AnsweredInodes(inherited: listDescriptor)
@@ -173,15 +183,65 @@ package func runGuardian(log: LineLog) -> Int32 {
         log.error("guardian: \(error)")
         return 1
     }
-    var entry = pollfd(fd: daemon, events: Int16(POLLIN), revents: 0)
-    while poll(&entry, 1, -1) != 1 {
-        guard errno == EINTR else {
-            log.error("guardian: \(SystemError.last("poll"))")
-            return 1
+    do {
+        try daemon.waitForDeath()
+        if list.saidFarewell {
+            try daemon.waitForEnd()
+            return 0
+        }
+        return try TakingBack(device: device, lock: lock, list: list, log: log).run(daemon)
+    } catch {
+        log.error("guardian: \(error)")
+        return 1
+    }
+}
+
+/// The daemon, as its guardian sees it (G5).
+private struct WatchedDaemon {
+    /// Of the whole process: readable when its last thread is gone.
+    let process: Int32
+    /// Readable when the first thread is gone. Of the process again on older kernels.
+    let firstThread: Int32
+    private let number = getppid()
+
+    init(process: Int32, firstThread: Int32) {
+        self.process = process
+        self.firstThread = firstThread
+    }
+
+    /// Waits until it is dying: its first thread is gone.
+    func waitForDeath() throws(SystemError) {
+        while true {
+            var entries = [process, firstThread].map {
+                pollfd(fd: $0, events: Int16(POLLIN), revents: 0)
+            }
+            let count = poll(&entries, 2, 1_000)
+            if count > 0 || (count == 0 && isZombie) { return }
+            guard count == 0 || errno == EINTR else { throw .last("poll") }
         }
     }
-    if list.saidFarewell { return 0 }
-    return TakingBack(device: device, lock: lock, list: list, log: log).run()
+
+    /// Waits until no system call of it is under way.
+    func waitForEnd() throws(SystemError) {
+        var entry = pollfd(fd: process, events: Int16(POLLIN), revents: 0)
+        while poll(&entry, 1, -1) != 1 {
+            guard errno == EINTR else { throw .last("poll") }
+        }
+    }
+
+    /// Whether the first thread is a zombie, by the state in the table of processes.
+    private var isZombie: Bool {
+        let file = lockstep_open("/proc/\(number)/stat", O_RDONLY, 0)
+        guard file >= 0 else { return false }  // gone, which the descriptor of the process tells
+        defer { close(file) }
+        var bytes = [UInt8](repeating: 0, count: 512)
+        let count = read(file, &bytes, bytes.count)
+        // "number (name) state": the name may hold anything but its last bracket is the last.
+        guard count > 0, let bracket = bytes[..<count].lastIndex(of: UInt8(ascii: ")")),
+            bracket + 2 < count
+        else { return false }
+        return bytes[bracket + 2] == UInt8(ascii: "Z")
+    }
 }
 
 /// What a guardian does for a dead daemon.
@@ -191,7 +251,7 @@ private struct TakingBack {
     let list: AnsweredInodes
     let log: LineLog
 
-    func run() -> Int32 {
+    func run(_ daemon: WatchedDaemon) throws(SystemError) -> Int32 {
         let stays = list.saidWithdrawn && resend()
         let aborted = !stays && abortConnection()
         var answering: RunningThread?
@@ -199,6 +259,9 @@ private struct TakingBack {
             if !stays { _ = resend() }
             answering = startAnswering(stays ? -EIO : -ENOTCONN)
         }
+        try daemon.waitForEnd()
+        // Its last threads may have taken requests after the first time.
+        if !aborted { _ = resend() }
         let hasEpoch = notify(code: 8, payload: [])  // FUSE_NOTIFY_INC_EPOCH, Linux 6.16
         var count = 0
         var failures = 0

@@ -1,6 +1,15 @@
 import CLinux
 import Glibc
 
+/// What a program took.
+struct ResourceUse {
+    var seconds: Double
+    /// Of all processors, in user mode and in the kernel.
+    var processorSeconds: Double
+    /// Of memory, at most.
+    var peakBytes: Int
+}
+
 /// Running other programs.
 enum Programs {
     /// Starts a program. Its output goes where this one's errors go.
@@ -70,6 +79,44 @@ enum Programs {
         guard code == 0 else {
             throw BenchFailure("\(path) \(arguments.joined(separator: " ")): exit code \(code)")
         }
+    }
+
+    /// Runs a program, which must succeed, and says what it took.
+    static func measure(_ path: String, _ arguments: [String]) throws -> ResourceUse {
+        let begin = nanoseconds()
+        let process = try start(path, arguments)
+        var status: Int32 = 0
+        var usage = rusage()
+        while wait4(process, &status, 0, &usage) < 0 && errno == EINTR {}
+        let took = nanoseconds() - begin
+        guard status == 0 else {
+            throw BenchFailure("\(path) \(arguments.joined(separator: " ")): status \(status)")
+        }
+        func seconds(_ time: timeval) -> Double {
+            Double(time.tv_sec) + Double(time.tv_usec) / 1_000_000
+        }
+        return ResourceUse(
+            seconds: Double(took) / 1_000_000_000,
+            processorSeconds: seconds(usage.ru_utime) + seconds(usage.ru_stime),
+            peakBytes: usage.ru_maxrss * 1024
+        )
+    }
+
+    /// What a program prints; it must succeed.
+    static func output(_ path: String, _ arguments: [String]) throws -> String {
+        let (process, input, output) = try converse(path, arguments)
+        fclose(input)
+        defer { fclose(output) }
+        var bytes: [UInt8] = []
+        var buffer = [UInt8](repeating: 0, count: 65_536)
+        while case let count = fread(&buffer, 1, buffer.count, output), count > 0 {
+            bytes += buffer[..<count]
+        }
+        let code = wait(for: process)
+        guard code == 0 else {
+            throw BenchFailure("\(path) \(arguments.joined(separator: " ")): exit code \(code)")
+        }
+        return String(decoding: bytes, as: UTF8.self)
     }
 
     /// The file system of a mount point, "" where nothing is mounted.

@@ -8,7 +8,9 @@ struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "lockstep-bench",
         abstract: "Measure file systems and locks: latencies and rates of common operations.",
-        subcommands: [Run.self, Compare.self, Locks.self, LockPeer.self]
+        subcommands: [
+            Run.self, Compare.self, Locks.self, LockPeer.self, Recovery.self, Check.self,
+        ]
     )
 }
 

@@ -1,0 +1,188 @@
+// How long others wait when a node is killed: from SIGKILL to the first create by another node in the
+// directory that the dead one was working in.
+
+import ArgumentParser
+import CLinux
+import Glibc
+import Vocabulary
+
+struct Recovery: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Measure how long others wait after a node was killed.",
+        discussion: """
+            Makes an image and mounts it on three nodes. In each round one node creates files in a \
+            directory without a pause and is killed; from that moment another node tries to create \
+            one there. Shown are the time until that has succeeded, what the survivor says that the \
+            replay took of it, and the rest: noticing the death, fencing, taking back what the dead \
+            node's kernel had cached, a new view, the lock tables.
+            """
+    )
+
+    @Option(help: "Where the image goes.")
+    var folder = "/var/tmp"
+
+    @Option(help: "Where the commands are. (default: beside this one)")
+    var bin: String?
+
+    @Option(help: "Rounds.")
+    var rounds = 20
+
+    @Option(help: "Files that are created before the node is killed.")
+    var files = 2_000
+
+    @Flag(help: "Print JSON instead of a table.")
+    var json = false
+
+    func validate() throws {
+        guard (1...1_000).contains(rounds) else { throw ValidationError("--rounds: 1 to 1000") }
+        guard (1...1_000_000).contains(files) else {
+            throw ValidationError("--files: 1 to 1000000")
+        }
+    }
+
+    func run() throws {
+        let lab = try RecoveryLab(bin: bin ?? Programs.ownFolder, folder: folder)
+        defer { lab.takeDown() }
+        try lab.prepare()
+        var figures: [RecoveryLab.Figure] = []
+        for round in 0..<rounds { figures.append(try lab.round(round, files: files)) }
+        print(json ? Self.json(figures) : Self.report(figures))
+    }
+
+    private static func report(_ figures: [RecoveryLab.Figure]) -> String {
+        func row(_ name: String, _ value: (RecoveryLab.Figure) -> UInt64) -> [String] {
+            let sorted = figures.map(value).sorted()
+            let picks = [sorted.first, sorted[sorted.count / 2], sorted.last].compactMap { $0 }
+            return [name] + picks.map { rounded(Double($0) / 1_000_000) }
+        }
+        return table([
+            ["ms", "least", "median", "most"], row("SIGKILL to create", \.total),
+            row("replay until others go on", \.untilCovered), row("replay to its end", \.replay),
+            row("besides the replay", \.besides),
+        ])
+    }
+
+    private static func json(_ figures: [RecoveryLab.Figure]) -> String {
+        JSONText.array(
+            figures.map {
+                .object([
+                    .init("nanoseconds", .number($0.total)),
+                    .init("replayUntilOthersGoOn", .number($0.untilCovered)),
+                    .init("replay", .number($0.replay)), .init("besides", .number($0.besides)),
+                ])
+            }
+        ).text
+    }
+}
+
+/// Three nodes, one of which is killed again and again.
+private final class RecoveryLab {
+    /// One round, in nanoseconds.
+    struct Figure {
+        var total: UInt64
+        var untilCovered: UInt64
+        var replay: UInt64
+        /// What the create waited beyond the replay of the journal.
+        var besides: UInt64 { total - min(total, replay) }
+    }
+
+    private let bin: String
+    private let folder: String
+    private var roots: [String] { (1...3).map { "\(folder)/node\($0)" } }
+
+    init(bin: String, folder parent: String) throws {
+        self.bin = bin
+        var template = Array("\(parent)/lockstep-bench-XXXXXX".utf8CString)
+        guard mkdtemp(&template) != nil else { throw BenchFailure.last("make a folder in", parent) }
+        folder = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
+    func prepare() throws {
+        try Programs.run(
+            "\(bin)/mkfs.lockstep",
+            ["-q", "-t", "bench:bench", "-j", "3", "-s", "4G", folder + "/image"]
+        )
+        for path in [folder + "/run"] + roots where mkdir(path, 0o700) != 0 {
+            throw BenchFailure.last("make", path)
+        }
+        for root in roots { try mount(root) }
+    }
+
+    private func mount(_ root: String) throws {
+        try Programs.run(
+            "\(bin)/mount.lockstep",
+            [folder + "/image", root, "-o", "run=\(folder)/run"]
+        )
+    }
+
+    /// Kills a node at work and has another create beside it.
+    func round(_ round: Int, files: Int) throws -> Figure {
+        let victim = roots[round % 3]
+        let other = roots[(round + 1) % 3]
+        let place = "round\(round)"
+        guard mkdir("\(victim)/\(place)", 0o755) == 0 else {
+            throw BenchFailure.last("mkdir", victim)
+        }
+        let daemon = pid_t(try status(victim).count("pid"))
+        for index in 0..<files { try create("\(victim)/\(place)/before-\(index)") }
+        let before = try status(other).list("recoveries").count
+        guard kill(daemon, SIGKILL) == 0 else { throw BenchFailure.last("kill", victim) }
+        let start = nanoseconds()
+        try create("\(other)/\(place)/after")
+        let total = nanoseconds() - start
+        let recovery = try waitForRecovery(other, beyond: before)
+        try Programs.run("fusermount3", ["-u", "-z", victim])
+        try mount(victim)
+        return Figure(
+            total: total,
+            untilCovered: recovery.count("microsecondsUntilOthersGoOn") * 1_000,
+            replay: recovery.count("microseconds") * 1_000
+        )
+    }
+
+    /// What the recovering node tells of the recovery: any of the survivors is it.
+    private func waitForRecovery(_ survivor: String, beyond before: Int) throws -> JSONText {
+        let deadline = nanoseconds() + 60_000_000_000
+        while nanoseconds() < deadline {
+            for root in roots {
+                guard let answer = try? status(root) else { continue }
+                let known = recoveries[root] ?? 0
+                let all = answer.list("recoveries")
+                recoveries[root] = all.count
+                if all.count > known, let newest = all.last { return newest }
+            }
+            poll(nil, 0, 5)
+        }
+        throw BenchFailure("no survivor of \(survivor) has replayed a journal within a minute")
+    }
+
+    private var recoveries: [String: Int] = [:]
+
+    private func create(_ path: String) throws {
+        let descriptor = lockstep_open(path, O_WRONLY | O_CREAT | O_EXCL, 0o644)
+        guard descriptor >= 0 else { throw BenchFailure.last("create", path) }
+        close(descriptor)
+    }
+
+    private func status(_ root: String) throws -> JSONText {
+        let text = try Programs.output("\(bin)/lockstep", ["status", "--json", root])
+        return try JSONText(parsing: text)
+    }
+
+    func takeDown() {
+        for root in roots where !Programs.fileSystem(at: root).isEmpty {
+            _ = try? Programs.run("fusermount3", ["-u", "-z", root])
+        }
+        _ = try? Programs.run("rm", ["-rf", folder])
+    }
+}
+
+extension JSONText {
+    fileprivate func count(_ name: String) -> UInt64 {
+        if case .number(let value)? = self[name] { value } else { 0 }
+    }
+
+    fileprivate func list(_ name: String) -> [JSONText] {
+        if case .array(let values)? = self[name] { values } else { [] }
+    }
+}
