@@ -2,6 +2,7 @@ import CLinux
 import DiskFormat
 import Glibc
 import HostCluster
+import LinuxSystem
 import Testing
 
 /// What the kernel serves of a mount whose daemon was killed. Needs root and /dev/fuse.
@@ -133,7 +134,7 @@ final class GuardianTests {
         // Until it has its name, its libraries are being loaded.
         while ["exe", "hostclusterprob"].contains(nameOf(guardian)) { usleep(1000) }
         #expect(nameOf(guardian) == "lockstep-guard")
-        // Input, output, errors, the FUSE device, the list, the lock, the daemon and its first
+        // Input, output, errors, the FUSE device, the list, the lock, the daemon and its idle
         // thread: no socket to a peer.
         let folder = try #require(opendir("/proc/\(guardian)/fd"))
         defer { closedir(folder) }

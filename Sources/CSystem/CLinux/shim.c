@@ -24,6 +24,8 @@ int lockstep_sector_size(int fd, int *size) { return ioctl(fd, BLKSSZGET, size);
 
 int lockstep_pidfd_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 
+pid_t lockstep_thread_number(void) { return (pid_t)syscall(SYS_gettid); }
+
 // PIDFD_THREAD is O_EXCL; the headers of Debian 12 do not know it.
 int lockstep_pidfd_open_thread(pid_t tid) { return (int)syscall(SYS_pidfd_open, tid, O_EXCL); }
 

@@ -33,12 +33,13 @@
 // taken over
 //     its duty.
 // G5. It takes nothing back before the daemon's last thread is gone (pidfd), which is after the
-//     daemon's last write. But it aborts, or answers, as soon as the daemon's first thread is gone: the
-//     last one may be in the kernel, invalidating an entry of a directory that is locked for a request
-//     that only the daemon could have answered, and SIGKILL does not end that wait. Linux 6.9 tells the
-//     end of one thread (PIDFD_THREAD); on older ones the state of the process is looked at every
-//     second. A daemon that ends in order says farewell before, when its file system is unmounted.
-//
+//     daemon's last write. But it aborts, or answers, as soon as the daemon is dying: its last thread
+//     may be in the kernel, invalidating an entry of a directory that is locked for a request that only
+//     the daemon could have answered, and SIGKILL does not end that wait. The sign is the end of a
+//     thread that does nothing but live as long as the process (PIDFD_THREAD, Linux 6.9; not of the
+//     first thread, whose end Linux 6.15 tells with the last one's). On older kernels the state of the
+//     process is looked at every second. A daemon that ends in order says farewell before, when its
+//     file system is unmounted.
 // G6. A node that withdraws (its view of the disk cannot be trusted) says so in the list and ends as
 //     if it had been killed. Its guardian does not abort the connection: it takes the daemon's place
 //     as in G3, answers everything with EIO, takes everything back, and only then gives its lock up,
@@ -59,6 +60,23 @@ package import Vocabulary
 package final class Guardian: Sendable {
     /// The argument by which the program is started as a guardian.
     package static let argument = "--guardian"
+
+    private static let idle = Mutex<Int32>(0)
+
+    /// The number of the thread that only lives as long as the process (G5).
+    private static func idleThread() throws(SystemError) -> Int32 {
+        try idle.withLock { number throws(SystemError) in
+            if number == 0 {
+                let started = IdleStart()
+                try runThread(name: "idle") {
+                    started.tell(lockstep_thread_number())
+                    while true { pause() }
+                }.detach()
+                number = started.wait()
+            }
+            return number
+        }
+    }
 
     /// The guardian's process number.
     package let process: Int32
@@ -89,7 +107,7 @@ package final class Guardian: Sendable {
         guard lockstep_try_lock(lock) == 0 else { throw SystemError.last("lock", path) }
         guard let own = ProcessHandle(getpid()) else { throw SystemError.last("pidfd_open") }
         // -1 before Linux 6.9 (G5).
-        let ownThread = lockstep_pidfd_open_thread(getpid())
+        let ownThread = lockstep_pidfd_open_thread(try idleThread())
         defer { if ownThread >= 0 { close(ownThread) } }
         let process = try spawn(
             program,
@@ -169,13 +187,35 @@ package final class Guardian: Sendable {
     }
 }
 
+/// How a thread tells its number to the one that started it.
+private final class IdleStart: @unchecked Sendable {
+    // Sendable: `number` is used under the latch.
+    private let latch = Latch()
+    private let arrived = WaitCondition()
+    private var number: Int32 = 0
+
+    func tell(_ number: Int32) {
+        latch.withLock {
+            self.number = number
+            arrived.signal()
+        }
+    }
+
+    func wait() -> Int32 {
+        latch.withLock {
+            while number == 0 { arrived.wait(latch) }
+            return number
+        }
+    }
+}
+
 /// The life of a guardian, in a process that `Guardian.start` made. Returns its exit status: 0 when
 /// the daemon said farewell or everything was taken back, 1 when something could not be.
 package func runGuardian(log: LineLog) -> Int32 {
     for number in [SIGTERM, SIGINT, SIGHUP, SIGPIPE] { signal(number, SIG_IGN) }
     lockstep_name_thread("lockstep-guard")
     let (device, listDescriptor, lock): (Int32, Int32, Int32) = (3, 4, 5)
-    let daemon = WatchedDaemon(process: 6, firstThread: 7)
+    let daemon = WatchedDaemon(process: 6, idleThread: 7)
     let list: AnsweredInodes
     do {
         list = try AnsweredInodes(inherited: listDescriptor)
@@ -200,19 +240,19 @@ package func runGuardian(log: LineLog) -> Int32 {
 private struct WatchedDaemon {
     /// Of the whole process: readable when its last thread is gone.
     let process: Int32
-    /// Readable when the first thread is gone. Of the process again on older kernels.
-    let firstThread: Int32
+    /// Readable when the idle thread is gone. Of the process again on older kernels.
+    let idleThread: Int32
     private let number = getppid()
 
-    init(process: Int32, firstThread: Int32) {
+    init(process: Int32, idleThread: Int32) {
         self.process = process
-        self.firstThread = firstThread
+        self.idleThread = idleThread
     }
 
-    /// Waits until it is dying: its first thread is gone.
+    /// Waits until it is dying: its idle thread is gone.
     func waitForDeath() throws(SystemError) {
         while true {
-            var entries = [process, firstThread].map {
+            var entries = [process, idleThread].map {
                 pollfd(fd: $0, events: Int16(POLLIN), revents: 0)
             }
             let count = poll(&entries, 2, 1_000)

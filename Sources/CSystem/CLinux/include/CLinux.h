@@ -46,6 +46,8 @@ int lockstep_device_size(int fd, uint64_t *size);
 int lockstep_sector_size(int fd, int *size);
 // pidfd_open(2) and pidfd_send_signal(2); -1 with errno.
 int lockstep_pidfd_open(pid_t pid);
+// gettid(2).
+pid_t lockstep_thread_number(void);
 // pidfd_open(2) of one thread (PIDFD_THREAD, Linux 6.9): readable when that thread has ended; -1 with errno.
 int lockstep_pidfd_open_thread(pid_t tid);
 int lockstep_pidfd_send_signal(int fd, int sig);
