@@ -124,6 +124,12 @@ let layers: [Target] = [
     // Volume: making and checking a file system nobody has mounted.
     closed("VolumeMaking", "Volume", ["Vocabulary", "DiskFormat", "BlockIO"]),
     closed("VolumeChecking", "Volume", ["Vocabulary", "DiskFormat", "BlockIO", "Journaling"]),
+    // Looking at a volume, sound or damaged, mounted or not; its metadata in a file.
+    closed(
+        "VolumeInspection",
+        "Volume",
+        ["Vocabulary", "DiskFormat", "BlockIO", "Journaling", "VolumeChecking"]
+    ),
 
     // Simulation: lock managers alone, by seed and in every order; one machine's executor, clock
     // and disk by seed; every crash of short workloads on one node; then whole clusters, with a
@@ -194,7 +200,8 @@ let commands: [Target] = [
         "lockstep",
         [
             "Vocabulary", "DiskFormat", "BlockIO", "LockReports", "NodeService",
-            "LinuxSystem", "LinuxBlockIO", "HostCluster", "CLinux", argumentParser,
+            "VolumeInspection", "LinuxSystem", "LinuxBlockIO", "HostCluster", "CLinux",
+            argumentParser,
         ]
     ),
     // One node as a process, for the tests of HostCluster and Transport. Not a product.
@@ -261,7 +268,7 @@ let testTargets: [Target] = [
         "VolumeTests",
         [
             "Vocabulary", "Execution", "DiskFormat", "BlockIO", "VolumeMaking", "VolumeChecking",
-            "SimulatedMachine",
+            "VolumeInspection", "SimulatedMachine",
         ]
     ),
     tests("CrashWorldTests", ["Vocabulary", "CrashWorld"]),
