@@ -238,6 +238,45 @@ private func holds(_ device: MemoryDevice, _ text: String) -> Bool {
         #expect(report.isClean && report.replays.count == 1, "\(lines(report))")
     }
 
+    /// S3: a bit that flipped in what is left out leaves the inode damaged.
+    @Test func damageInWhatIsLeftOutStays() async throws {
+        let sketch = try await VolumeSketch.populated()
+        let empty = try #require(sketch.inodes["empty"])
+        sketch.edit(empty.address, seals: false) { $0[1000] ^= 4 }
+        let before = try await check(sketch.device, .overlay)
+        let after = try await check(try await restored(saved(sketch.device).0), .overlay)
+        #expect(before.count(of: .inodeDamaged) == 1)
+        #expect(essence(before) == essence(after), "\(lines(before))\n---\n\(lines(after))")
+    }
+
+    /// S1: where a wrong entry leads to file data, that is no metadata.
+    @Test func dataThatSomethingLeadsToIsLeftOut() async throws {
+        let sketch = try await sketchWithSecrets()
+        let data = try #require(sketch.blocks["flat data"])
+        let wrong = InodeNumber(address: data, generation: 1)
+        let sub = try #require(sketch.inodes["sub"])
+        let entry = sketch.entryBytes("wrong", wrong, 8)
+        try sketch.setInlineEntries(sub, sketch.pack([entry]), count: 1)
+        let copy = try await restored(saved(sketch.device).0)
+        #expect(!holds(copy, Self.secret))
+        let before = try await check(sketch.device, .overlay)
+        let after = try await check(copy, .overlay)
+        #expect(before.count(of: .entryTargetMissing) == 1)
+        #expect(essence(before) == essence(after), "\(lines(before))\n---\n\(lines(after))")
+    }
+
+    /// A whole record of another image in place of one.
+    @Test func recordsOfAnotherImageAreNoticed() async throws {
+        let sketch = try await sketchWithSecrets()
+        let (bytes, _) = try await saved(sketch.device)
+        let length = bytes.withUnsafeBytes { Int($0.u32(64 + 8)) }
+        sketch.edit(BlockAddress(16)) { $0.put64(9, 24) }  // another version of the superblock
+        let (others, _) = try await saved(sketch.device)
+        #expect(others.count == bytes.count && others != bytes)
+        let mixed = bytes[..<64] + others[64..<88 + length] + bytes[(88 + length)...]
+        #expect(await refusal(Array(mixed))?.contains("is damaged") == true)
+    }
+
     private func refusal(_ bytes: [UInt8]) async -> String? {
         do {
             _ = try await restored(bytes)
