@@ -199,6 +199,10 @@ import VolumeMaking
         #expect(try await owner(block("quarantined")) == [])
         let orphan = try #require(sketch.inodes["orphan"])
         #expect(try await owner(orphan.address) == ["\(orphan.address.rawValue) inode null"])
+        let listed = try await sound(sketch.device) {
+            try await $0.showOwner(orphan.address.rawValue)
+        }
+        #expect(listed.column("reachable", of: "owners") == [.boolean(true)])
         // Both owners of a block that two have.
         try sketch.cause(.blockUsedTwice)
         let twice = try block("flat data")
@@ -319,6 +323,10 @@ import VolumeMaking
         }
         #expect(bytes[3 * 4096..<10 * 4096].allSatisfy { $0 == 0 })
         #expect(bytes[10 * 4096] != 0 || bytes[10 * 4096 + 1] != 0)
+        // What was allocated and never written is zeros, whatever stands in its blocks.
+        try sketch.editInode(#require(sketch.inodes["flat"])) { $0.size = 102 * 4096 }
+        let (longer, _) = try await content(sketch, "/flat")
+        #expect(longer.count == 102 * 4096 && longer[(100 * 4096)...].allSatisfy { $0 == 0 })
         let hello = try #require(sketch.inodes["hello"])
         sketch.edit(hello.address) { $0[InodeRecord.bodyOffset + 3] = 77 }
         let (small, _) = try await content(sketch, "/hello")
