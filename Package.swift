@@ -124,6 +124,12 @@ let layers: [Target] = [
     // Volume: making and checking a file system nobody has mounted.
     closed("VolumeMaking", "Volume", ["Vocabulary", "DiskFormat", "BlockIO"]),
     closed("VolumeChecking", "Volume", ["Vocabulary", "DiskFormat", "BlockIO", "Journaling"]),
+    // Looking at a volume, sound or damaged, mounted or not; its metadata in a file.
+    closed(
+        "VolumeInspection",
+        "Volume",
+        ["Vocabulary", "DiskFormat", "BlockIO", "Journaling", "VolumeChecking"]
+    ),
 
     // The same of a mounted volume, one structure at a time, each under its own lock.
     closed(
@@ -201,7 +207,8 @@ let commands: [Target] = [
         "lockstep",
         [
             "Vocabulary", "DiskFormat", "BlockIO", "LockReports", "NodeService",
-            "LinuxSystem", "LinuxBlockIO", "HostCluster", "CLinux", argumentParser,
+            "VolumeInspection", "LinuxSystem", "LinuxBlockIO", "HostCluster", "CLinux",
+            argumentParser,
         ]
     ),
     // One node as a process, for the tests of HostCluster and Transport. Not a product.
@@ -269,6 +276,7 @@ let testTargets: [Target] = [
         [
             "Vocabulary", "Execution", "DiskFormat", "BlockIO", "VolumeMaking", "VolumeChecking",
             "SimulatedMachine", "CrashWorld", "Journaling", "FileSystem", "VolumeScrubbing",
+            "VolumeInspection",
         ]
     ),
     tests("CrashWorldTests", ["Vocabulary", "CrashWorld"]),

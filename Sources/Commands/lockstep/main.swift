@@ -1,15 +1,21 @@
-// lockstep: the administrator's command. Each sub-command asks the daemons of a volume and shows
-// what they say.
+// lockstep: the administrator's command. Most sub-commands ask the daemons of a volume and show
+// what they say; `inspect` looks at the device itself.
 
 import ArgumentParser
 
 /// The command itself.
-struct Lockstep: ParsableCommand {
+struct Lockstep: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "lockstep",
-        abstract: "Looks after mounted Lockstep volumes.",
-        subcommands: [Status.self, Locks.self, Trace.self, Dump.self, Sync.self, ScrubCommand.self]
+        abstract: "Looks after Lockstep volumes.",
+        subcommands: [
+            Status.self, Locks.self, Trace.self, Dump.self, Sync.self, ScrubCommand.self,
+            Inspect.self,
+        ]
     )
 }
 
-Lockstep.main()
+/// In a function, so that the `main` that waits is taken.
+private func runLockstep() async { await Lockstep.main() }
+
+await runLockstep()

@@ -44,11 +44,16 @@ package struct AttributeBlockHeader: Hashable, Sendable {
         self.byteCount = byteCount
     }
 
+    /// The fields as they stand in a block, right or wrong: for looking at damage.
+    package init(unchecked block: UnsafeRawBufferPointer) {
+        self.init(next: BlockAddress(block.u64(64)), byteCount: block.u32(72))
+    }
+
     /// Decodes the fields.
     package init(fields block: UnsafeRawBufferPointer, at address: BlockAddress)
         throws(FormatError)
     {
-        self.init(next: BlockAddress(block.u64(64)), byteCount: block.u32(72))
+        self.init(unchecked: block)
         guard Int(byteCount) <= block.count - Self.bytesOffset else {
             throw .invalidField(address, field: "attribute bytes", value: UInt64(byteCount))
         }

@@ -229,6 +229,40 @@ package struct BlockHeader: Hashable, Sendable {
     }
 }
 
+/// What the first 64 bytes of a block state, right or wrong: for looking at damage. Whoever wants to
+/// rely on it asks `BlockHeader`.
+package struct StatedHeader: Hashable, Sendable {
+    package var magic: UInt32
+    /// The number of the kind, known or not.
+    package var kindNumber: UInt16
+    package var revision: UInt16
+    package var checksum: UInt32
+    package var address: BlockAddress
+    package var version: UInt64
+    package var volume: VolumeID
+    package var owner: UInt64
+    package var generation: UInt64
+
+    /// Reads the fields of any 64 bytes or more.
+    package init(_ block: UnsafeRawBufferPointer) {
+        precondition(block.count >= BlockHeader.byteCount, "less than a header")
+        magic = block.u32(0)
+        kindNumber = block.u16(4)
+        revision = block.u16(6)
+        checksum = block.u32(8)
+        address = BlockAddress(block.u64(16))
+        version = block.u64(24)
+        volume = VolumeID(block.window(32, 16))
+        owner = block.u64(48)
+        generation = block.u64(56)
+    }
+
+    /// Whether it begins as every metadata block does.
+    package var hasMagic: Bool { magic == BlockHeader.magic }
+    /// The kind; nil if it is none that is known.
+    package var kind: BlockKind? { BlockKind(rawValue: kindNumber) }
+}
+
 /// CRC32C of any bytes, continued from `start`.
 package func crc32c(_ bytes: UnsafeRawBufferPointer, startingWith start: UInt32 = 0) -> UInt32 {
     guard let base = bytes.baseAddress, bytes.count > 0 else { return start }
@@ -275,12 +309,9 @@ package struct VolumeID: Hashable, Sendable, CustomStringConvertible {
     }
 
     package var description: String {
-        func hexadecimal(_ value: UInt64, _ digits: Int) -> String {
-            let text = String(value, radix: 16)
-            return String(repeating: "0", count: digits - text.count) + text
-        }
-        return hexadecimal(high >> 32, 8) + "-" + hexadecimal(high >> 16 & 0xFFFF, 4) + "-"
-            + hexadecimal(high & 0xFFFF, 4) + "-" + hexadecimal(low >> 48, 4) + "-"
-            + hexadecimal(low & 0xFFFF_FFFF_FFFF, 12)
+        return hexadecimal(high >> 32, digits: 8) + "-"
+            + hexadecimal(high >> 16 & 0xFFFF, digits: 4) + "-"
+            + hexadecimal(high & 0xFFFF, digits: 4) + "-" + hexadecimal(low >> 48, digits: 4) + "-"
+            + hexadecimal(low & 0xFFFF_FFFF_FFFF, digits: 12)
     }
 }

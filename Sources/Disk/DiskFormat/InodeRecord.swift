@@ -97,6 +97,16 @@ package struct InodeRecord: Hashable, Sendable {
     package init(fields block: UnsafeRawBufferPointer, at address: BlockAddress)
         throws(FormatError)
     {
+        guard InodeLayout(rawValue: block[152]) != nil else {
+            throw .invalidField(address, field: "layout", value: UInt64(block[152]))
+        }
+        self.init(unchecked: block)
+        try checkFields(address, blockSize: block.count)
+    }
+
+    /// The fields as they stand in a block, right or wrong: for looking at damage. A layout that is
+    /// not known is taken for one without a body.
+    package init(unchecked block: UnsafeRawBufferPointer) {
         self.init(
             mode: block.u32(64),
             user: block.u32(68),
@@ -111,10 +121,7 @@ package struct InodeRecord: Hashable, Sendable {
         changed = Self.time(block, 120)
         flags = InodeFlags(rawValue: block.u32(144))
         device = block.u32(148)
-        guard let layout = InodeLayout(rawValue: block[152]) else {
-            throw .invalidField(address, field: "layout", value: UInt64(block[152]))
-        }
-        self.layout = layout
+        layout = InodeLayout(rawValue: block[152]) ?? .none
         height = block[153]
         inlineAttributeLength = block.u16(154)
         rootCount = block.u16(156)
@@ -126,7 +133,6 @@ package struct InodeRecord: Hashable, Sendable {
             generation: block.u64(184)
         )
         orphanSlot = SlotIndex(block.u32(192))
-        try checkFields(address, blockSize: block.count)
     }
 
     private func checkFields(_ address: BlockAddress, blockSize: Int) throws(FormatError) {

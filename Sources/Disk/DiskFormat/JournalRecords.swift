@@ -64,6 +64,17 @@ package struct JournalHeader: Hashable, Sendable {
         BlockHeader.seal(block)
     }
 
+    /// The fields as they stand in a block, right or wrong: for looking at damage.
+    package init(unchecked block: UnsafeRawBufferPointer) {
+        self.init(
+            slot: SlotIndex(UInt32(truncatingIfNeeded: StatedHeader(block).owner)),
+            tailSequence: block.u64(64),
+            tail: block.u32(72),
+            length: block.u32(76),
+            isClean: block.u32(80) & 1 != 0
+        )
+    }
+
     /// Verifies and decodes; the version comes with it.
     package static func read(
         verifying block: UnsafeRawBufferPointer,
@@ -80,13 +91,7 @@ package struct JournalHeader: Hashable, Sendable {
         guard header.owner == UInt64(slot.rawValue) else {
             throw .wrongOwner(address, expected: UInt64(slot.rawValue), found: header.owner)
         }
-        let decoded = JournalHeader(
-            slot: slot,
-            tailSequence: block.u64(64),
-            tail: block.u32(72),
-            length: block.u32(76),
-            isClean: block.u32(80) & 1 != 0
-        )
+        let decoded = JournalHeader(unchecked: block)
         guard decoded.length >= SlotDescriptor.minimumJournalLength,
             (1..<decoded.length).contains(decoded.tail)
         else {

@@ -17,11 +17,20 @@
 package import Vocabulary
 
 /// The state of one block.
-package enum BlockState: UInt8, CaseIterable, Sendable {
+package enum BlockState: UInt8, CaseIterable, Sendable, CustomStringConvertible {
     case free = 0
     case data = 1
     case metadata = 2
     case quarantined = 3
+
+    package var description: String {
+        switch self {
+        case .free: "free"
+        case .data: "data"
+        case .metadata: "metadata"
+        case .quarantined: "quarantined"
+        }
+    }
 }
 
 /// The counts of a group. The bits are worked on in place: see `GroupBitmap`.

@@ -49,6 +49,19 @@ package struct SlotDescriptor: Hashable, Sendable {
         BlockHeader.seal(block)
     }
 
+    /// The fields as they stand in a block, right or wrong: for looking at damage.
+    package init(unchecked block: UnsafeRawBufferPointer) {
+        self.init(
+            slot: SlotIndex(UInt32(truncatingIfNeeded: StatedHeader(block).owner)),
+            journalStart: BlockAddress(block.u64(64)),
+            journalLength: block.u32(72),
+            orphanDirectory: InodeNumber(
+                address: BlockAddress(block.u64(80)),
+                generation: block.u64(88)
+            )
+        )
+    }
+
     /// Verifies and decodes.
     package init(
         verifying block: UnsafeRawBufferPointer,
@@ -61,15 +74,7 @@ package struct SlotDescriptor: Hashable, Sendable {
             volume: superblock.volume,
             kind: .slotDescriptor
         )
-        self.init(
-            slot: SlotIndex(UInt32(truncatingIfNeeded: header.owner)),
-            journalStart: BlockAddress(block.u64(64)),
-            journalLength: block.u32(72),
-            orphanDirectory: InodeNumber(
-                address: BlockAddress(block.u64(80)),
-                generation: block.u64(88)
-            )
-        )
+        self.init(unchecked: block)
         let expected = address - superblock.slotTable
         guard header.owner == expected else {
             throw .wrongOwner(address, expected: expected, found: header.owner)
@@ -154,18 +159,21 @@ package struct GuardRecord: Hashable, Sendable {
             volume: volume,
             kind: .volumeGuard
         )
-        guard let mode = ClusterMode(rawValue: block[64]) else {
+        guard let record = GuardRecord(unchecked: block) else {
             throw .invalidField(address, field: "cluster mode", value: UInt64(block[64]))
         }
-        let host = String(decoding: block.window(88, 64).prefix { $0 != 0 }, as: UTF8.self)
-        return (
-            GuardRecord(
-                mode: mode,
-                clusterHigh: block.u64(72),
-                clusterLow: block.u64(80),
-                host: host
-            ),
-            header.version
+        return (record, header.version)
+    }
+
+    /// The fields as they stand in a block, right or wrong: for looking at damage. Nil if the mode
+    /// is none that is known.
+    package init?(unchecked block: UnsafeRawBufferPointer) {
+        guard let mode = ClusterMode(rawValue: block[64]) else { return nil }
+        self.init(
+            mode: mode,
+            clusterHigh: block.u64(72),
+            clusterLow: block.u64(80),
+            host: String(decoding: block.window(88, 64).prefix { $0 != 0 }, as: UTF8.self)
         )
     }
 }
@@ -230,8 +238,14 @@ package struct SlotHeartbeat: Hashable, Sendable {
         guard header.owner < UInt64(Superblock.maximumSlots) else {
             throw .invalidField(address, field: "slot", value: header.owner)
         }
+        self.init(unchecked: block)
+    }
+
+    /// The fields as they stand in a block, right or wrong: for looking at damage.
+    package init(unchecked block: UnsafeRawBufferPointer) {
+        let header = StatedHeader(block)
         self.init(
-            slot: SlotIndex(UInt32(header.owner)),
+            slot: SlotIndex(UInt32(truncatingIfNeeded: header.owner)),
             incarnation: header.generation,
             beat: header.version,
             clusterHigh: block.u64(64),

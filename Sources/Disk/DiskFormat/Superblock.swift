@@ -227,11 +227,14 @@ package struct Superblock: Hashable, Sendable {
             volume: VolumeID(whole.window(32, 16)),
             kind: .superblock
         )
-        self.init(fields: whole)
+        self.init(unchecked: whole)
         try checkFields(place)
     }
 
-    private init(fields block: UnsafeRawBufferPointer) {
+    /// The fields as they stand in the first `byteCount` bytes of a block, right or wrong: for
+    /// looking at damage. Nothing may be computed from them.
+    package init(unchecked block: UnsafeRawBufferPointer) {
+        precondition(block.count >= Self.byteCount, "less than a superblock")
         self.init(
             volume: VolumeID(block.window(32, 16)),
             features: VolumeFeatures(

@@ -1,6 +1,34 @@
 import BlockIO
-import DiskFormat
-import Vocabulary
+package import DiskFormat
+package import Vocabulary
+
+/// Why the reading of a log ends: what stands where the next transaction would, or in it.
+package enum LogEnd: Hashable, Sendable, CustomStringConvertible {
+    /// The whole ring has been read.
+    case ringIsFull
+    /// No block of a log, or a torn one.
+    case noBlockOfLog(BlockAddress, FormatError)
+    /// A sound block of another transaction: what is left of an older round.
+    case otherTransaction(BlockAddress, sequence: UInt64)
+    case descriptorOutOfOrder(BlockAddress)
+    /// An image that is not the one its descriptor speaks of.
+    case imageTorn(BlockAddress, of: BlockAddress)
+    /// A commit of other descriptors than those before it.
+    case commitWrong(BlockAddress)
+
+    package var description: String {
+        switch self {
+        case .ringIsFull: "the whole ring has been read"
+        case .noBlockOfLog(_, let error): "\(error)"
+        case .otherTransaction(let at, let sequence):
+            "\(at) is left from transaction \(sequence)"
+        case .descriptorOutOfOrder(let at): "the descriptor in \(at) is not the next one"
+        case .imageTorn(let at, let of):
+            "\(at) should hold the image of \(of), and does not"
+        case .commitWrong(let at): "the commit in \(at) is not of what stands before it"
+        }
+    }
+}
 
 /// Reads the transactions of a log one after the other, from the tail to the first that is not
 /// whole.
@@ -15,6 +43,7 @@ final class LogReader {
     private enum Part {
         case descriptor(JournalDescriptorHeader)
         case commit(JournalCommitHeader)
+        case none(LogEnd)
     }
 
     private let device: any BlockDevice
@@ -28,6 +57,8 @@ final class LogReader {
     private(set) var sequence: UInt64
     private(set) var place: UInt64
     private let end: UInt64
+    /// Why the log ends where it does: once `next` has returned nil.
+    private(set) var whyEnded: LogEnd?
 
     init(device: any BlockDevice, ring: LogRing, header: JournalHeader) {
         self.device = device
@@ -65,31 +96,39 @@ final class LogReader {
         while at < end {
             let bytes = try await block(at)
             switch part(bytes, at: at) {
-            case nil: return nil
+            case .none(let reason): return ended(reason)
             case .descriptor(let descriptor):
                 let entries = try entries(of: bytes, descriptor, at: at)
-                guard let entries, descriptor.index == descriptors,
-                    at + UInt64(entries.count) + 1 < end
-                else { return nil }
+                guard descriptor.index == descriptors else {
+                    return ended(.descriptorOutOfOrder(ring.address(at)))
+                }
+                guard at + UInt64(entries.count) + 1 < end else { return ended(.ringIsFull) }
                 checksum = crc32c(bytes.window(8, 4), startingWith: checksum)
                 descriptors += 1
                 at += 1
                 for entry in entries {
                     let image = try await block(at)
-                    guard crc32c(image) == entry.checksum else { return nil }
+                    guard crc32c(image) == entry.checksum else {
+                        return ended(.imageTorn(ring.address(at), of: entry.address))
+                    }
                     try check(image, entry)
                     found.append(Found(entry: entry, place: at))
                     at += 1
                 }
             case .commit(let commit):
                 guard UInt64(commit.blockCount) == at - place, commit.checksum == checksum else {
-                    return nil
+                    return ended(.commitWrong(ring.address(at)))
                 }
                 place = at + 1
                 sequence += 1
                 return found
             }
         }
+        return ended(.ringIsFull)
+    }
+
+    private func ended(_ reason: LogEnd) -> [Found]? {
+        whyEnded = reason
         return nil
     }
 
@@ -112,21 +151,22 @@ final class LogReader {
         }
     }
 
-    /// The part of the present transaction that stands at a place, or nil.
-    private func part(_ bytes: UnsafeRawBufferPointer, at place: UInt64) -> Part? {
-        guard
-            let header = try? BlockHeader(
-                verifying: bytes,
-                at: ring.address(place),
-                volume: ring.superblock.volume
-            ),
-            header.owner == sequence, header.version == UInt64(ring.index(place))
-        else { return nil }
-        switch header.kind {
-        case .journalDescriptor: return .descriptor(JournalDescriptorHeader(fields: bytes))
-        case .journalCommit: return .commit(JournalCommitHeader(fields: bytes))
-        default: return nil
+    /// The part of the present transaction that stands at a place.
+    private func part(_ bytes: UnsafeRawBufferPointer, at place: UInt64) -> Part {
+        let address = ring.address(place)
+        let header: BlockHeader
+        do throws(FormatError) {
+            header = try BlockHeader(verifying: bytes, at: address, volume: ring.superblock.volume)
+        } catch {
+            return .none(.noBlockOfLog(address, error))
         }
+        let isPart = header.kind == .journalDescriptor || header.kind == .journalCommit
+        guard isPart, header.owner == sequence, header.version == UInt64(ring.index(place)) else {
+            return .none(.otherTransaction(address, sequence: header.owner))
+        }
+        return header.kind == .journalDescriptor
+            ? .descriptor(JournalDescriptorHeader(fields: bytes))
+            : .commit(JournalCommitHeader(fields: bytes))
     }
 
     /// The entries of a descriptor that is whole. One that no writer produces is damage, not the
@@ -135,7 +175,7 @@ final class LogReader {
         of bytes: UnsafeRawBufferPointer,
         _ descriptor: JournalDescriptorHeader,
         at place: UInt64
-    ) throws(StorageError) -> [JournalEntry]? {
+    ) throws(StorageError) -> [JournalEntry] {
         let there = ring.address(place)
         guard descriptor.count > 0, descriptor.count <= UInt32(ring.entriesPerDescriptor) else {
             throw .format(

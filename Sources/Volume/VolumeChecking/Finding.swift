@@ -52,7 +52,7 @@ package struct Finding: Hashable, Sendable {
         if let slot { places.append("\(slot)") }
         if let group { places.append("group \(group)") }
         if let inode { places.append("\(inode)") }
-        if let name { places.append("name \"\(Self.printable(name))\"") }
+        if let name { places.append("name \"\(printable(name))\"") }
         if let block {
             places.append(
                 blockCount == 1
@@ -84,24 +84,10 @@ package struct Finding: Hashable, Sendable {
         add("generation", inode?.generation)
         add("block", block?.rawValue)
         if block != nil { add("blocks", blockCount) }
-        if let name { members.append(.init("name", .string(Self.printable(name)))) }
+        if let name { members.append(.init("name", .string(printable(name)))) }
         add("found", found)
         add("expected", expected)
         return .object(members)
-    }
-
-    /// A name as text, other bytes as \xNN.
-    private static func printable(_ name: [UInt8]) -> String {
-        if let text = String(validating: name, as: UTF8.self),
-            text.unicodeScalars.allSatisfy({ $0.value >= 0x20 && $0.value != 0x7F })
-        {
-            return text
-        }
-        return name.map { byte in
-            if (0x20..<0x7F).contains(byte) { return String(UnicodeScalar(byte)) }
-            let digits = String(byte, radix: 16)
-            return "\\x" + (digits.count == 1 ? "0" : "") + digits
-        }.joined()
     }
 }
 

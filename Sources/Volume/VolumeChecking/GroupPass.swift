@@ -1,7 +1,7 @@
 // Pass 3: every resource group by itself.
 
 import BlockIO
-import DiskFormat
+package import DiskFormat
 import Vocabulary
 
 extension VolumeChecker {
@@ -64,18 +64,10 @@ extension VolumeChecker {
         }
         compare(.groupFreeCountWrong, record.freeCount, .free)
         compare(.groupQuarantinedCountWrong, record.quarantinedCount, .quarantined)
-        if !isTailClear(bitmap) {
+        if !bitmap.isTailClear {
             add(Finding(.groupTailNotClear, block: address, group: index))
         }
         return record
-    }
-
-    private func isTailClear(_ bitmap: GroupBitmap) -> Bool {
-        let count = Int(bitmap.blockCount)
-        for index in count..<(count + 3) / 4 * 4 {
-            guard bitmap.bits[index / 4] >> (2 * UInt8(index % 4)) & 3 == 0 else { return false }
-        }
-        return bitmap.bits[((count + 3) / 4)...].allSatisfy { $0 == 0 }
     }
 
     /// The group's own block and the copies of the superblock are in use before anything is walked.
@@ -96,5 +88,16 @@ extension VolumeChecker {
         for group in superblock.groupsWithCopy {
             _ = claimMetadata(superblock.copyAddress(inGroup: group), for: nil)
         }
+    }
+}
+
+extension GroupBitmap {
+    /// Whether the bits behind the last block are zero.
+    package var isTailClear: Bool {
+        let count = Int(blockCount)
+        for index in count..<(count + 3) / 4 * 4 {
+            guard bits[index / 4] >> (2 * UInt8(index % 4)) & 3 == 0 else { return false }
+        }
+        return bits[((count + 3) / 4)...].allSatisfy { $0 == 0 }
     }
 }

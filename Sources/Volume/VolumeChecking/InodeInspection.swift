@@ -70,7 +70,7 @@ package struct GroupInspection: Sendable {
 }
 
 /// Judges single structures of a mounted volume. One thing at a time.
-package final class Inspector {
+package final class LiveInspector {
     private let checker: VolumeChecker
     /// The root and the orphan directories.
     package var anchors: [InodeNumber] = []
@@ -145,7 +145,7 @@ package final class Inspector {
         )
         seen.isAnchor = anchors.contains(number)
         checker.checkFlags(seen, record)
-        guard checker.isTypeRight(record) else {
+        guard record.hasLayoutOfType else {
             checker.add(Finding(.inodeModeInvalid, inode: number, found: UInt64(record.mode)))
             return
         }

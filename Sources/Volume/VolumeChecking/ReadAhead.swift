@@ -1,12 +1,12 @@
 // Metadata stands close together, and a check reads it block by block: reading 64 KiB at a time and
 // keeping the last few MiB saves most of the waiting. Only while nobody writes (VolumeChecker C1).
 
-import BlockIO
+package import BlockIO
 import DiskFormat
 import Vocabulary
 
 /// The chunks of a device that were read last.
-final class ReadAhead {
+package final class ReadAhead {
     private let device: any BlockDevice
     private let end: UInt64
     private let chunkLength: Int
@@ -18,14 +18,14 @@ final class ReadAhead {
     private static let limit = 256
 
     /// - Parameter end: bytes of the device that may be read.
-    init(_ device: any BlockDevice, blockSize: Int, end: UInt64) {
+    package init(_ device: any BlockDevice, blockSize: Int, end: UInt64) {
         self.device = device
         self.end = end
         chunkLength = max(65_536, blockSize)
     }
 
     /// Fills a buffer of one block from a multiple of its length.
-    func read(_ buffer: AlignedBuffer, at offset: UInt64) async throws(DeviceError) {
+    package func read(_ buffer: AlignedBuffer, at offset: UInt64) async throws(DeviceError) {
         let number = offset / UInt64(chunkLength)
         let within = Int(offset % UInt64(chunkLength))
         guard let chunk = await chunk(number), within + buffer.bytes.count <= chunk.count else {

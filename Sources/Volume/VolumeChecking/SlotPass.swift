@@ -1,7 +1,7 @@
 // Pass 2: slot descriptors, the guard, heartbeats and journal headers.
 
 import BlockIO
-import DiskFormat
+package import DiskFormat
 import Vocabulary
 
 extension VolumeChecker {
@@ -62,27 +62,16 @@ extension VolumeChecker {
         }
     }
 
-    /// Journals stand between the heartbeats and the first group, and not in each other.
     private func checkJournalPlaces() {
-        var taken: [(start: BlockAddress, end: BlockAddress)] = []
-        for case let slot? in slots {
-            let start = slot.journalStart
-            let end = start + UInt64(slot.journalLength)
-            let isInside =
-                start > superblock.guardTable + UInt64(superblock.slotCapacity)
-                && end <= superblock.firstGroup
-            let overlaps = taken.contains { start < $0.end && $0.start < end }
-            if !isInside || overlaps {
-                add(
-                    Finding(
-                        .journalMisplaced,
-                        block: start,
-                        blockCount: UInt64(slot.journalLength),
-                        slot: slot.slot
-                    )
+        for slot in superblock.misplacedJournals(slots) {
+            add(
+                Finding(
+                    .journalMisplaced,
+                    block: slot.journalStart,
+                    blockCount: UInt64(slot.journalLength),
+                    slot: slot.slot
                 )
-            }
-            taken.append((start, end))
+            )
         }
     }
 
@@ -151,5 +140,23 @@ extension VolumeChecker {
                 )
             )
         }
+    }
+}
+
+extension Superblock {
+    /// Journals stand between the heartbeats and the first group, and not in each other: the slots,
+    /// of those that are sound, whose journal does not, or stands in that of one before it.
+    package func misplacedJournals(_ slots: [SlotDescriptor?]) -> [SlotDescriptor] {
+        var taken: [(start: BlockAddress, end: BlockAddress)] = []
+        var misplaced: [SlotDescriptor] = []
+        for case let slot? in slots {
+            let start = slot.journalStart
+            let end = start + UInt64(slot.journalLength)
+            let isInside = start > guardTable + UInt64(slotCapacity) && end <= firstGroup
+            let overlaps = taken.contains { start < $0.end && $0.start < end }
+            if !isInside || overlaps { misplaced.append(slot) }
+            taken.append((start, end))
+        }
+        return misplaced
     }
 }

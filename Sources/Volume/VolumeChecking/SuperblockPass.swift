@@ -1,8 +1,8 @@
 // Pass 1: the superblock, and its copies.
 
 import BlockIO
-import DiskFormat
-import Vocabulary
+package import DiskFormat
+package import Vocabulary
 
 /// Finds the superblock of a device, by its copies if the primary is damaged.
 struct SuperblockReader {
@@ -126,12 +126,12 @@ struct SuperblockReader {
 
 extension Superblock {
     /// Where the copy of a group that has one stands.
-    func copyAddress(inGroup group: UInt32) -> BlockAddress {
+    package func copyAddress(inGroup group: UInt32) -> BlockAddress {
         groupStart(group) + (UInt64(groupLength(group)) - 1)
     }
 
     /// The groups with a copy, ascending.
-    var groupsWithCopy: [UInt32] {
+    package var groupsWithCopy: [UInt32] {
         var groups: [UInt32] = []
         var index: UInt32 = 1
         while index < groupCount {

@@ -2,7 +2,7 @@
 // however deep they lie; the trees inside one inode are at most `InodeRecord.maximumHeight` high.
 
 import BlockIO
-import DiskFormat
+package import DiskFormat
 import Vocabulary
 
 /// What is gathered while one inode's content is walked.
@@ -173,7 +173,7 @@ extension VolumeChecker {
         _ buffer: AlignedBuffer
     ) async throws(CheckError) {
         checkFlags(inode, visit.record)
-        guard isTypeRight(visit.record) else {
+        guard visit.record.hasLayoutOfType else {
             add(
                 Finding(
                     .inodeModeInvalid,
@@ -231,18 +231,6 @@ extension VolumeChecker {
                     found: UInt64(record.flags.rawValue)
                 )
             )
-        }
-    }
-
-    func isTypeRight(_ record: InodeRecord) -> Bool {
-        guard record.mode <= 0o177777 else { return false }
-        switch record.typeBits {
-        case 0o040000:
-            return record.layout == .inlineDirectory || record.layout == .directoryIndex
-        case 0o100000, 0o120000:
-            return record.layout == .inlineData || record.layout == .extents
-        case 0o010000, 0o020000, 0o060000, 0o140000: return record.layout == .none
-        default: return false
         }
     }
 
@@ -310,5 +298,18 @@ extension VolumeChecker {
             )
         }
         seen[number.address.rawValue]?.isIncomplete = !visit.isComplete
+    }
+}
+
+extension InodeRecord {
+    /// Whether the mode is one that there is, and the layout one that its type can have.
+    package var hasLayoutOfType: Bool {
+        guard mode <= 0o177777 else { return false }
+        switch typeBits {
+        case 0o040000: return layout == .inlineDirectory || layout == .directoryIndex
+        case 0o100000, 0o120000: return layout == .inlineData || layout == .extents
+        case 0o010000, 0o020000, 0o060000, 0o140000: return layout == .none
+        default: return false
+        }
     }
 }

@@ -101,7 +101,7 @@ package final class Scrub {
     let superblock: Superblock
     private let findingLimit: Int
     package internal(set) var report = ScrubReport()
-    let inspector: Inspector
+    let inspector: LiveInspector
     var table: ScrubTable
     var use: BlockUse
     /// By group: its version in stage 2, or 0 where the block is damaged.
@@ -125,7 +125,7 @@ package final class Scrub {
         self.volume = volume
         superblock = volume.superblock
         self.findingLimit = findingLimit
-        inspector = Inspector(volume.device, volume.superblock)
+        inspector = LiveInspector(volume.device, volume.superblock)
         table = ScrubTable(groupCount: superblock.groupCount)
         use = BlockUse(superblock)
         groupVersions = Array(repeating: 0, count: Int(superblock.groupCount))
