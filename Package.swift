@@ -151,6 +151,16 @@ let layers: [Target] = [
             "LockCache", "FileSystem", "VolumeMaking", "VolumeChecking",
         ]
     ),
+    // What bytes from a disk or a peer may do to whoever reads them.
+    closed(
+        "Fuzzing",
+        "Simulation",
+        [
+            "Vocabulary", "Execution", "SimulatedMachine", "DiskFormat", "BlockIO", "Journaling",
+            "Membership", "ClusterWire", "LockReports", "NodeService", "FileSystem",
+            "VolumeMaking", "VolumeChecking", "CrashWorld",
+        ]
+    ),
     closed(
         "SimulatedWorld",
         "Simulation",
@@ -280,6 +290,7 @@ let testTargets: [Target] = [
         ]
     ),
     tests("CrashWorldTests", ["Vocabulary", "CrashWorld"]),
+    tests("FuzzingTests", ["Vocabulary", "Fuzzing"]),
     tests(
         "SimulationTests",
         ["Vocabulary", "Execution", "BlockIO", "FileSystem", "SimulatedMachine", "SimulatedWorld"]

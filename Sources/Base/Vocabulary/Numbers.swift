@@ -173,11 +173,12 @@ public struct Timestamp: Hashable, Comparable, Sendable {
     /// All zero.
     public static let zero = Timestamp(seconds: 0, nanoseconds: 0)
 
-    /// The next representable point of time.
+    /// The next representable point of time; of the last one itself.
     public var successor: Timestamp {
-        nanoseconds == 999_999_999
-            ? Timestamp(seconds: seconds + 1, nanoseconds: 0)
-            : Timestamp(seconds: seconds, nanoseconds: nanoseconds + 1)
+        if nanoseconds < 999_999_999 {
+            return Timestamp(seconds: seconds, nanoseconds: nanoseconds + 1)
+        }
+        return seconds == .max ? self : Timestamp(seconds: seconds + 1, nanoseconds: 0)
     }
 
     /// The order of the numbers.

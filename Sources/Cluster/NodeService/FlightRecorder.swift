@@ -32,11 +32,12 @@ enum FlightKind: UInt8 {
 }
 
 /// Numbers of the format.
-enum FlightFormat {
+package enum FlightFormat {
     /// "LKSR".
-    static let magic: UInt32 = 0x5253_4B4C
-    static let version: UInt16 = 2
-    static let headerLength = 96
+    package static let magic: UInt32 = 0x5253_4B4C
+    package static let version: UInt16 = 2
+    /// Bytes before the first record.
+    package static let headerLength = 96
     /// Length (4), kind (1), zero (1), effects (2), tick in nanoseconds (8).
     static let recordHeader = 16
     static let nameLength = 40

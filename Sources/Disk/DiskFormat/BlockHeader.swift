@@ -122,8 +122,9 @@ package struct BlockHeader: Hashable, Sendable {
     package static let revision: UInt16 = 1
     /// Versions, generations and sequence numbers that are read from a volume are never above this,
     /// so that whoever adds to them need not think of overflow. No volume lives long enough to get
-    /// there.
-    package static let largestNumber = UInt64(Int64.max)
+    /// there. It is no end that forged numbers are likely to have: what counts on from the end itself
+    /// could not be read any more.
+    package static let largestNumber: UInt64 = 0x6000_0000_0000_0000
 
     package init(
         kind: BlockKind,

@@ -66,6 +66,8 @@ package struct InodeRecord: Hashable, Sendable {
     package var orphanSlot: SlotIndex
 
     package static let bodyOffset = 256
+    /// Bytes of the target of a symbolic link; it has at least one.
+    package static let longestTarget = 4095
 
     /// A new inode with no content.
     package init(mode: UInt32, user: UInt32, group: UInt32, linkCount: UInt32, born: Timestamp) {

@@ -124,7 +124,11 @@ package struct GuardRecord: Hashable, Sendable {
 
     package static let free = GuardRecord(mode: .free, clusterHigh: 0, clusterLow: 0, host: "")
 
-    /// Encodes and seals. `version` grows with each rewriting.
+    /// Bytes of a host name.
+    package static let longestHost = 63
+
+    /// Encodes and seals. `version` grows with each rewriting. Of a host name that is too long the
+    /// last characters are left out.
     package func write(
         to block: UnsafeMutableRawBufferPointer,
         at address: BlockAddress,
@@ -143,7 +147,15 @@ package struct GuardRecord: Hashable, Sendable {
         block[64] = mode.rawValue
         block.put64(clusterHigh, 72)
         block.put64(clusterLow, 80)
-        for (index, byte) in host.utf8.prefix(63).enumerated() { block[88 + index] = byte }
+        var place = 88
+        for character in host.unicodeScalars {
+            let bytes = UTF8.encode(character) ?? UTF8.encodedReplacementCharacter
+            guard place + bytes.count <= 88 + Self.longestHost else { break }
+            for byte in bytes {
+                block[place] = byte
+                place += 1
+            }
+        }
         BlockHeader.seal(block)
     }
 
@@ -162,6 +174,10 @@ package struct GuardRecord: Hashable, Sendable {
         guard let record = GuardRecord(unchecked: block) else {
             throw .invalidField(address, field: "cluster mode", value: UInt64(block[64]))
         }
+        // Bytes that are not UTF-8 decode to longer text, which could not be written back.
+        guard record.host.utf8.count <= longestHost else {
+            throw .invalidField(address, field: "host", value: UInt64(record.host.utf8.count))
+        }
         return (record, header.version)
     }
 
@@ -173,7 +189,10 @@ package struct GuardRecord: Hashable, Sendable {
             mode: mode,
             clusterHigh: block.u64(72),
             clusterLow: block.u64(80),
-            host: String(decoding: block.window(88, 64).prefix { $0 != 0 }, as: UTF8.self)
+            host: String(
+                decoding: block.window(88, Self.longestHost).prefix { $0 != 0 },
+                as: UTF8.self
+            )
         )
     }
 }

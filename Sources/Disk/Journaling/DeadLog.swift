@@ -60,6 +60,12 @@ package final class DeadLog {
                 )
             }
         }
+        // What marks the journal clean must be readable itself.
+        for number in [reader.sequence, version] where number >= BlockHeader.largestNumber {
+            throw .format(
+                .invalidField(ring.descriptor.journalStart, field: "sequence", value: number)
+            )
+        }
         newest = addresses.compactMap { address in known[address].map { (address, $0) } }
         newest.sort { $0.image.place < $1.image.place }
         report.blocks = newest.count

@@ -78,9 +78,28 @@ package final class FileStore {
     ) throws(StoreError) -> StoredInode {
         do {
             let record = try InodeRecord(fields: block.bytes.readOnly, at: number.address)
+            try checkCounts(record, at: number.address)
             return StoredInode(number: number, block: block, record: record)
         } catch {
             throw .format(error)
+        }
+    }
+
+    /// Refuses counts that no inode of this volume can have, so that whoever adds to them need not
+    /// think of overflow. (A check corrects them: they are no reason to give an inode up.)
+    private func checkCounts(
+        _ record: InodeRecord,
+        at address: BlockAddress
+    ) throws(FormatError) {
+        guard record.blockCount <= superblock.blockCount else {
+            throw .invalidField(address, field: "block count", value: record.blockCount)
+        }
+        let bytes = superblock.byteOffset(BlockAddress(superblock.blockCount))
+        guard record.entryCount <= bytes / UInt64(DirectoryEntryRecord.fixedByteCount) else {
+            throw .invalidField(address, field: "entry count", value: record.entryCount)
+        }
+        guard record.size <= UInt64(Int64.max) else {
+            throw .invalidField(address, field: "size", value: record.size)
         }
     }
 

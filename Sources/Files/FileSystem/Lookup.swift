@@ -30,6 +30,7 @@ extension MountedVolume {
             directory.answered.add(name)
             return .absent(isCacheable: mayBeCached(directory))
         }
+        try checkEntry(found, of: directory)
         let child = remember(found.inode)
         do throws(FileError) {
             let reply = try await entryReply(child, interruption, isEntryCacheable: true)
@@ -55,7 +56,7 @@ extension MountedVolume {
             directory.answered.add(name)
             return .absent(isCacheable: mayBeCached(directory))
         case .found(let found):
-            guard let child = inodes[found.inode],
+            guard found.inode != directory.number, let child = inodes[found.inode],
                 let childStored = holdIfCached(child, .shared)
             else { return nil }
             defer { release(child, .shared) }

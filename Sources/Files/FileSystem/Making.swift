@@ -108,6 +108,9 @@ extension MountedVolume {
         _ caller: Caller,
         _ interruption: Interruption?
     ) async throws(FileError) -> Held {
+        if case .directory = object, directory.stored.record.linkCount == .max {
+            throw .tooManyLinks
+        }
         let insertion: DirectoryInsertion
         do throws(StoreError) {
             insertion = try await Directory(store, directory.stored).prepareInsertion(name)

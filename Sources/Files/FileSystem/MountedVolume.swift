@@ -300,6 +300,44 @@ package final class MountedVolume: FileOperations {
         }
     }
 
+    /// Something that no writer of this format leaves was met before anything was changed; `field`
+    /// says where in the block.
+    func damaged(_ block: BlockAddress, _ field: String, _ value: UInt64) -> FileError {
+        fileError(.storage(.format(.invalidField(block, field: field, value: value))))
+    }
+
+    /// Fails if an entry of a directory leads where none can lead: to the directory itself, whose lock
+    /// is held. (`checkChild` has the rest.)
+    func checkEntry(_ entry: DirectoryEntryRecord, of directory: Inode) throws(FileError) {
+        guard entry.inode != directory.number else {
+            throw damaged(
+                directory.number.address,
+                "entry that leads to its own directory",
+                entry.key
+            )
+        }
+    }
+
+    /// Fails if what an entry led to belongs to the file system itself: no entry leads there.
+    func checkChild(_ child: Inode, _ stored: StoredInode) throws(FileError) {
+        guard !stored.record.flags.contains(.system) else {
+            throw damaged(
+                child.number.address,
+                "flags of what an entry leads to",
+                UInt64(stored.record.flags.rawValue)
+            )
+        }
+    }
+
+    /// Fails if a directory that has a subdirectory does not count it, or counts more than there can
+    /// be.
+    func checkLinks(of directory: Held) throws(FileError) {
+        let count = directory.stored.record.linkCount
+        guard count > 2, count < .max else {
+            throw damaged(directory.inode.number.address, "link count", UInt64(count))
+        }
+    }
+
     /// What failed after the first change: memory and disk can no longer be trusted to agree (V4).
     func failed(_ error: StoreError) -> FileError {
         withdraw("a change could not be completed: \(error)")
@@ -363,6 +401,8 @@ package final class MountedVolume: FileOperations {
     /// What `stat` shows of an inode that is held.
     func attributes(_ inode: Inode, _ stored: StoredInode) -> FileAttributes {
         let record = stored.record
+        // Of a damaged inode it may be anything.
+        let blocks = record.blockCount.multipliedReportingOverflow(by: UInt64(blockSize / 512))
         return FileAttributes(
             inode: inode.number,
             mode: record.mode,
@@ -371,7 +411,7 @@ package final class MountedVolume: FileOperations {
             group: record.group,
             device: record.device,
             size: record.size,
-            blocks: record.blockCount * UInt64(blockSize / 512),
+            blocks: blocks.overflow ? .max : blocks.partialValue,
             blockSize: UInt32(blockSize),
             accessed: record.accessed,
             modified: record.modified,

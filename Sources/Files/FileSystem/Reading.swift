@@ -192,6 +192,9 @@ extension MountedVolume {
         let stored = try await hold(inode, .shared, interruption)
         defer { release(inode, .shared) }
         guard stored.record.isSymbolicLink else { throw .invalid }
+        guard stored.record.size <= UInt64(InodeRecord.longestTarget) else {
+            throw damaged(inode.number.address, "length of a symbolic link", stored.record.size)
+        }
         let count = Int(stored.record.size)
         let buffer = AlignedBuffer(byteCount: max(count, 1))
         try await readHeld(inode, stored, at: 0, count, into: buffer.bytes)

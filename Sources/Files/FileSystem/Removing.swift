@@ -45,11 +45,14 @@ extension MountedVolume {
         } catch {
             throw fileError(error)
         }
+        try checkEntry(removal.entry, of: parentInode)
         let childInode = remember(removal.entry.inode)
         defer { unrefer(childInode) }
         let childStored = try await hold(childInode, .exclusive, interruption)
         defer { release(childInode, .exclusive) }
         let child = Held(inode: childInode, stored: childStored)
+        try checkChild(childInode, childStored)
+        if childStored.record.isDirectory { try checkLinks(of: directory) }
         try checkRemovable(child, isDirectory)
         parentInode.answered.add(name)
         if !childStored.record.isDirectory, childStored.record.linkCount > 1 {

@@ -142,6 +142,8 @@ extension MountedVolume {
         } else if kind == .exchange {
             throw .notFound
         }
+        try checkEntry(sourceEntry, of: pair.from.inode)
+        if let targetEntry { try checkEntry(targetEntry, of: pair.to.inode) }
         try checkLoops(source, target, pair, kind, lines)
         let children = try await holdChildren(
             [sourceEntry, targetEntry].compactMap { $0 },
@@ -156,6 +158,7 @@ extension MountedVolume {
         let moved = children.first { $0.inode.number == source }
         let replaced = children.first { $0.inode.number == target }
         guard let moved else { preconditionFailure("the moved object is held") }
+        try checkChildren(moved, replaced, pair)
         pair.from.inode.answered.add(name)
         pair.to.inode.answered.add(newName)
         if kind == .exchange, let replaced {
@@ -180,6 +183,22 @@ extension MountedVolume {
         if target == pair.from.inode.number || lines.ofFrom.contains(target) {
             throw kind == .exchange ? .invalid : .notEmpty
         }
+    }
+
+    /// Nothing is renamed that the file system keeps for itself, and link counts can follow.
+    private func checkChildren(
+        _ moved: Held,
+        _ replaced: Held?,
+        _ pair: DirectoryPair
+    ) throws(FileError) {
+        try checkChild(moved.inode, moved.stored)
+        if moved.stored.record.isDirectory {
+            try checkLinks(of: pair.from)
+            guard pair.to.stored.record.linkCount < .max else { throw .tooManyLinks }
+        }
+        guard let replaced else { return }
+        try checkChild(replaced.inode, replaced.stored)
+        if replaced.stored.record.isDirectory { try checkLinks(of: pair.to) }
     }
 
     private func checkReplaceable(_ moved: Held, _ replaced: Held) throws(FileError) {

@@ -115,7 +115,7 @@ final class CrashJudge {
             )
         }
         device.endRecord()
-        let node = try await CrashNode.mount(device, plan, engine)
+        let node = try await CrashNode.mount(device, plan.superblock, plan.slots[0], engine)
         let tree = try await node.observe()
         try await node.volume.stop()
         if let complaint = node.complaints.first {

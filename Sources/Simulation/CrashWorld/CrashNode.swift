@@ -1,20 +1,22 @@
 // One node with the volume mounted, alone: the production file system, journal and store, without a
 // kernel in front of it. Operations are asked for by path, one after the other.
 
-import BlockIO
-import Execution
-import FileSystem
+package import BlockIO
+package import DiskFormat
+package import Execution
+package import FileSystem
 import Journaling
 import SimulatedMachine
 import Vocabulary
-import VolumeMaking
 
-/// A mount of the volume in the first slot. Engine-bound.
-final class CrashNode {
-    let engine: Engine
-    let volume: MountedVolume
+/// A mount of a volume in one slot. Engine-bound.
+package final class CrashNode {
+    package let engine: Engine
+    package let volume: MountedVolume
     /// Why the node withdrew, and what it reported.
-    private(set) var complaints: [String] = []
+    package private(set) var complaints: [String] = []
+    /// Told of each complaint.
+    package var onComplaint: (() -> Void)?
     private let locks: SoleNodeLocks
 
     private static let nobody = Caller(user: 0, group: 0, process: 1)
@@ -25,21 +27,27 @@ final class CrashNode {
         self.volume = volume
         self.locks = locks
         locks.client = volume.locks
-        volume.onReport = { [weak self] line in self?.complaints.append(line) }
-        volume.onWithdraw = { [weak self] line in self?.complaints.append(line) }
+        volume.onReport = { [weak self] line in self?.complain(line) }
+        volume.onWithdraw = { [weak self] line in self?.complain(line) }
     }
 
-    /// Mounts a volume whose journals are clean.
-    static func mount(
+    private func complain(_ line: String) {
+        complaints.append(line)
+        onComplaint?()
+    }
+
+    /// Mounts a volume whose journals are clean, in the slot of `descriptor`.
+    package static func mount(
         _ device: any BlockDevice,
-        _ plan: VolumePlan,
+        _ superblock: Superblock,
+        _ descriptor: SlotDescriptor,
         _ engine: Engine
     ) async throws -> CrashNode {
-        let cache = MetadataCache(device: device, superblock: plan.superblock, capacity: 4096)
+        let cache = MetadataCache(device: device, superblock: superblock, capacity: 4096)
         let journal = try await Journal.open(
             device: device,
-            superblock: plan.superblock,
-            descriptor: plan.slots[0],
+            superblock: superblock,
+            descriptor: descriptor,
             cache: cache,
             engine: engine
         )
@@ -47,8 +55,8 @@ final class CrashNode {
         let volume = MountedVolume(
             engine: engine,
             device: device,
-            superblock: plan.superblock,
-            descriptor: plan.slots[0],
+            superblock: superblock,
+            descriptor: descriptor,
             cache: cache,
             journal: journal,
             lockService: locks,
@@ -107,7 +115,7 @@ final class CrashNode {
     }
 
     /// The bytes stay where they are until `body` has returned.
-    private func withBytes<Value>(
+    package func withBytes<Value>(
         _ bytes: [UInt8],
         _ body: (UnsafeRawBufferPointer) async throws -> Value
     ) async throws -> Value {
@@ -123,7 +131,7 @@ final class CrashNode {
     // MARK: Operations
 
     /// Carries out one operation. Its number says what it writes.
-    func perform(_ operation: CrashOperation, number: Int) async throws {
+    package func perform(_ operation: CrashOperation, number: Int) async throws {
         switch operation {
         case .create, .makeDirectory, .makeSymlink: try await make(operation, number)
         case .write(let path, let offset, let count):

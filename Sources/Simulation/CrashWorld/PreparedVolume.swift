@@ -30,7 +30,7 @@ package struct PreparedVolume: Sendable {
         base = try runSimulated(seed: seed) { engine in
             let device = MemoryBlockDevice(byteCount: size, alignment: CrashImage.sector)
             try await VolumeMaker.make(on: device, plan: plan)
-            let node = try await CrashNode.mount(device, plan, engine)
+            let node = try await CrashNode.mount(device, plan.superblock, plan.slots[0], engine)
             for (number, operation) in CrashWorkload.preparation {
                 try await node.perform(operation, number: number)
             }
@@ -53,7 +53,7 @@ package struct PreparedVolume: Sendable {
                 executor: engine.seededExecutor,
                 defect: defect
             )
-            let node = try await CrashNode.mount(device, plan, engine)
+            let node = try await CrashNode.mount(device, plan.superblock, plan.slots[0], engine)
             var steps: [CrashStep] = []
             for (number, operation) in workload.operations.enumerated() {
                 let begun = device.events.count

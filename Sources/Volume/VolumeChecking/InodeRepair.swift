@@ -122,9 +122,9 @@ extension RepairRound {
             target = Array(buffer.readOnly.window(InodeRecord.bodyOffset, room))
         } else if let first = extents.first, first.logical == 0, !first.isUnwritten {
             try await read(first.physical, into: buffer)
-            target = Array(buffer.readOnly.prefix(4095))
+            target = Array(buffer.readOnly.prefix(InodeRecord.longestTarget))
         }
-        let length = UInt64(target.prefix(4095).prefix { $0 != 0 }.count)
+        let length = UInt64(target.prefix(InodeRecord.longestTarget).prefix { $0 != 0 }.count)
         return try await editInode(number) { record in
             record.size = length
             if length == 0 { record.mode = 0o100000 | record.mode & 0o7777 }

@@ -52,8 +52,8 @@ extension RepairRound {
         try await flush()
     }
 
-    /// The slots whose journals overlap that of `slot` and do not begin with a header of theirs:
-    /// of two that overlap, the one without is the one that is wrong.
+    /// The slots whose journals overlap that of `slot` and do not begin with a header of theirs and of
+    /// that length: of two that overlap, the one without is the one that is wrong.
     private func overlapping(_ slot: SlotIndex) async throws(CheckError) -> [SlotIndex] {
         guard let own = checker.slots[Int(slot.rawValue)] else { return [] }
         let ownEnd = own.journalStart + UInt64(own.journalLength)
@@ -61,7 +61,8 @@ extension RepairRound {
         for case let other? in checker.slots where other.slot != slot {
             let end = other.journalStart + UInt64(other.journalLength)
             guard own.journalStart < end, other.journalStart < ownEnd,
-                try await header(at: other.journalStart, of: other.slot) == nil
+                try await header(at: other.journalStart, of: other.slot)?.length
+                    != other.journalLength
             else { continue }
             others.append(other.slot)
         }

@@ -249,7 +249,7 @@ extension VolumeChecker {
         if record.size > UInt64(Int64.max) {
             wrong(nil)
         } else if record.isSymbolicLink {
-            if !(1...4095).contains(record.size) { wrong(nil) }
+            if !(1...UInt64(InodeRecord.longestTarget)).contains(record.size) { wrong(nil) }
         } else if !record.isRegular {
             if record.size != 0 { wrong(0) }
         } else if record.layout == .extents {
