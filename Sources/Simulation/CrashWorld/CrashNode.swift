@@ -1,60 +1,77 @@
-// One node with the volume mounted, alone: the production file system, journal and store, without a
-// kernel in front of it. Operations are asked for by path, one after the other.
+// One node with the volume mounted, alone or beside others: the production file system, journal and
+// store, without a kernel in front of it. Operations are asked for by path, one after the other.
 
 import BlockIO
 import Execution
 import FileSystem
 import Journaling
+import LockCache
 import SimulatedMachine
 import Vocabulary
 import VolumeMaking
 
-/// A mount of the volume in the first slot. Engine-bound.
+/// A mount of the volume. Engine-bound.
 final class CrashNode {
     let engine: Engine
     let volume: MountedVolume
     /// Why the node withdrew, and what it reported.
     private(set) var complaints: [String] = []
-    private let locks: SoleNodeLocks
+    /// Keeps the lock service alive.
+    private let service: any LockService
 
     private static let nobody = Caller(user: 0, group: 0, process: 1)
     static let attributeName = "user.crash"
 
-    private init(_ engine: Engine, _ volume: MountedVolume, _ locks: SoleNodeLocks) {
+    private init(_ engine: Engine, _ volume: MountedVolume, _ service: any LockService) {
         self.engine = engine
         self.volume = volume
-        self.locks = locks
-        locks.client = volume.locks
+        self.service = service
         volume.onReport = { [weak self] line in self?.complaints.append(line) }
         volume.onWithdraw = { [weak self] line in self?.complaints.append(line) }
     }
 
-    /// Mounts a volume whose journals are clean.
+    /// Mounts a volume whose journals are clean, in the first slot, for a node that is alone.
     static func mount(
         _ device: any BlockDevice,
         _ plan: VolumePlan,
         _ engine: Engine
     ) async throws -> CrashNode {
+        let locks = SoleNodeLocks(engine: engine)
+        return try await mount(device, plan, engine, index: 0, service: locks) {
+            locks.client = $0
+        }
+    }
+
+    /// Mounts a volume in a slot whose journal is clean. `connect` is told to whom the answers of
+    /// `service` go, before the first lock is asked for.
+    static func mount(
+        _ device: any BlockDevice,
+        _ plan: VolumePlan,
+        _ engine: Engine,
+        index: Int,
+        service: any LockService,
+        _ connect: (LockTable) -> Void
+    ) async throws -> CrashNode {
         let cache = MetadataCache(device: device, superblock: plan.superblock, capacity: 4096)
         let journal = try await Journal.open(
             device: device,
             superblock: plan.superblock,
-            descriptor: plan.slots[0],
+            descriptor: plan.slots[index],
             cache: cache,
             engine: engine
         )
-        let locks = SoleNodeLocks(engine: engine)
         let volume = MountedVolume(
             engine: engine,
             device: device,
             superblock: plan.superblock,
-            descriptor: plan.slots[0],
+            descriptor: plan.slots[index],
             cache: cache,
             journal: journal,
-            lockService: locks,
+            lockService: service,
             options: MountOptions()
         )
-        let node = CrashNode(engine, volume, locks)
+        let node = CrashNode(engine, volume, service)
+        connect(volume.locks)
         try await volume.start()
         return node
     }
