@@ -96,7 +96,8 @@ extension CrashOptions {
                     + "\(counts.images) crashes judged, \(counts.distinctImages) distinct images, "
                     + "\(counts.distinctTrees) distinct trees, "
                     + "\(enumeration.broughtHome) blocks brought home by survivors, "
-                    + "\(enumeration.settled) names held by others, \(counts.failures) failures"
+                    + "\(enumeration.settled) names held by others, "
+                    + "\(enumeration.unjudged) trees not judged, \(counts.failures) failures"
             )
         }
         if hasFailed { throw ExitCode(1) }

@@ -72,6 +72,8 @@ package final class ClusterEnumeration {
     /// Images that recoveries of survivors brought home, and names in footprints that others held.
     package private(set) var broughtHome = 0
     package private(set) var settled = 0
+    /// Deaths after which a survivor met a full volume: the checker's word alone stands then.
+    package private(set) var unjudged = 0
 
     private let volume: PreparedVolume
     private let judge: CrashJudge
@@ -206,8 +208,9 @@ package final class ClusterEnumeration {
             if let observed = outcome.observed, observed != tree {
                 return "the survivors saw another tree than the next mount"
             }
-            return ClusterOracle(steps: outcome.steps, deaths: outcome.deaths)
-                .complaint(about: tree)
+            let oracle = ClusterOracle(steps: outcome.steps, deaths: outcome.deaths)
+            if oracle.knowsNothing { unjudged += 1 }
+            return oracle.complaint(about: tree)
         }
     }
 
@@ -242,8 +245,6 @@ package final class ClusterEnumeration {
             seed: seed,
             randomImages: randomImages
         )
-        // After the last step only unmounting is left, which is like any other sync.
-        let end = outcome.steps.last?.endedAt ?? 0
         while true {
             if onlyPoint == nil || onlyPoint == point.index {
                 counts.points += 1
@@ -260,7 +261,7 @@ package final class ClusterEnumeration {
                     if let complaint { fail(script, [], (point.index, variant), complaint) }
                 }
             }
-            if point.isLast || point.index >= end { break }
+            if point.isLast { break }
             point.advance()
         }
     }

@@ -64,8 +64,13 @@ package struct ClusterOracle: Sendable {
         moments = [Moment(nodes: Array(1...nodes), endedBy: events)]
     }
 
-    /// What is wrong with a tree; nil if nothing is.
+    /// A survivor met a full volume, which the model knows nothing of: what a dead node was about to
+    /// free may never have become free. Nothing can be said about the tree then.
+    package var knowsNothing: Bool { steps.contains { $0.end == .full } }
+
+    /// What is wrong with a tree; nil if nothing is, or nothing can be said.
     package func complaint(about tree: ObservedTree) -> String? {
+        if knowsNothing { return nil }
         var complaints: [String] = []
         var cuts: [[Int]] = [[]]
         for moment in moments {

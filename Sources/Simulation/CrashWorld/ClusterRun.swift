@@ -48,6 +48,8 @@ package enum StepEnd: Hashable, Sendable {
     case done
     /// In words.
     case refused(String)
+    /// Refused, perhaps after a part was done, because there was no room.
+    case full
     /// Its node died meanwhile.
     case died
 }
@@ -180,11 +182,15 @@ final class ClusterRun {
         outcome.mountedAt = device.events.count
         device.onEvent = { [self] in eventHappened($0) }
         for (number, step) in script.steps.enumerated() { try await perform(step, number) }
-        while !unrecovered.isEmpty, !living.isEmpty, complaint == nil { await recovered.wait() }
-        try requireNoComplaint()
+        try await finishRecovery()
         if !living.isEmpty { try await finish(script) }
         outcome.events = device.events
         outcome.image = device.image
+    }
+
+    private func finishRecovery() async throws {
+        while !unrecovered.isEmpty, !living.isEmpty, complaint == nil { await recovered.wait() }
+        try requireNoComplaint()
     }
 
     private var living: [ClusterMember] { members.filter { !$0.isGone } }
@@ -226,6 +232,8 @@ final class ClusterRun {
             var ended = StepEnd.done
             do {
                 try await member.node.perform(step.operation, number: number)
+            } catch FileError.noSpace {
+                ended = .full
             } catch {
                 ended = .refused("\(error)")
             }
@@ -243,8 +251,8 @@ final class ClusterRun {
             )
         )
         if step.operation == .unmount, ended == .done { leave(member) }
-        if outcome.deaths.isEmpty, case .refused(let reason) = ended {
-            throw CrashComplaint("\(step.operation.text) on node \(step.node) failed: \(reason)")
+        if outcome.deaths.isEmpty, ended != .done {
+            throw CrashComplaint("\(step.operation.text) on node \(step.node) failed: \(ended)")
         }
         try requireNoComplaint()
     }
@@ -328,22 +336,24 @@ final class ClusterRun {
 
     // MARK: The end
 
-    /// An hour of nothing in between, as some runs have it: what is old is written, orphans go.
+    /// A time of nothing before the end, as most runs have it: what is old is written, orphans go.
     private static let rest: UInt64 = 3 * MountOptions().commitInterval
 
     /// N5.
     private func finish(_ script: ClusterScript) async throws {
-        if dice.oneIn(2) || !outcome.deaths.isEmpty { await engine.sleep(nanoseconds: Self.rest) }
-        if dice.oneIn(2) {
-            for member in living {
-                let tree = try await member.node.observe()
-                if let other = outcome.observed, other != tree {
-                    throw CrashComplaint("node \(member.index + 1) sees another tree")
-                }
-                outcome.observed = tree
-            }
+        let rests = outcome.deaths.isEmpty || dice.oneIn(2)
+        var known = -1
+        // A death during a rest is followed by another.
+        while rests, outcome.deaths.count > known, !living.isEmpty {
+            known = outcome.deaths.count
+            await engine.sleep(nanoseconds: Self.rest)
+            try await finishRecovery()
         }
         device.onEvent = nil
+        device.endRecord()
+        // Whoever mounts next has to recover.
+        if living.isEmpty { return }
+        if dice.oneIn(2) { try await observe() }
         for member in living {
             try await member.node.volume.stop()
             try requireNoComplaint()
@@ -360,9 +370,19 @@ final class ClusterRun {
         let holdsOpen = script.steps.contains {
             if case .open = $0.operation { true } else { false }
         }
-        if holdsOpen { return }
+        if holdsOpen || !rests { return }
         let orphans = try await VolumeChecker.check(device).orphans
         if orphans > 0 { throw CrashComplaint("\(orphans) orphans left by the survivors") }
+    }
+
+    private func observe() async throws {
+        for member in living {
+            let tree = try await member.node.observe()
+            if let other = outcome.observed, other != tree {
+                throw CrashComplaint("node \(member.index + 1) sees another tree")
+            }
+            outcome.observed = tree
+        }
     }
 
     private func leave(_ member: ClusterMember) {

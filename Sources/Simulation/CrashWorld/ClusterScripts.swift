@@ -52,7 +52,7 @@ extension ClusterScript {
     /// Node 1 makes a directory with so many long names that it needs blocks of its own, node 2 takes
     /// the directory away.
     private static let grownDirectory: String = {
-        let names = (1...26).map { "A/new/" + String(repeating: "n", count: 240) + "\($0)" }
+        let names = (1...17).map { "A/new/" + String(repeating: "n", count: 240) + "\($0)" }
         return "1.mkdir:A/new+" + names.map { "1.link:B/bar:\($0)+" }.joined()
             + names.map { "2.unlink:\($0)+" }.joined() + "2.rmdir:A/new+"
     }()
@@ -61,7 +61,7 @@ extension ClusterScript {
         "1.setxattr:B/bar:6000+2.setxattr:B/bar:10+2.fsync:B/bar+"
 
     private static let fillWithData =
-        "3.append:A/foo:50000+3.append:A/foo:20000+3.append:B/bar:9000+3.sync"
+        "3.append:A/foo:48000+3.append:B/bar:40000+3.sync"
 
     private static let fillWithMetadata =
         "3.setxattr:B:9000+3.setxattr:A:9000+3.create:B/c+3.mkdir:B/d+3.sync"

@@ -131,7 +131,7 @@ package struct CrashWorkload: Hashable, Sendable, CustomStringConvertible {
     /// The same for several nodes, and a file that takes most of the room.
     package static let clusterPreparation =
         preparation + [
-            (150, .create("full")), (151, .write("full", offset: 0, count: 90_000)),
+            (150, .create("full")), (151, .write("full", offset: 0, count: 60_000)),
         ]
 
     /// What sequences are made of.
