@@ -143,12 +143,14 @@ let layers: [Target] = [
     // network and a model of the kernel's caches.
     closed("LockWorld", "Simulation", ["Vocabulary", "LockCore", "ClusterWire"]),
     closed("SimulatedMachine", "Simulation", ["Vocabulary", "Execution", "BlockIO"]),
+    closed("CentralLocking", "Simulation", ["Vocabulary", "Execution", "LockCache"]),
     closed(
         "CrashWorld",
         "Simulation",
         [
-            "Vocabulary", "Execution", "SimulatedMachine", "DiskFormat", "BlockIO", "Journaling",
-            "LockCache", "FileSystem", "VolumeMaking", "VolumeChecking",
+            "Vocabulary", "Execution", "SimulatedMachine", "CentralLocking", "DiskFormat",
+            "BlockIO",
+            "Journaling", "LockCache", "FileSystem", "VolumeMaking", "VolumeChecking",
         ]
     ),
     // What bytes from a disk or a peer may do to whoever reads them.
@@ -165,8 +167,9 @@ let layers: [Target] = [
         "SimulatedWorld",
         "Simulation",
         [
-            "Vocabulary", "Execution", "SimulatedMachine", "DiskFormat", "BlockIO", "Journaling",
-            "LockCore", "LockCache", "Membership", "ClusterWire", "NodeService", "FileStore",
+            "Vocabulary", "Execution", "SimulatedMachine", "CentralLocking", "DiskFormat",
+            "BlockIO", "Journaling", "LockCore", "LockCache", "Membership", "ClusterWire",
+            "NodeService", "FileStore",
             "FileSystem", "VolumeMaking", "VolumeChecking", "VolumeScrubbing",
         ]
     ),

@@ -5,10 +5,11 @@ import CrashWorld
 struct CrashOptions: ParsableArguments {
     @Flag(
         help: ArgumentHelp(
-            "Enumerate crashes instead: the power fails at every moment of short workloads on one node.",
+            "Enumerate crashes instead: at every moment of short workloads, on one node or several.",
             discussion: """
+                On one node the power fails; with --nodes 2 or 3, one node dies or the power fails. \
                 Each disk that may be left is checked, mounted and compared with what the \
-                operations had promised. --workload, --point and --variant repeat one crash.
+                operations had promised. --workload, --point, --variant and --death repeat one crash.
                 """
         )
     )
@@ -46,13 +47,10 @@ struct CrashOptions: ParsableArguments {
             throw ValidationError("sequences of \(operations) are too many for all: use --sample")
         }
         guard sample ?? 1 > 0 else { throw ValidationError("--sample is at least 1") }
-        if let workload, CrashWorkload(workload) == nil {
-            throw ValidationError("\(workload) is no workload")
-        }
         _ = try chosenSeeds()
     }
 
-    private func chosenSeeds() throws -> ClosedRange<UInt64> {
+    func chosenSeeds() throws -> ClosedRange<UInt64> {
         let ends = seeds.components("..").map { UInt64($0) }
         guard let first = ends[0], ends.count <= 2, let last = ends[ends.count - 1], first <= last
         else { throw ValidationError("--seeds is a number, or two as in 1..5") }
@@ -61,7 +59,10 @@ struct CrashOptions: ParsableArguments {
 
     private func workloads(_ seed: UInt64) throws -> [CrashWorkload] {
         if let workload {
-            guard let chosen = CrashWorkload(workload), CrashHistory(chosen) != nil else {
+            guard let chosen = CrashWorkload(workload) else {
+                throw ValidationError("\(workload) is no workload")
+            }
+            guard CrashHistory(chosen) != nil else {
                 throw ValidationError("\(workload) cannot be done")
             }
             return [chosen]

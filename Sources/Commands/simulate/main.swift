@@ -23,8 +23,8 @@ struct Simulate: ParsableCommand {
     @Option(help: "Operations in a run.")
     var steps = 200
 
-    @Option(help: "Nodes, 1 to 8.")
-    var nodes = 3
+    @Option(help: "Nodes, 1 to 8, 3 if not given; with --crashes 1 to 3, 1 if not given.")
+    var nodes: Int?
 
     @Option(help: "What happens besides work, separated by commas: remount, kill, crash, or none.")
     var faults = "remount"
@@ -41,11 +41,14 @@ struct Simulate: ParsableCommand {
     @OptionGroup(title: "Crashes")
     var crashOptions: CrashOptions
 
+    @OptionGroup(title: "Crashes of several nodes")
+    var clusterOptions: ClusterCrashOptions
+
     func validate() throws {
         guard crashOptions.crashes || seed != nil else {
             throw ValidationError("--seed or --crashes is needed")
         }
-        guard (1...8).contains(nodes) else { throw ValidationError("--nodes is 1 to 8") }
+        guard (1...8).contains(nodes ?? 3) else { throw ValidationError("--nodes is 1 to 8") }
         guard steps >= 0 else { throw ValidationError("--steps is not negative") }
         guard count > 0 else { throw ValidationError("--count is at least 1") }
         _ = try (chosenFaults(), chosenLocks())
@@ -71,7 +74,12 @@ struct Simulate: ParsableCommand {
     }
 
     func run() throws {
-        if crashOptions.crashes { return try crashOptions.run() }
+        if crashOptions.crashes {
+            let nodes = nodes ?? 1
+            if nodes > 1 { return try crashOptions.runCluster(clusterOptions, nodes: nodes) }
+            return try crashOptions.run()
+        }
+        let nodes = nodes ?? 3
         guard let seed else { throw ValidationError("--seed is needed") }
         var hasFailed = false
         for seed in seed..<seed + count {

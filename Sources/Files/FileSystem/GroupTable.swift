@@ -145,9 +145,10 @@ package final class GroupTable: GlockOwner {
             UInt64(volume.slot.rawValue) * UInt64(count) / UInt64(volume.superblock.slotCount)
         )
         let first = goal.flatMap { volume.superblock.group(of: $0) } ?? current ?? home
-        // First without waiting for other nodes, then with.
+        // First without waiting for other nodes, then with; where room is wanted first, and then all
+        // groups in turn.
         for isPatient in [false, true] {
-            for step in 0..<count {
+            for step in 0...count {
                 let index = step == 0 ? first : ((current ?? home) + step - 1) % count
                 if let hint = freeHints[index], !isPatient, Int(hint) < metadata + min(data, 1) {
                     continue

@@ -80,9 +80,9 @@ final class CrashJudge {
     /// What the volume is like, and what the replay of its journals did.
     private func recovered(_ image: CrashImage) -> (verdict: Verdict, replay: [DeviceEvent]) {
         do {
-            let (plan, content) = (plan, image.content)
+            let (plan, content, isReversed) = (plan, image.content, image.fingerprint % 2 == 1)
             let (tree, replay) = try runSimulated(seed: seed) { engine in
-                try await Self.recover(content, plan, engine)
+                try await Self.recover(content, plan, engine, isReversed: isReversed)
             }
             return (.tree(number(of: tree)), replay)
         } catch {
@@ -102,12 +102,15 @@ final class CrashJudge {
     private static func recover(
         _ content: DiskContent,
         _ plan: VolumePlan,
-        _ engine: Engine
+        _ engine: Engine,
+        isReversed: Bool
     ) async throws -> (ObservedTree, [DeviceEvent]) {
         let device = RecordingDevice(content: content, executor: engine.seededExecutor)
         device.isImmediate = true
         try await check(device, "after the crash")
-        for slot in plan.slots {
+        // Any order will do (R2).
+        let slots = isReversed ? plan.slots.reversed() : plan.slots
+        for slot in slots {
             _ = try await JournalReplay.replay(
                 device: device,
                 superblock: plan.superblock,
@@ -116,6 +119,8 @@ final class CrashJudge {
         }
         device.endRecord()
         let node = try await CrashNode.mount(device, plan.superblock, plan.slots[0], engine)
+        // The slots that nobody is in are the business of whoever comes first.
+        for slot in plan.slots.dropFirst() { await node.volume.freeOrphans(of: slot.slot) }
         let tree = try await node.observe()
         try await node.volume.stop()
         if let complaint = node.complaints.first {

@@ -16,8 +16,37 @@ package struct ModelNode: Hashable, Sendable {
     package var attribute: [UInt8]?
     /// Of a directory: names and the numbers of what they lead to, ascending.
     package var entries: [ModelEntry] = []
+    /// The number of the operation that made it: who it is in trees that not all operations led to.
+    package fileprivate(set) var birth = -1
+    /// Other bytes that a file may have, each of these as long as `content`: what a crash left of
+    /// operations that were not durable.
+    package var alternatives: [[UInt8]] = []
 
     package init(kind: ModelKind) { self.kind = kind }
+
+    /// Makes a file so long; what is new is zero.
+    package mutating func resize(to size: Int) {
+        Self.resize(&content, to: size)
+        for index in alternatives.indices { Self.resize(&alternatives[index], to: size) }
+    }
+
+    private static func resize(_ bytes: inout [UInt8], to size: Int) {
+        if size < bytes.count {
+            bytes.removeLast(bytes.count - size)
+        } else {
+            bytes.append(contentsOf: [UInt8](repeating: 0, count: size - bytes.count))
+        }
+    }
+
+    /// Puts bytes into a file, which is made longer if they do not fit.
+    fileprivate mutating func write(_ bytes: [UInt8], at offset: Int) {
+        resize(to: max(content.count, offset + bytes.count))
+        let range = offset..<offset + bytes.count
+        content.replaceSubrange(range, with: bytes)
+        for index in alternatives.indices {
+            alternatives[index].replaceSubrange(range, with: bytes)
+        }
+    }
 }
 
 /// A name in a directory.
@@ -29,7 +58,7 @@ package struct ModelEntry: Hashable, Sendable {
 /// A tree. Nodes are numbered in the order in which they were made and stay where they are when
 /// their last name has gone; number 0 is the root.
 package struct ModelTree: Hashable, Sendable {
-    package private(set) var nodes = [ModelNode(kind: .directory)]
+    package var nodes = [ModelNode(kind: .directory)]
 
     package init() {}
 
@@ -45,6 +74,18 @@ package struct ModelTree: Hashable, Sendable {
             node = entry.node
         }
         return node
+    }
+
+    /// The numbers of all that a path leads through, and of what it leads to, as far as it leads.
+    package func nodes(along path: String) -> [Int] {
+        var found = [0]
+        for name in path.split(separator: "/") {
+            guard
+                let entry = nodes[found[found.count - 1]].entries.first(where: { $0.name == name })
+            else { break }
+            found.append(entry.node)
+        }
+        return found
     }
 
     /// How many names a node has, in the whole tree.
@@ -73,10 +114,10 @@ package struct ModelTree: Hashable, Sendable {
     /// makes it durable; nil, and nothing is changed, if it would be refused.
     package mutating func perform(_ operation: CrashOperation, number: Int) -> [Int]? {
         switch operation {
-        case .create(let path): make(path, ModelNode(kind: .file))
-        case .makeDirectory(let path): make(path, ModelNode(kind: .directory))
+        case .create(let path): make(path, ModelNode(kind: .file), number)
+        case .makeDirectory(let path): make(path, ModelNode(kind: .directory), number)
         case .makeSymlink(let path, let length):
-            make(path, Self.symlink(number, length: length))
+            make(path, Self.symlink(number, length: length), number)
         case .write(let path, let offset, let count):
             write(path, at: offset, count: count, number)
         case .append(let path, let count):
@@ -123,9 +164,10 @@ package struct ModelTree: Hashable, Sendable {
         )
     }
 
-    private mutating func make(_ path: String, _ node: ModelNode) -> [Int]? {
+    private mutating func make(_ path: String, _ node: ModelNode, _ number: Int) -> [Int]? {
         guard find(path) == nil, let (directory, name) = split(path) else { return nil }
         nodes.append(node)
+        nodes[nodes.count - 1].birth = number
         enter(nodes.count - 1, name, in: directory)
         return [directory, nodes.count - 1]
     }
@@ -138,22 +180,13 @@ package struct ModelTree: Hashable, Sendable {
     ) -> [Int]? {
         guard let node = file(path) else { return nil }
         let bytes = CrashOperation.pattern(number, offset: offset, count: count)
-        let missing = offset + count - nodes[node].content.count
-        if missing > 0 {
-            nodes[node].content.append(contentsOf: [UInt8](repeating: 0, count: missing))
-        }
-        nodes[node].content.replaceSubrange(offset..<offset + count, with: bytes)
+        nodes[node].write(bytes, at: offset)
         return [node]
     }
 
     private mutating func truncate(_ path: String, to size: Int) -> [Int]? {
         guard let node = file(path) else { return nil }
-        let missing = size - nodes[node].content.count
-        if missing > 0 {
-            nodes[node].content.append(contentsOf: [UInt8](repeating: 0, count: missing))
-        } else {
-            nodes[node].content.removeLast(-missing)
-        }
+        nodes[node].resize(to: size)
         return [node]
     }
 

@@ -1,11 +1,12 @@
-// One node with the volume mounted, alone: the production file system, journal and store, without a
-// kernel in front of it. Operations are asked for by path, one after the other.
+// One node with the volume mounted, alone or beside others: the production file system, journal and
+// store, without a kernel in front of it. Operations are asked for by path, one after the other.
 
 package import BlockIO
 package import DiskFormat
 package import Execution
 package import FileSystem
 import Journaling
+import LockCache
 import SimulatedMachine
 import Vocabulary
 
@@ -17,16 +18,16 @@ package final class CrashNode {
     package private(set) var complaints: [String] = []
     /// Told of each complaint.
     package var onComplaint: (() -> Void)?
-    private let locks: SoleNodeLocks
+    /// Keeps the lock service alive.
+    private let service: any LockService
 
     private static let nobody = Caller(user: 0, group: 0, process: 1)
     static let attributeName = "user.crash"
 
-    private init(_ engine: Engine, _ volume: MountedVolume, _ locks: SoleNodeLocks) {
+    private init(_ engine: Engine, _ volume: MountedVolume, _ service: any LockService) {
         self.engine = engine
         self.volume = volume
-        self.locks = locks
-        locks.client = volume.locks
+        self.service = service
         volume.onReport = { [weak self] line in self?.complain(line) }
         volume.onWithdraw = { [weak self] line in self?.complain(line) }
     }
@@ -36,12 +37,28 @@ package final class CrashNode {
         onComplaint?()
     }
 
-    /// Mounts a volume whose journals are clean, in the slot of `descriptor`.
+    /// Mounts a volume whose journals are clean, in the slot of `descriptor`, for a node that is alone.
     package static func mount(
         _ device: any BlockDevice,
         _ superblock: Superblock,
         _ descriptor: SlotDescriptor,
         _ engine: Engine
+    ) async throws -> CrashNode {
+        let locks = SoleNodeLocks(engine: engine)
+        return try await mount(device, superblock, descriptor, engine, locks) {
+            locks.client = $0
+        }
+    }
+
+    /// Mounts a volume in a slot whose journal is clean. `connect` is told to whom the answers of
+    /// `service` go, before the first lock is asked for.
+    static func mount(
+        _ device: any BlockDevice,
+        _ superblock: Superblock,
+        _ descriptor: SlotDescriptor,
+        _ engine: Engine,
+        _ service: any LockService,
+        _ connect: (LockTable) -> Void
     ) async throws -> CrashNode {
         let cache = MetadataCache(device: device, superblock: superblock, capacity: 4096)
         let journal = try await Journal.open(
@@ -51,7 +68,6 @@ package final class CrashNode {
             cache: cache,
             engine: engine
         )
-        let locks = SoleNodeLocks(engine: engine)
         let volume = MountedVolume(
             engine: engine,
             device: device,
@@ -59,10 +75,11 @@ package final class CrashNode {
             descriptor: descriptor,
             cache: cache,
             journal: journal,
-            lockService: locks,
+            lockService: service,
             options: MountOptions()
         )
-        let node = CrashNode(engine, volume, locks)
+        let node = CrashNode(engine, volume, service)
+        connect(volume.locks)
         try await volume.start()
         return node
     }

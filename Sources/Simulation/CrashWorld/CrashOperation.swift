@@ -128,6 +128,12 @@ package struct CrashWorkload: Hashable, Sendable, CustomStringConvertible {
         .create("B/bar"), .write("B/bar", offset: 0, count: 300),
     ].enumerated().map { (100 + $0.offset, $0.element) }
 
+    /// The same for several nodes, and a file that takes most of the room.
+    package static let clusterPreparation =
+        preparation + [
+            (150, .create("full")), (151, .write("full", offset: 0, count: 60_000)),
+        ]
+
     /// What sequences are made of.
     package static let alphabet: [CrashOperation] = [
         .create("A/new"), .write("A/new", offset: 0, count: 5000),

@@ -19,13 +19,6 @@
 
 /// Judges the trees that crashes of one run leave.
 package struct CrashOracle: Sendable {
-    /// A name of the model and what it leads to.
-    private struct Expected: Sendable {
-        var path: String
-        var node: Int
-        var linkCount: UInt32
-    }
-
     /// What had been promised at a point of the record.
     private struct Promises {
         /// O1.
@@ -36,30 +29,12 @@ package struct CrashOracle: Sendable {
     }
 
     package let history: CrashHistory
-    private let expected: [[Expected]]
+    private let expected: [ExpectedTree]
 
     package init(_ history: CrashHistory) {
         precondition(history.steps.count == history.states.count - 1, "a history without a run")
         self.history = history
-        expected = history.states.map(Self.flatten)
-    }
-
-    private static func flatten(_ tree: ModelTree) -> [Expected] {
-        var found: [Expected] = []
-        func visit(_ node: Int, _ path: String) {
-            let object = tree.nodes[node]
-            let isDirectory = object.kind == .directory
-            let links =
-                isDirectory
-                ? 2 + object.entries.count { tree.nodes[$0.node].kind == .directory }
-                : tree.nameCount(of: node)
-            found.append(Expected(path: path, node: node, linkCount: UInt32(links)))
-            for entry in object.entries {
-                visit(entry.node, path.isEmpty ? entry.name : path + "/" + entry.name)
-            }
-        }
-        visit(0, "")
-        return found.sorted { $0.path < $1.path }
+        expected = history.states.map { ExpectedTree($0) }
     }
 
     /// What is wrong with a tree that a crash after `events` events left; nil if nothing is.
@@ -120,55 +95,21 @@ package struct CrashOracle: Sendable {
         _ changing: Int?,
         _ promises: Promises
     ) -> String? {
-        let wanted = expected[count]
-        let found = tree.objects
-        for (want, have) in zip(wanted, found) where want.path != have.path {
-            return want.path < have.path ? "/\(want.path) is missing" : "/\(have.path) is there"
-        }
-        if wanted.count > found.count { return "/\(wanted[found.count].path) is missing" }
-        if found.count > wanted.count { return "/\(found[wanted.count].path) is there" }
-        for index in wanted.indices {
-            let (want, have) = (wanted[index], found[index])
-            if let twin = wanted.indices.first(where: {
-                (wanted[$0].node == want.node) != (found[$0].inode == have.inode)
-            }) {
-                return wanted[twin].node == want.node
-                    ? "/\(want.path) and /\(wanted[twin].path) are not the same"
-                    : "/\(want.path) and /\(wanted[twin].path) are the same"
+        expected[count].difference(from: tree) { file, node in
+            let content = history.states[count].nodes[node].content
+            if file.content == content { return contentAge(file, node, count, promises) }
+            var sizes = content.count...content.count
+            if changing == node {
+                let next = history.states[count + 1].nodes[node].content.count
+                sizes = min(next, content.count)...max(next, content.count)
             }
-            if let wrong = compare(have, want, count, changing, promises) {
-                return "/\(want.path): \(wrong)"
+            guard sizes.contains(file.content.count) else {
+                let size = file.content.count
+                return changing == nil
+                    ? "\(size) bytes, not \(content.count)" : "\(size) bytes, not \(sizes)"
             }
+            return contentAge(file, node, changing == node ? count + 1 : count, promises)
         }
-        return nil
-    }
-
-    private func compare(
-        _ have: ObservedObject,
-        _ want: Expected,
-        _ count: Int,
-        _ changing: Int?,
-        _ promises: Promises
-    ) -> String? {
-        let node = history.states[count].nodes[want.node]
-        if have.kind != node.kind { return "a \(have.kind), not a \(node.kind)" }
-        if have.linkCount != want.linkCount {
-            return "\(have.linkCount) links, not \(want.linkCount)"
-        }
-        if have.attribute != node.attribute { return "another extended attribute" }
-        if have.content == node.content { return contentAge(have, want.node, count, promises) }
-        guard node.kind == .file else { return "another target" }
-        var sizes = node.content.count...node.content.count
-        if changing == want.node {
-            let next = history.states[count + 1].nodes[want.node].content.count
-            sizes = min(next, node.content.count)...max(next, node.content.count)
-        }
-        guard sizes.contains(have.content.count) else {
-            let size = have.content.count
-            return changing == nil
-                ? "\(size) bytes, not \(node.content.count)" : "\(size) bytes, not \(sizes)"
-        }
-        return contentAge(have, want.node, changing == want.node ? count + 1 : count, promises)
     }
 
     /// O4 and O5 for a file whose last change of size was at most that of operation `sized`.

@@ -17,6 +17,7 @@
 //       its messages go nowhere, its processes' calls have failed.
 
 import BlockIO
+import CentralLocking
 import DiskFormat
 package import Execution
 import FileSystem

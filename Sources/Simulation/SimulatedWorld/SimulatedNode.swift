@@ -1,6 +1,7 @@
 // One node of a simulated cluster: the production file system on a simulated disk handle, with a
 // lock manager and a model of the kernel in front of it.
 
+import CentralLocking
 package import Execution
 package import FileSystem
 import NodeService

@@ -150,9 +150,14 @@ extension Scrub {
                 }
             }
             for entry in still {
-                let finding = try await self.volume.inspecting(entry.inode) {
-                    () async throws(FileError) in
-                    await self.disagreement(entry, directory)
+                let finding: Finding?
+                if entry.inode == directory {  // its lock is held
+                    finding = await self.disagreement(entry, directory)
+                } else {
+                    finding = try await self.volume.inspecting(entry.inode) {
+                        () async throws(FileError) in
+                        await self.disagreement(entry, directory)
+                    }
                 }
                 if let finding { self.add(finding) }
             }

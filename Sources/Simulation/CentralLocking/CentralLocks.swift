@@ -2,8 +2,9 @@
 // fails with it fails because of the file system. Its answers and notices reach a node after seeded
 // delays, in order.
 //
-// Grants stop when a node has died (`pause`) and go on when its journal was replayed (`resume`), as
-// with the distributed lock manager.
+// Grants stop when a node has died (`pause`) and go on when what it may have changed is replayed, or
+// held by whoever replays it (`resume`), as with the distributed lock manager. In between only what
+// is asked for recovery (`LockFlags.recovery`) is granted, past everybody else who waits.
 
 package import Execution
 package import LockCache
@@ -11,7 +12,7 @@ package import Vocabulary
 
 /// All locks of a simulated cluster. Engine-bound.
 package final class CentralLocks {
-    final class Lock {
+    fileprivate final class Lock {
         let id: LockID
         let name: ResourceName
         unowned let door: CentralLockDoor
@@ -19,6 +20,8 @@ package final class CentralLocks {
         var granted: LockMode?
         var wanted: LockMode?
         var notified: LockMode?
+        /// What is wanted is wanted for recovery.
+        var isForRecovery = false
 
         init(id: LockID, name: ResourceName, door: CentralLockDoor, cookie: UInt64) {
             self.id = id
@@ -28,7 +31,7 @@ package final class CentralLocks {
         }
     }
 
-    final class Resource {
+    private final class Resource {
         var locks: [Lock] = []
         /// Conversions and new requests in the order in which they are served.
         var queue: [Lock] = []
@@ -38,11 +41,12 @@ package final class CentralLocks {
     private var names: [ResourceName] = []
     private var locksByID: [UInt64: Lock] = [:]
     private var nextID: UInt64 = 1
-    private(set) var isPaused = false
+    /// Only recovery is granted anything.
+    package private(set) var isPaused = false
 
     package init() {}
 
-    func request(
+    fileprivate func request(
         _ name: ResourceName,
         _ mode: LockMode,
         _ flags: LockFlags,
@@ -59,7 +63,7 @@ package final class CentralLocks {
         return lock.id
     }
 
-    func convert(_ id: LockID, to mode: LockMode, _ flags: LockFlags) {
+    fileprivate func convert(_ id: LockID, to mode: LockMode, _ flags: LockFlags) {
         guard let lock = locksByID[id.rawValue], let granted = lock.granted else {
             preconditionFailure("converting a lock that is not granted")
         }
@@ -75,7 +79,7 @@ package final class CentralLocks {
         queue(lock, flags, resource, isConversion: true)
     }
 
-    func unlock(_ id: LockID) {
+    fileprivate func unlock(_ id: LockID) {
         guard let lock = locksByID.removeValue(forKey: id.rawValue) else { return }
         let resource = resource(lock.name)
         resource.locks.removeAll { $0 === lock }
@@ -85,10 +89,10 @@ package final class CentralLocks {
     }
 
     /// A node has died: nothing is granted any more.
-    func pause() { isPaused = true }
+    package func pause() { isPaused = true }
 
     /// All locks of a node go.
-    func forget(_ door: CentralLockDoor) {
+    package func forget(_ door: CentralLockDoor) {
         for name in names {
             guard let resource = resources[name] else { continue }
             for lock in resource.locks where lock.door === door {
@@ -97,11 +101,11 @@ package final class CentralLocks {
             resource.locks.removeAll { $0.door === door }
             resource.queue.removeAll { $0.door === door }
         }
-        if !isPaused { serveAll() }
+        serveAll()
     }
 
     /// The dead are recovered.
-    func resume() {
+    package func resume() {
         isPaused = false
         serveAll()
     }
@@ -118,19 +122,27 @@ package final class CentralLocks {
         return resource
     }
 
+    /// Those behind whom a request waits: not recovery behind those who wait for its end.
+    private func mayBeServed(_ lock: Lock) -> Bool { !isPaused || lock.isForRecovery }
+
     private func queue(
         _ lock: Lock,
         _ flags: LockFlags,
         _ resource: Resource,
         isConversion: Bool
     ) {
-        let place =
-            isConversion
-            ? resource.queue.firstIndex { $0.granted == nil } ?? resource.queue.count
-            : resource.queue.count
+        lock.isForRecovery = flags.contains(.recovery)
+        var place = resource.queue.count
+        if flags.contains(.noOrder) {
+            place = 0
+        } else if isConversion {
+            place = resource.queue.firstIndex { $0.granted == nil } ?? place
+        }
         if flags.contains(.noQueue) {
             guard let wanted = lock.wanted else { return }
-            let isFree = !isPaused && place == 0 && blockers(of: lock, wanted, resource).isEmpty
+            let isFree =
+                mayBeServed(lock) && !resource.queue[..<place].contains(where: mayBeServed)
+                && blockers(of: lock, wanted, resource).isEmpty
             if isFree { return grant(lock) }
             if flags.contains(.noQueueButNotify) { notify(lock, resource) }
             lock.wanted = nil
@@ -152,13 +164,13 @@ package final class CentralLocks {
     }
 
     private func serve(_ resource: Resource) {
-        if isPaused { return }
-        while let head = resource.queue.first, let wanted = head.wanted {
-            guard blockers(of: head, wanted, resource).isEmpty else { break }
-            resource.queue.removeFirst()
-            grant(head)
+        while let place = resource.queue.firstIndex(where: mayBeServed),
+            let wanted = resource.queue[place].wanted,
+            blockers(of: resource.queue[place], wanted, resource).isEmpty
+        {
+            grant(resource.queue.remove(at: place))
         }
-        for waiting in resource.queue { notify(waiting, resource) }
+        for waiting in resource.queue where mayBeServed(waiting) { notify(waiting, resource) }
     }
 
     private func notify(_ lock: Lock, _ resource: Resource) {
@@ -197,7 +209,7 @@ package final class CentralLockDoor: LockService {
     private var dice: SeededGenerator
     private var events: [(any LockClient) -> Void] = []
     private var isDelivering = false
-    var isDead = false
+    private(set) var isDead = false
     /// Whom the answers go to.
     package weak var client: (any LockClient)?
 
@@ -233,9 +245,9 @@ package final class CentralLockDoor: LockService {
     package func cancel(_ lock: LockID) {}
 
     /// Nothing reaches this node any more, and nothing comes from it.
-    func die() { isDead = true }
+    package func die() { isDead = true }
 
-    func deliver(_ event: @escaping (any LockClient) -> Void) {
+    fileprivate func deliver(_ event: @escaping (any LockClient) -> Void) {
         events.append(event)
         guard !isDelivering else { return }
         isDelivering = true
