@@ -60,6 +60,19 @@ extension ClusterScript {
     private static let attributesComeAndGo =
         "1.setxattr:B/bar:6000+2.setxattr:B/bar:10+2.fsync:B/bar+"
 
+    /// Node 1 makes files, node 2 takes them away: so many blocks in quarantine that who fills the
+    /// volume has to wait for the log barrier.
+    private static let inodesComeAndGo: String = {
+        let names = (1...8).map { "A/n\($0)" }
+        return names.map { "1.create:\($0)+1.setxattr:\($0):30+" }.joined()
+            + names.map { "2.unlink:\($0)+" }.joined() + "2.sync+"
+    }()
+
+    /// With the groups of the others full, node 3 takes the blocks that were freed.
+    private static let inodesAgain =
+        "3.append:A/foo:48000+3.append:B/bar:12000+" + inodesComeAndGo
+        + (1...9).map { "3.create:B/m\($0)+" }.joined() + "3.sync"
+
     private static let fillWithData =
         "3.append:A/foo:48000+3.append:B/bar:40000+3.sync"
 
@@ -75,6 +88,11 @@ extension ClusterScript {
             "inode freed, metadata of a third",
             "1.create:A/new+2.unlink:A/new+2.sync+" + fillWithMetadata
         ),
+        (
+            "many inodes freed, data of a third",
+            inodesComeAndGo + "3.append:A/foo:48000+3.append:B/bar:44000+3.sync"
+        ),
+        ("many inodes freed, inodes of a third", inodesAgain),
         ("directory freed, data of a third", grownDirectory + fillWithData),
         ("directory freed, metadata of a third", grownDirectory + fillWithMetadata),
         (
