@@ -47,7 +47,9 @@ final class VolumeUse {
                 let device = MemoryBlockDevice(content: content)
                 guard let node = try await mount(device, engine, isSound: isSound) else { return }
                 let use = VolumeUse(node, isSound: isSound)
-                node.onComplaint = { if node.volume.isWithdrawn { hasWithdrawn = true } }
+                node.onComplaint = { [weak node] in
+                    if node?.volume.isWithdrawn == true { hasWithdrawn = true }
+                }
                 try await use.run()
                 if isSound { after = device.content }
             }
