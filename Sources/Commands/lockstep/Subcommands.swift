@@ -77,8 +77,25 @@ struct Status: ParsableCommand {
             "  \(field("requests")) requests, \(field("glocks")) locks cached, "
                 + "\(field("inodes")) inodes, \(field("dirtyBytes")) bytes dirty, "
                 + "\(field("counters", "demotions")) locks given way"
-                + (status["withdrawn"] == .boolean(true) ? ", WITHDRAWN" : "")
+                + (status["replaying"] == .boolean(true) ? ", REPLAYING JOURNALS" : "")
         )
+        guard case .array(let recoveries)? = status["recoveries"] else { return }
+        for recovery in recoveries.suffix(Self.recoveriesShown) { print("  \(line(recovery))") }
+    }
+
+    /// Recoveries of each node that are shown, the newest last.
+    private static let recoveriesShown = 3
+
+    /// What a node tells of a journal that it has replayed.
+    private func line(_ recovery: JSONText) -> String {
+        func count(_ name: String) -> UInt64 {
+            if case .number(let value)? = recovery[name] { value } else { 0 }
+        }
+        return "replayed the journal of slot \(count("slot")) in epoch \(count("epoch")): "
+            + "\(count("transactions")) transactions, \(count("written")) blocks; others went on after "
+            + "\(count("microsecondsUntilOthersGoOn") / 1000) ms but for "
+            + "\(count("names") - min(count("names"), count("namesSettled"))) names, and those after "
+            + "\(count("microseconds") / 1000) ms"
     }
 }
 

@@ -113,6 +113,7 @@ struct Inspection: @unchecked Sendable {
                     ("reads", device.reads), ("writes", device.writes), ("flushes", device.flushes),
                 ])
             ),
+            .init("replaying", .boolean(node.isReplaying)),
             .init("recoveries", .array(node.recoveries.map(\.json))),
             .init("lockCounters", .counts(node.locks.allCounters.map { ($0.name, $0.count) })),
             .init("lockBytes", .count(node.locks.byteCount)),
