@@ -49,6 +49,24 @@ extension MountedVolume {
         )
     }
 
+    /// The counts in a group's block; nil if it is not whole, or they cannot be.
+    private func wholeGroup(
+        _ block: UnsafeRawBufferPointer,
+        at address: BlockAddress
+    ) -> ResourceGroupRecord? {
+        do throws(FormatError) {
+            _ = try BlockHeader(
+                verifying: block,
+                at: address,
+                volume: superblock.volume,
+                kind: .resourceGroup
+            )
+            return try ResourceGroupRecord(checking: block, at: address, in: superblock)
+        } catch {
+            return nil
+        }
+    }
+
     private func readUsage() async throws(FileError) {
         let buffer = AlignedBuffer(byteCount: blockSize)
         var counts: [(free: UInt32, inodes: UInt32)] = []
@@ -60,15 +78,7 @@ extension MountedVolume {
                 throw fileError(.storage(.device(error)))
             }
             // A block that is being written elsewhere may be torn; its last known counts will do.
-            let isWhole =
-                (try? BlockHeader(
-                    verifying: buffer.readOnly,
-                    at: address,
-                    volume: superblock.volume,
-                    kind: .resourceGroup
-                )) != nil
-            if isWhole {
-                let record = ResourceGroupRecord(fields: buffer.readOnly)
+            if let record = wholeGroup(buffer.readOnly, at: address) {
                 counts.append((record.freeCount + record.quarantinedCount, record.inodeCount))
             } else {
                 let known = Int(index) < usageCache.counts.count

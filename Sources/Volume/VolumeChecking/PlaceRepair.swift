@@ -18,12 +18,15 @@ extension RepairRound {
                 wrong.formUnion(try await overlapping(slot))
             }
         }
-        var known = checker.slots
-        for slot in wrong.sorted() { known[Int(slot.rawValue)] = nil }
-        var directories = spareOrphanDirectories(known)
+        var places = try await findJournals(of: wrong)
+        if places.count < wrong.count {
+            // Who stands where no header of his is may be in the way, and in the wrong.
+            wrong.formUnion(try await withoutHeader())
+            places = try await findJournals(of: wrong)
+        }
+        var directories = spareOrphanDirectories()
         var done: Set<SlotIndex> = []
-        for slot in wrong.sorted() {
-            guard let place = try await findJournal(of: slot, known) else { continue }
+        for (slot, place) in places {
             let before = checker.slots[Int(slot.rawValue)]
             var directory = before?.orphanDirectory
             if directory == nil, !directories.isEmpty { directory = directories.removeFirst() }
@@ -38,7 +41,6 @@ extension RepairRound {
             // V2: the journal is there before the descriptor leads to it.
             if !place.hasHeader { try await emptyJournal(descriptor) }
             try await writeDescriptor(descriptor)
-            known[Int(slot.rawValue)] = descriptor
             done.insert(slot)
         }
         return found.filter { finding in finding.slot.map(done.contains) ?? false }
@@ -67,6 +69,18 @@ extension RepairRound {
             others.append(other.slot)
         }
         return others
+    }
+
+    /// The slots whose journals do not begin with a header of theirs and of that length.
+    private func withoutHeader() async throws(CheckError) -> [SlotIndex] {
+        var found: [SlotIndex] = []
+        for case let slot? in checker.slots
+        where try await header(at: slot.journalStart, of: slot.slot)?.length
+            != slot.journalLength
+        {
+            found.append(slot.slot)
+        }
+        return found
     }
 
     /// The journal header of a slot at an address, if one stands there.
@@ -107,11 +121,35 @@ extension RepairRound {
         return true
     }
 
+    /// A place, and whether the journal begins there with a header of the slot's.
+    private typealias JournalPlace = (start: BlockAddress, length: UInt32, hasHeader: Bool)
+
+    /// Where the journals of these slots are, or can be, beside those of all others; ascending, without
+    /// those for which there is no place.
+    private func findJournals(
+        of wrong: Set<SlotIndex>
+    ) async throws(CheckError) -> [(slot: SlotIndex, place: JournalPlace)] {
+        var known = checker.slots
+        for slot in wrong.sorted() { known[Int(slot.rawValue)] = nil }
+        var places: [(slot: SlotIndex, place: JournalPlace)] = []
+        for slot in wrong.sorted() {
+            guard let place = try await findJournal(of: slot, known) else { continue }
+            places.append((slot, place))
+            known[Int(slot.rawValue)] = SlotDescriptor(
+                slot: slot,
+                journalStart: place.start,
+                journalLength: place.length,
+                orphanDirectory: superblock.root
+            )
+        }
+        return places
+    }
+
     /// Where the journal of a slot is, or can be.
     private func findJournal(
         of slot: SlotIndex,
         _ known: [SlotDescriptor?]
-    ) async throws(CheckError) -> (start: BlockAddress, length: UInt32, hasHeader: Bool)? {
+    ) async throws(CheckError) -> JournalPlace? {
         let share =
             (journalArea.end - journalArea.start) / UInt64(max(superblock.slotCount, 1))
         let usual = journalArea.start + share * UInt64(slot.rawValue)
@@ -142,7 +180,7 @@ extension RepairRound {
 
     /// Directories with the mark of an orphan list that no slot names, ascending: as mkfs spreads
     /// them, so that the first belongs to the lowest slot.
-    private func spareOrphanDirectories(_ known: [SlotDescriptor?]) -> [InodeNumber] {
+    private func spareOrphanDirectories() -> [InodeNumber] {
         let named = checker.slots.compactMap { $0?.orphanDirectory }
         return checker.order.compactMap { checker.seen[$0.rawValue] }
             .filter { inode in

@@ -52,13 +52,29 @@ extension VolumeChecker {
             let address = superblock.slotDescriptor(slot)
             try await read(address, into: buffer)
             do throws(FormatError) {
-                slots.append(
-                    try SlotDescriptor(verifying: buffer.readOnly, at: address, in: superblock)
+                let descriptor = try SlotDescriptor(
+                    verifying: buffer.readOnly,
+                    at: address,
+                    in: superblock
                 )
+                try checkOrphanDirectory(of: descriptor, at: address)
+                slots.append(descriptor)
             } catch {
                 slots.append(nil)
                 add(Finding(.slotDescriptorDamaged, block: address, slot: slot, error: error))
             }
+        }
+    }
+
+    /// The orphan directory of a slot is its own: neither the root nor that of a slot before it.
+    private func checkOrphanDirectory(
+        of slot: SlotDescriptor,
+        at address: BlockAddress
+    ) throws(FormatError) {
+        let place = slot.orphanDirectory.address
+        let isTaken = slots.contains { $0?.orphanDirectory.address == place }
+        guard place != superblock.root.address, !isTaken else {
+            throw .invalidField(address, field: "orphan directory", value: place.rawValue)
         }
     }
 
