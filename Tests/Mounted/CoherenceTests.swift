@@ -11,7 +11,7 @@ extension MountedTests {
         /// them.
         @Test func randomOperationsAgreeWithTheModel() throws {
             let cluster = try TestCluster()
-            try Watchdog.guarding(cluster, limit: 400) {
+            try Watchdog.guarding(cluster, limit: 900) {
                 try cluster.mountAll()
                 let seed = number("LOCKSTEP_SEED") ?? 20_251
                 let count = number("LOCKSTEP_OPERATIONS") ?? 10_000
