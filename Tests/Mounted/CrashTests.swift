@@ -122,7 +122,10 @@ extension MountedTests {
                 try cluster.mountAll()
                 for round in 0..<3 {
                     try killOne(cluster, victim: round, round: round)
-                    let told = try Commands.demand("lockstep", ["status", "--run", cluster.runDirectory])
+                    let told = try Commands.demand(
+                        "lockstep",
+                        ["status", "--run", cluster.runDirectory]
+                    )
                     #expect(
                         told.output.contains("replayed the journal of slot \(round) in epoch "),
                         "\(told)"
