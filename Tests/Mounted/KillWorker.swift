@@ -20,7 +20,8 @@ final class KillWorker: @unchecked Sendable {
     let node: TestNode
     private var dice: SeededGenerator
     private var slots = [Slot](repeating: Slot(), count: 12)
-    private var logged: [UInt64] = []
+    /// The log as far as it was fsynced.
+    private var logged: [UInt8] = []
     private var next: UInt64
     private var descriptors: [Int32] = []
     /// Operations that have ended.
@@ -36,9 +37,18 @@ final class KillWorker: @unchecked Sendable {
         next = UInt64(node.number + 1) << 40
     }
 
-    private func pattern(_ version: UInt64) -> [UInt8] {
+    /// What a file of this version holds: the version, and bytes and a size that follow from it.
+    private static func pattern(_ version: UInt64) -> [UInt8] {
         let size = [10, 3_000, 9_000, 70_000][Int(version % 4)] + Int(version % 97)
-        return Pattern(seed: version, count: size).bytes
+        return withUnsafeBytes(of: version.littleEndian) { Array($0) }
+            + Pattern(seed: version, count: size).bytes
+    }
+
+    /// Whether these are all the bytes of some version, and no others.
+    private static func isWhole(_ bytes: [UInt8]) -> Bool {
+        guard bytes.count > 8 else { return false }
+        let version = bytes.prefix(8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        return bytes == pattern(version)
     }
 
     private func path(_ slot: Int) -> String { "\(node.root)/shared/n\(node.number)-\(slot)" }
@@ -103,7 +113,7 @@ final class KillWorker: @unchecked Sendable {
         next += 1
         let version = next
         let temporary = "\(dice.oneIn(2) ? own : node.root + "/shared")/t\(node.number)-\(slot)"
-        try Files.write(pattern(version), to: temporary, sync: true)
+        try Files.write(Self.pattern(version), to: temporary, sync: true)
         slots[slot].possible.append(version)
         try check(rename(temporary, path(slot)))
         try perhapsDurable(slot)
@@ -124,11 +134,12 @@ final class KillWorker: @unchecked Sendable {
 
     private func log() throws {
         next += 1
+        let record = Self.pattern(next)
         try Files.withOpen(own + "/log", O_WRONLY | O_CREAT | O_APPEND) {
-            try Files.write(pattern(next), to: $0, at: nil)
+            try Files.write(record, to: $0, at: nil)
             try check(fsync($0))
         }
-        logged.append(next)
+        logged += record
     }
 
     private func directories() throws {
@@ -147,7 +158,7 @@ final class KillWorker: @unchecked Sendable {
         let path = "\(node.root)/shared/o\(node.number)"
         let descriptor = try Files.open(path, O_RDWR | O_CREAT)
         descriptors.append(descriptor)
-        try Files.write(pattern(next), to: descriptor, at: 0)
+        try Files.write(Self.pattern(next), to: descriptor, at: 0)
         try check(unlink(path))
         if descriptors.count > 8 { close(descriptors.removeFirst()) }
     }
@@ -183,8 +194,9 @@ final class KillWorker: @unchecked Sendable {
         } catch let error as SystemFailure where error.code == ENOENT || error.code == ESTALE {
             return  // just removed or replaced
         }
-        if other == node.number { return }
-        guard bytes.count >= 10 else { throw Trouble("\(path) has \(bytes.count) bytes") }
+        guard Self.isWhole(bytes) else {
+            throw Trouble("\(path) has \(bytes.count) bytes that nobody wrote together")
+        }
     }
 
     // MARK: Judging
@@ -197,7 +209,7 @@ final class KillWorker: @unchecked Sendable {
             let path = "\(viewer.root)/\(name)"
             let found = Files.exists(path) ? try Files.contents(path) : nil
             let allowed = wasKilled ? slots[slot].possible : [slots[slot].possible.last ?? nil]
-            guard let version = allowed.last(where: { $0.map(pattern) == found }) else {
+            guard let version = allowed.last(where: { $0.map(Self.pattern) == found }) else {
                 throw Trouble(
                     "\(viewer.name): \(name) has \(found.map { "\($0.count) bytes" } ?? "gone"), none of "
                         + "the \(allowed.count) states that it may be in"
@@ -206,11 +218,10 @@ final class KillWorker: @unchecked Sendable {
             slots[slot].possible = [version]
         }
         let log = try logged.isEmpty ? [] : Files.contents("\(viewer.root)/own\(node.number)/log")
-        let expected = logged.flatMap(pattern)
-        guard log.starts(with: expected), wasKilled || log.count == expected.count else {
+        guard log.starts(with: logged), wasKilled || log.count == logged.count else {
             throw Trouble(
                 "\(viewer.name): the log of \(node.name) has \(log.count) bytes, which are not the "
-                    + "\(expected.count) that were fsynced"
+                    + "\(logged.count) that were fsynced"
             )
         }
     }
@@ -218,9 +229,8 @@ final class KillWorker: @unchecked Sendable {
     /// Before the next round: what is behind the last record that was fsynced is cut off.
     func tidy() throws {
         if logged.isEmpty { return }
-        let size = logged.reduce(0) { $0 + pattern($1).count }
-        try check(truncate(own + "/log", off_t(size)))
-        if logged.count > 400 {
+        try check(truncate(own + "/log", off_t(logged.count)))
+        if logged.count > 8 << 20 {
             try check(unlink(own + "/log"))
             logged = []
         }

@@ -54,6 +54,35 @@ import Vocabulary
         _ = try Self.run(seed, nodes: 2, steps: 120, faults: [.crash, .remount])
     }
 
+    /// A node's way to the disk fails; it withdraws, and the others recover it.
+    @Test func withdrawals() throws {
+        var count = 0
+        for seed in 1...10 as ClosedRange<UInt64> {
+            count += try Self.run(seed, nodes: 3, steps: 150, faults: [.inputOutput, .remount])
+                .withdrawals
+        }
+        #expect(count > 10)
+    }
+
+    /// Scrubs while all nodes work, die and come back: nothing is reported, and they do meet changes.
+    @Test(arguments: [false, true])
+    func scrubs(isConcurrent: Bool) throws {
+        let faults: SimulationFaults = isConcurrent ? [.scrub] : [.scrub, .kill, .remount]
+        var (scrubs, unjudged) = (0, 0)
+        for seed in 1...10 as ClosedRange<UInt64> {
+            let report = try Self.run(
+                seed,
+                nodes: 3,
+                steps: 150,
+                faults: faults,
+                isConcurrent: isConcurrent
+            )
+            scrubs += report.scrubs
+            unjudged += report.unjudgedScrubs
+        }
+        #expect(scrubs > 30 && unjudged > 5, "\(scrubs) scrubs, \(unjudged) that met changes")
+    }
+
     /// Several processes per node at once, on few files.
     @Test(arguments: 1...20 as ClosedRange<UInt64>)
     func concurrentProcesses(_ seed: UInt64) throws {

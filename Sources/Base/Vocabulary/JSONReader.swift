@@ -28,6 +28,21 @@ extension JSONText {
         guard case .object(let members) = self else { return nil }
         return members.first { $0.name == name }?.value
     }
+
+    /// The number of that name; 0 if there is none: what an older program did not tell yet.
+    public func number(_ name: String) -> UInt64 {
+        if case .number(let value)? = self[name] { value } else { 0 }
+    }
+
+    /// The text of that name; "?" if there is none.
+    public func string(_ name: String) -> String {
+        if case .string(let text)? = self[name] { text } else { "?" }
+    }
+
+    /// The values of that name; none if there is no such list.
+    public func list(_ name: String) -> [JSONText] {
+        if case .array(let values)? = self[name] { values } else { [] }
+    }
 }
 
 /// Takes a text apart, byte by byte.

@@ -19,7 +19,9 @@ final class TinyFuse: Sendable {
     private let list: AnsweredInodes
     private let guardian: Guardian
 
-    init(at path: String, slot: SlotIndex, directory: RunDirectory, mayAbort: Bool) throws {
+    init(at path: String, slot: SlotIndex, directory: RunDirectory, mayAbort: Bool, isOld: Bool)
+        throws
+    {
         self.path = path
         device = lockstep_open("/dev/fuse", O_RDWR, 0)
         guard device >= 0 else { throw SystemError.last("open", "/dev/fuse") }
@@ -39,7 +41,8 @@ final class TinyFuse: Sendable {
             in: directory,
             fuseDescriptor: device,
             list: list,
-            keepsStandardError: true
+            keepsStandardError: true,
+            watchesThread: !isOld
         )
     }
 

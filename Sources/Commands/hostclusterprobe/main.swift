@@ -127,7 +127,8 @@ func obey(_ words: [String], _ cluster: HostCluster, _ late: Late) throws {
             at: words[1],
             slot: cluster.node.slot,
             directory: cluster.directory,
-            mayAbort: words[2] == "abort"
+            mayAbort: words[2].hasPrefix("abort"),
+            isOld: words[2].hasSuffix("-old")
         )
         say("mounted")
     case "unmount":

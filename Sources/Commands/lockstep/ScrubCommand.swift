@@ -87,11 +87,11 @@ struct ScrubCommand: ParsableCommand {
     }
 
     private func show(_ answer: JSONText) {
-        let (done, total) = (answer.count("done"), answer.count("total"))
+        let (done, total) = (answer.number("done"), answer.number("total"))
         let percent = total == 0 ? 0 : min(done * 100 / total, 100)
         writeError(
-            "\rstage \(answer.count("stageNumber")) of \(answer.count("stages")): "
-                + "\(answer.words("stage")), \(percent)%, \(answer.count("inodes")) inodes   "
+            "\rstage \(answer.number("stageNumber")) of \(answer.number("stages")): "
+                + "\(answer.string("stage")), \(percent)%, \(answer.number("inodes")) inodes   "
         )
     }
 
@@ -100,7 +100,7 @@ struct ScrubCommand: ParsableCommand {
         if json { print(answer.text) } else { tell(answer) }
         if case .string("failed")? = answer["state"] { throw ExitCode(8) }
         if answer.list("unreadable").count > 0 { throw ExitCode(8) }
-        if answer.count("findingCount") > 0 { throw ExitCode(4) }
+        if answer.number("findingCount") > 0 { throw ExitCode(4) }
         if case .string("stopped")? = answer["state"] { throw ExitCode(8) }
     }
 
@@ -109,37 +109,23 @@ struct ScrubCommand: ParsableCommand {
             print("this node has not scrubbed the volume since it was mounted")
             return
         }
-        for finding in answer.list("findings") { print(finding.words("text")) }
+        for finding in answer.list("findings") { print(finding.string("text")) }
         for line in answer.list("unreadable") {
             if case .string(let text) = line { print(text) }
         }
         print(
-            "\(answer.words("state")): \(answer.count("inodes")) inodes, "
-                + "\(answer.count("directories")) directories with \(answer.count("entries")) entries, "
-                + "\(answer.count("metadataBlocks")) blocks of metadata in "
-                + "\(answer.count("milliseconds")) ms; "
-                + (answer.count("findingCount") == 0
-                    ? "nothing is wrong" : "\(answer.count("findingCount")) findings")
+            "\(answer.string("state")): \(answer.number("inodes")) inodes, "
+                + "\(answer.number("directories")) directories with \(answer.number("entries")) entries, "
+                + "\(answer.number("metadataBlocks")) blocks of metadata in "
+                + "\(answer.number("milliseconds")) ms; "
+                + (answer.number("findingCount") == 0
+                    ? "nothing is wrong" : "\(answer.number("findingCount")) findings")
         )
-        let (groups, inodes) = (answer.count("changedGroups"), answer.count("changedInodes"))
+        let (groups, inodes) = (answer.number("changedGroups"), answer.number("changedInodes"))
         if groups > 0 {
             print("\(groups) groups changed meanwhile and were not searched for lost blocks")
         }
         if inodes > 0 { print("\(inodes) inodes changed while their links were counted") }
-    }
-}
-
-extension JSONText {
-    fileprivate func count(_ name: String) -> UInt64 {
-        if case .number(let value)? = self[name] { value } else { 0 }
-    }
-
-    fileprivate func words(_ name: String) -> String {
-        if case .string(let text)? = self[name] { text } else { "?" }
-    }
-
-    fileprivate func list(_ name: String) -> [JSONText] {
-        if case .array(let values)? = self[name] { values } else { [] }
     }
 }
 

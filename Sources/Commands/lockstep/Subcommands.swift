@@ -79,8 +79,9 @@ struct Status: ParsableCommand {
                 + "\(field("counters", "demotions")) locks given way"
                 + (status["replaying"] == .boolean(true) ? ", REPLAYING JOURNALS" : "")
         )
-        guard case .array(let recoveries)? = status["recoveries"] else { return }
-        for recovery in recoveries.suffix(Self.recoveriesShown) { print("  \(line(recovery))") }
+        for recovery in status.list("recoveries").suffix(Self.recoveriesShown) {
+            print("  \(line(recovery))")
+        }
     }
 
     /// Recoveries of each node that are shown, the newest last.
@@ -88,9 +89,7 @@ struct Status: ParsableCommand {
 
     /// What a node tells of a journal that it has replayed.
     private func line(_ recovery: JSONText) -> String {
-        func count(_ name: String) -> UInt64 {
-            if case .number(let value)? = recovery[name] { value } else { 0 }
-        }
+        let count = recovery.number
         return "replayed the journal of slot \(count("slot")) in epoch \(count("epoch")): "
             + "\(count("transactions")) transactions, \(count("written")) blocks; others went on after "
             + "\(count("microsecondsUntilOthersGoOn") / 1000) ms but for "

@@ -193,6 +193,30 @@ package struct BlockHeader: Hashable, Sendable {
         }
     }
 
+    /// What is wrong with a block that should be of this kind and belong to this owner; nil if nothing
+    /// is.
+    package static func error(
+        in block: UnsafeRawBufferPointer,
+        at address: BlockAddress,
+        volume: VolumeID,
+        kind: BlockKind,
+        owner: UInt64,
+        generation: UInt64
+    ) -> FormatError? {
+        do throws(FormatError) {
+            let header = try BlockHeader(verifying: block, at: address, volume: volume, kind: kind)
+            guard header.owner == owner else {
+                return .wrongOwner(address, expected: owner, found: header.owner)
+            }
+            guard header.generation == generation else {
+                return .wrongGeneration(address, expected: generation, found: header.generation)
+            }
+            return nil
+        } catch {
+            return error
+        }
+    }
+
     /// Writes all fields but the checksum, which `seal` adds last.
     package func write(to block: UnsafeMutableRawBufferPointer) {
         block.put32(Self.magic, 0)

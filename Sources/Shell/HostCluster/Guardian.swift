@@ -91,6 +91,7 @@ package final class Guardian: Sendable {
     /// must then call `runGuardian`. `fuseDescriptor` is the open /dev/fuse of the mount; it stays
     /// the caller's. Standard error is not inherited unless asked for: who waits for the end of a
     /// command's output would wait for the unmount.
+    /// `watchesThread` false: as on kernels that do not tell the end of one thread.
     /// - Throws: `SystemError`; EAGAIN when the slot already has a guardian.
     package static func start(
         slot: SlotIndex,
@@ -98,7 +99,8 @@ package final class Guardian: Sendable {
         fuseDescriptor: Int32,
         list: AnsweredInodes,
         program: String = "/proc/self/exe",
-        keepsStandardError: Bool = false
+        keepsStandardError: Bool = false,
+        watchesThread: Bool = true
     ) throws -> Guardian {
         let path = directory.guardian(slot)
         let lock = lockstep_open(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0o600)
@@ -107,7 +109,7 @@ package final class Guardian: Sendable {
         guard lockstep_try_lock(lock) == 0 else { throw SystemError.last("lock", path) }
         guard let own = ProcessHandle(getpid()) else { throw SystemError.last("pidfd_open") }
         // -1 before Linux 6.9 (G5).
-        let ownThread = lockstep_pidfd_open_thread(try idleThread())
+        let ownThread = watchesThread ? lockstep_pidfd_open_thread(try idleThread()) : -1
         defer { if ownThread >= 0 { close(ownThread) } }
         let process = try spawn(
             program,

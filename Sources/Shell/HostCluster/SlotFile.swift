@@ -149,6 +149,7 @@ final class OwnSlot: @unchecked Sendable {
     /// Says why this life withdraws. The process ends then, and whoever finds the slot without its
     /// lock reads it. The zero behind the text is there already: it is said once.
     func sayLastWords(_ text: String) {
+        precondition(page[SlotContent.lastWordsOffset] == 0, "last words are said once")
         for (index, byte) in text.utf8.prefix(SlotContent.longestText).enumerated() {
             page[SlotContent.lastWordsOffset + index] = byte
         }

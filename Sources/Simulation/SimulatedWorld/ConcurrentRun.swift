@@ -135,6 +135,9 @@ final class ConcurrentRun {
                 }
             }
         }
+        while done.value == nil, simulation.plan.faults.contains(.scrub), failure == nil {
+            try await simulation.scrubOnce()
+        }
         await done.get()
         if let failure { throw SimulationFailure(failure) }
         for node in cluster.living {

@@ -88,6 +88,7 @@ extension Simulation {
         engine.spawn { await self.insist(victim) }
         try await within("n\(index + 1) withdraws") { await withdrawn.get() }
         log("n\(index + 1) withdraws: \(victim.withdrawal ?? "?")")
+        report.withdrawals += 1
         // A process does not end at once.
         if dice.oneIn(2) { await rest() }
         if victim.wroteAfterWithdrawal {

@@ -29,6 +29,15 @@ extension Simulation {
         scrubbing = Self.begin(on: node)
     }
 
+    /// Scrubs on some node to the end, while others do what they do.
+    func scrubOnce() async throws {
+        let living = cluster.living
+        let node = living[dice.below(living.count)]
+        log("\(node.kernel.name): scrub")
+        let running = Self.begin(on: node)
+        try judge(running, await running.outcome.get())
+    }
+
     /// Begins a scrub.
     static func begin(on node: SimulatedNode) -> RunningScrub {
         let scrub = Scrub(node.volume)
@@ -64,6 +73,7 @@ extension Simulation {
         let found = running.scrub.report
         report.scrubs += found.wasStopped ? 0 : 1
         report.scrubbedInodes += found.inodes
+        report.unjudgedScrubs += found.changedGroups + found.changedInodes > 0 ? 1 : 0
         guard found.isClean else {
             let lines = found.findings.prefix(5).map(\.text) + found.unreadable.prefix(5)
             throw SimulationFailure("a scrub on \(name) found \(lines.joined(separator: "; "))")

@@ -64,6 +64,10 @@ package struct SimulationReport: Hashable, Sendable {
     /// Scrubs that ran to the end, and inodes they looked at.
     package var scrubs = 0
     package var scrubbedInodes: UInt64 = 0
+    /// Scrubs that met changes which they could not judge.
+    package var unjudgedScrubs = 0
+    /// Nodes whose disk failed and that withdrew.
+    package var withdrawals = 0
     package var jobs = 0
     package var scheduleHash: UInt64 = 0
 }

@@ -185,7 +185,7 @@ extension RepairRound {
         return checker.order.compactMap { checker.seen[$0.rawValue] }
             .filter { inode in
                 !inode.isDamaged && inode.isDirectory && inode.flags.contains(.system)
-                    && !named.contains(inode.number)
+                    && !named.contains(inode.number) && inode.number != checker.superblock.root
             }
             .map(\.number).sorted()
     }

@@ -246,22 +246,13 @@ package final class Inspector {
         owner: UInt64,
         generation: UInt64
     ) -> FormatError? {
-        do throws(FormatError) {
-            let header = try BlockHeader(
-                verifying: block,
-                at: address,
-                volume: superblock.volume,
-                kind: kind
-            )
-            guard header.owner == owner else {
-                return .wrongOwner(address, expected: owner, found: header.owner)
-            }
-            guard header.generation == generation else {
-                return .wrongGeneration(address, expected: generation, found: header.generation)
-            }
-            return nil
-        } catch {
-            return error
-        }
+        BlockHeader.error(
+            in: block,
+            at: address,
+            volume: superblock.volume,
+            kind: kind,
+            owner: owner,
+            generation: generation
+        )
     }
 }

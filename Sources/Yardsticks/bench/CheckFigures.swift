@@ -75,9 +75,7 @@ private final class CheckLab {
 
     init(bin: String, folder parent: String) throws {
         self.bin = bin
-        var template = Array("\(parent)/lockstep-bench-XXXXXX".utf8CString)
-        guard mkdtemp(&template) != nil else { throw BenchFailure.last("make a folder in", parent) }
-        folder = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        folder = try Programs.makeFolder(in: parent)
     }
 
     func prepare(files: Int, gibibytes: Int) throws {

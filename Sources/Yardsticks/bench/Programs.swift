@@ -136,6 +136,13 @@ enum Programs {
         return found
     }
 
+    /// A new folder of a measurement; whoever makes it removes it.
+    static func makeFolder(in parent: String) throws -> String {
+        var template = Array("\(parent)/lockstep-bench-XXXXXX".utf8CString)
+        guard mkdtemp(&template) != nil else { throw BenchFailure.last("make a folder in", parent) }
+        return String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
     /// The folder of this program.
     static var ownFolder: String {
         var buffer = [CChar](repeating: 0, count: 4096)

@@ -92,9 +92,7 @@ private final class RecoveryLab {
 
     init(bin: String, folder parent: String) throws {
         self.bin = bin
-        var template = Array("\(parent)/lockstep-bench-XXXXXX".utf8CString)
-        guard mkdtemp(&template) != nil else { throw BenchFailure.last("make a folder in", parent) }
-        folder = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        folder = try Programs.makeFolder(in: parent)
     }
 
     func prepare() throws {
@@ -123,7 +121,7 @@ private final class RecoveryLab {
         guard mkdir("\(victim)/\(place)", 0o755) == 0 else {
             throw BenchFailure.last("mkdir", victim)
         }
-        let daemon = pid_t(try status(victim).count("pid"))
+        let daemon = pid_t(try status(victim).number("pid"))
         for index in 0..<files { try create("\(victim)/\(place)/before-\(index)") }
         // A node that has come back has a list of its own.
         let survivors = try roots.filter { $0 != victim }.map {
@@ -138,8 +136,8 @@ private final class RecoveryLab {
         try mount(victim)
         return Figure(
             total: total,
-            untilCovered: recovery.count("microsecondsUntilOthersGoOn") * 1_000,
-            replay: recovery.count("microseconds") * 1_000
+            untilCovered: recovery.number("microsecondsUntilOthersGoOn") * 1_000,
+            replay: recovery.number("microseconds") * 1_000
         )
     }
 
@@ -172,15 +170,5 @@ private final class RecoveryLab {
             _ = try? Programs.run("fusermount3", ["-u", "-z", root])
         }
         _ = try? Programs.run("rm", ["-rf", folder])
-    }
-}
-
-extension JSONText {
-    fileprivate func count(_ name: String) -> UInt64 {
-        if case .number(let value)? = self[name] { value } else { 0 }
-    }
-
-    fileprivate func list(_ name: String) -> [JSONText] {
-        if case .array(let values)? = self[name] { values } else { [] }
     }
 }
