@@ -238,8 +238,11 @@ extension MountedTests {
             walk(node.root)
             let daemon = cluster.processes(of: node)
             if daemon.isEmpty {
-                // Who met the damage has withdrawn, and says what it was.
-                #expect(!Files.exists(node.root + "/one"))
+                // Who met the damage has withdrawn, and says what it was. What was cached is taken
+                // back after the end of the daemon.
+                try waitUntil(limit: 30, "kind \(kind): nothing is cached any more") {
+                    !Files.exists(node.root + "/one")
+                }
                 let told = try Commands.demand(
                     "lockstep",
                     ["status", "--run", cluster.runDirectory]
