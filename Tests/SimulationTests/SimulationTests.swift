@@ -91,6 +91,16 @@ import Vocabulary
         #expect(report.demotions > 50)
     }
 
+    /// Nodes die under processes that fight, one or two at once, and in the midst of recovering others.
+    @Test func concurrentDeaths() throws {
+        var deaths = 0
+        for seed in 1...20 as ClosedRange<UInt64> {
+            deaths += try Self.run(seed, nodes: 4, steps: 400, faults: .kill, isConcurrent: true)
+                .deaths
+        }
+        #expect(deaths > 60)
+    }
+
     /// The same with a lock manager that is right by inspection.
     @Test(arguments: 1...5 as ClosedRange<UInt64>)
     func centralLocks(_ seed: UInt64) throws {

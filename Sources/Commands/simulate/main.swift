@@ -26,7 +26,7 @@ struct Simulate: ParsableCommand {
     @Option(help: "Nodes, 1 to 8, 3 if not given; with --crashes 1 to 3, 1 if not given.")
     var nodes: Int?
 
-    @Option(help: "What happens besides work, separated by commas: remount, kill, crash, or none.")
+    @Option(help: "What happens besides work, separated by commas: remount, kill, crash, io, scrub, or none.")
     var faults = "remount"
 
     @Option(help: "The lock manager: distributed, or central to tell whose fault something is.")

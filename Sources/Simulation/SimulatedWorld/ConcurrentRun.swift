@@ -11,70 +11,34 @@
 //   names      made exclusively and removed by their makers. Who looks while nothing changes must
 //   see what is.
 //
-// Time is counted in steps of the executor, which no two events share.
+// Nodes may die meanwhile; what may then be lost is in ConcurrentObjects.swift.
 
 import Execution
 import FileSystem
 import SimulatedMachine
 import Vocabulary
 
-/// One write of a register, from when it began to when it had returned.
-private struct RegisterWrite {
-    let value: UInt64
-    let begin: Int
-    var end = Int.max
-}
-
-/// What was written where, and what may be read.
-private final class Register {
-    var writes = [RegisterWrite(value: 0, begin: 0, end: 0)]
-
-    func begin(_ value: UInt64, at step: Int) -> Int {
-        writes.append(RegisterWrite(value: value, begin: step))
-        return writes.count - 1
-    }
-
-    func end(_ index: Int, at step: Int) { writes[index].end = step }
-
-    /// Whether a read that began at `step` may return `value`.
-    func mayReturn(_ value: UInt64, readFrom step: Int) -> Bool {
-        guard let found = writes.first(where: { $0.value == value }) else { return false }
-        return !writes.contains { $0.end < step && found.end < $0.begin }
-    }
-}
-
-/// A name that processes make and remove.
-private final class ContestedName {
-    var isThere = false
-    var owner: Int?
-    /// Grows with every beginning and end of an operation that may change it.
-    var version = 0
-    /// Such operations that have begun and not ended.
-    var changers = 0
-
-    func begin() {
-        version += 1
-        changers += 1
-    }
-
-    func end() {
-        version += 1
-        changers -= 1
-    }
-}
-
 /// The concurrent part of a run.
 final class ConcurrentRun {
-    private let simulation: Simulation
-    private let engine: Engine
-    private let cluster: SimulatedCluster
+    let simulation: Simulation
+    let engine: Engine
+    let cluster: SimulatedCluster
     private var registers: [[Register]]
     private var sizes = Register()
     private var names: [ContestedName]
-    private var appended: [(process: Int, number: Int, end: Int)] = []
+    private var appended = AppendedRecords()
     private var nextValue: UInt64 = 1
     private(set) var failure: String?
     private(set) var operations = 0
+    var deaths: ConcurrentDeaths
+
+    /// Processes that have not ended, and when the last one has.
+    private var left = 0
+    private let done = Outcome<Void>()
+    private var processes = 0
+    private var lives: [(node: SimulatedNode, life: Life, processes: Range<Int>)] = []
+    /// Numbers of the processes that have died.
+    private var dead: Set<Int> = []
 
     /// Where the registers of a file are, in bytes; none overlap.
     private typealias Slots = [(offset: UInt64, count: Int)]
@@ -88,6 +52,8 @@ final class ConcurrentRun {
     private let fileCount: Int
     private let slots: Slots
     private static let recordSize = 32
+    private static let processesPerNode = 3
+    private static let sector = 512
 
     init(_ simulation: Simulation) {
         self.simulation = simulation
@@ -99,6 +65,7 @@ final class ConcurrentRun {
         slots = isCrowded ? Self.crowded : Self.scattered
         registers = (0..<fileCount).map { [slots] _ in slots.map { _ in Register() } }
         names = (0..<6).map { _ in ContestedName() }
+        deaths = ConcurrentDeaths(simulation)
     }
 
     private var step: Int { cluster.executor.steps }
@@ -117,32 +84,67 @@ final class ConcurrentRun {
             }
             try await first.kernel.close(file)
         }
-        let perNode = 3
-        var left = cluster.living.count * perNode
-        let done = Outcome<Void>()
-        let each = max(1, steps / left)
-        for (index, node) in cluster.living.enumerated() {
-            for number in 0..<perNode {
-                let process = SimulatedProcess(
-                    node: node,
-                    number: index * perNode + number,
-                    dice: simulation.dice.fork()
-                )
-                engine.spawn {
-                    await self.live(process, each)
-                    left -= 1
-                    if left == 0 { done.deliver(()) }
-                }
-            }
-        }
+        // What is there before the first death is there after it.
+        if simulation.plan.faults.contains(.kill) { try await first.kernel.synchronizeAll() }
+        let each = max(1, steps / (cluster.living.count * Self.processesPerNode))
+        for node in cluster.living { start(on: node, each) }
         while done.value == nil, simulation.plan.faults.contains(.scrub), failure == nil {
             try await simulation.scrubOnce()
         }
         await done.get()
         if let failure { throw SimulationFailure(failure) }
+        try await lookEverywhere()
+    }
+
+    /// The processes of a node that was mounted.
+    func start(on node: SimulatedNode, _ each: Int) {
+        let life = lives.count + 1
+        lives.append((node, life, processes..<processes + Self.processesPerNode))
+        for _ in 0..<Self.processesPerNode {
+            let process = SimulatedProcess(
+                node: node,
+                life: life,
+                number: processes,
+                dice: simulation.dice.fork()
+            )
+            processes += 1
+            begin()
+            engine.spawn {
+                await self.live(process, each)
+                self.end()
+            }
+        }
+    }
+
+    /// Something begins that the run waits for.
+    func begin() { left += 1 }
+
+    /// It has ended.
+    func end() {
+        left -= 1
+        if left == 0 { done.deliver(()) }
+    }
+
+    /// The first failure ends the run.
+    func fail(_ reason: String) { failure = failure ?? reason }
+
+    /// Nothing changes any more: all nodes must agree.
+    private func lookEverywhere() async throws {
+        var common: [Int: Int]?
         for node in cluster.living {
-            var process = SimulatedProcess(node: node, number: -1, dice: simulation.dice.fork())
-            try await checkLog(process)
+            var process = SimulatedProcess(
+                node: node,
+                life: -1,
+                number: -1,
+                dice: simulation.dice.fork()
+            )
+            let last = try await checkLog(process)
+            if let common, common != last {
+                throw SimulationFailure(
+                    "\(node.kernel.name) shows another log than the node before"
+                )
+            }
+            common = last
             for _ in 0..<40 { try await look(&process) }
         }
     }
@@ -152,21 +154,34 @@ final class ConcurrentRun {
         for _ in 0..<count {
             if failure != nil { return }
             operations += 1
+            deaths.perhaps(self, operations)
             do {
                 try await act(&process)
             } catch {
-                failure = failure ?? "\(process): \(error)"
+                // The end of the node is the end of its processes, whatever they were told.
+                if !process.node.isDead { fail("\(process): \(error)") }
                 return
             }
+            if process.node.isDead { return }
         }
         for file in process.files {
             let result = await Simulation.result { () async throws(FileError) in
                 try await process.node.kernel.close(file.file)
             }
-            if case .failure(let error) = result {
-                failure = failure ?? "\(process): close: \(error)"
+            if case .failure(let error) = result, !process.node.isDead {
+                fail("\(process): close: \(error)")
             }
         }
+    }
+
+    /// A node has died.
+    func died(_ node: SimulatedNode) {
+        guard let (_, life, numbers) = lives.first(where: { $0.node === node }) else { return }
+        dead.formUnion(numbers)
+        for file in registers { for register in file { register.died(life, at: step) } }
+        sizes.died(life, at: step)
+        appended.died(life)
+        for name in names { name.died(life) }
     }
 
     private func act(_ process: inout SimulatedProcess) async throws {
@@ -216,7 +231,7 @@ final class ConcurrentRun {
         nextValue += 1
         let bytes = record(value, count)
         let register = registers[file][slot]
-        let write = register.begin(value, at: step)
+        register.begin(value, by: process.life, at: step)
         if opened.file.intent.reads, process.node.kernel.canMap(opened.file),
             process.dice.oneIn(2)
         {
@@ -231,10 +246,14 @@ final class ConcurrentRun {
         } else {
             try await process.node.write(opened.file, offset, bytes)
         }
-        register.end(write, at: step)
+        try process.demandLife()
+        register.end(value, at: step)
         simulation.log("\(process): r\(file) slot \(slot) := \(value)")
         if process.dice.oneIn(8) {
+            let begin = step
             try await process.node.kernel.synchronize(opened.file, dataOnly: process.dice.oneIn(2))
+            try process.demandLife()
+            for register in registers[file] { register.synchronized(process.life, from: begin) }
         }
         try await process.done(opened)
     }
@@ -247,21 +266,47 @@ final class ConcurrentRun {
         let opened = try await process.open(path("r\(file)"), file, writes: false)
         let begin = step
         let bytes = try await process.node.kernel.read(opened.file, at: offset, count: count)
+        try process.demandLife()
         guard bytes.count == count else {
             throw SimulationFailure("r\(file) slot \(slot): read \(bytes.count) of \(count) bytes")
         }
         let value = (0..<8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64(bytes[$1]) }
+        let register = registers[file][slot]
+        if isTorn(bytes, at: offset, register, from: begin) {
+            try await process.done(opened)
+            return
+        }
         guard bytes == record(value, count) else {
             throw SimulationFailure(
                 "r\(file) slot \(slot): a torn record, which begins as \(value)"
             )
         }
-        guard registers[file][slot].mayReturn(value, readFrom: begin) else {
+        guard register.read(value, by: process.life, from: begin) else {
             throw SimulationFailure(
-                "r\(file) slot \(slot): \(value), which was overwritten before the read began"
+                "r\(file) slot \(slot): \(value), which was overwritten before the read began, or lost"
             )
         }
         try await process.done(opened)
+    }
+
+    /// Whether this is what a write in doubt may have left, sector by sector.
+    private func isTorn(
+        _ bytes: [UInt8],
+        at offset: UInt64,
+        _ register: Register,
+        from step: Int
+    ) -> Bool {
+        guard register.mayBeTorn(readFrom: step) else { return false }
+        let records = register.candidates(readFrom: step).map { record($0, bytes.count) }
+        if records.contains(bytes) { return false }
+        var start = 0
+        while start < bytes.count {
+            let left = Self.sector - (Int(offset) + start) % Self.sector
+            let piece = start..<min(bytes.count, start + left)
+            guard records.contains(where: { $0[piece] == bytes[piece] }) else { return false }
+            start = piece.upperBound
+        }
+        return true
     }
 
     // MARK: Sizes
@@ -269,18 +314,20 @@ final class ConcurrentRun {
     private func resize(_ process: inout SimulatedProcess) async throws {
         let value = nextValue
         nextValue += 1
-        let write = sizes.begin(value, at: step)
+        sizes.begin(value, by: process.life, at: step)
         var change = AttributeChange()
         change.size = value
         try await process.node.kernel.setAttributes(path("size"), change)
-        sizes.end(write, at: step)
+        try process.demandLife()
+        sizes.end(value, at: step)
         simulation.log("\(process): size := \(value)")
     }
 
     private func checkSize(_ process: inout SimulatedProcess) async throws {
         let begin = step
         let size = try await process.node.kernel.status(path("size")).size
-        guard sizes.mayReturn(size, readFrom: begin) else {
+        try process.demandLife()
+        guard sizes.read(size, by: process.life, from: begin) else {
             throw SimulationFailure("size \(size), which was changed before the stat began")
         }
     }
@@ -293,8 +340,16 @@ final class ConcurrentRun {
         let text =
             line + String(repeating: ".", count: Self.recordSize - 1 - line.utf8.count) + "\n"
         let file = try await process.node.kernel.open(path("log"), .appending)
+        let begin = step
         try await process.node.write(file, 0, Array(text.utf8))
-        appended.append((process.number, process.appendCount, step))
+        try process.demandLife()
+        appended.append(
+            process.number,
+            process.appendCount,
+            by: process.life,
+            from: begin,
+            at: step
+        )
         simulation.log("\(process): appended \(process.appendCount)")
         try await process.node.kernel.close(file)
     }
@@ -302,14 +357,16 @@ final class ConcurrentRun {
     /// What was appended before must be in the log; not always at the first look: the kernel does
     /// not believe attributes that it had asked for before an invalidation (`attr_version`), and
     /// reads up to the size it knew.
-    private func checkLog(_ process: SimulatedProcess) async throws {
+    @discardableResult
+    private func checkLog(_ process: SimulatedProcess) async throws -> [Int: Int] {
         let begin = step
         for attempt in 0... {
             let last = try await readLog(process)
-            let missing = appended.first {
-                $0.end < begin && last[$0.process, default: 0] < $0.number
+            try process.demandLife()
+            guard let missing = appended.missing(before: begin, last) else {
+                appended.secure(meeting: process.life, from: begin)
+                return last
             }
-            guard let missing else { return }
             if attempt == 20 {
                 throw SimulationFailure(
                     "the log lacks record \(missing.number) of process \(missing.process), appended before it was read"
@@ -317,6 +374,7 @@ final class ConcurrentRun {
             }
             await engine.sleep(until: engine.clock.now.advanced(milliseconds: 1))
         }
+        fatalError("the loop above has no end")
     }
 
     /// The last record of each process. Every record is whole, and those of one process are in
@@ -343,121 +401,94 @@ final class ConcurrentRun {
     private func contest(_ process: inout SimulatedProcess) async throws {
         let index = process.dice.below(names.count)
         let name = names[index]
-        let place = path("name\(index)")
         if name.owner == process.number {
-            name.begin()
-            name.owner = nil
-            try await process.node.kernel.remove(place, isDirectory: false)
-            name.isThere = false
-            name.end()
-            simulation.log("\(process): removed name \(index)")
+            try await remove(name, index, process)
             return
         }
-        let (before, wasThere) = (name.version, name.isThere)
-        let wasQuiet = name.changers == 0
-        name.begin()
+        let wasQuiet = name.isQuiet
+        name.begin(process.life)
+        let (before, wasThere, wasDoubtful) = (name.version, name.isThere, name.isDoubtful)
         let result = await Simulation.result { () async throws(FileError) in
             let file = try await process.node.kernel.open(
-                place,
+                path("name\(index)"),
                 .writing,
                 creates: 0o600,
                 isExclusive: true
             )
             try await process.node.kernel.close(file)
         }
+        try process.demandLife()
+        let wasAlone = wasQuiet && name.version == before
         switch result {
         case .success:
-            if name.owner != nil || (wasThere && wasQuiet && name.version == before + 1) {
+            if !wasDoubtful, !name.isDoubtful, name.owner != nil || (wasThere && wasAlone) {
                 throw SimulationFailure("name \(index) was made, and was there")
             }
             name.owner = process.number
-            name.isThere = true
+            name.changed(by: process.life, isThere: true)
             simulation.log("\(process): made name \(index)")
         case .failure(.exists):
-            if !wasThere && wasQuiet && name.version == before + 1 {
+            if wasAlone, !wasDoubtful, !wasThere {
                 throw SimulationFailure("name \(index) is said to exist, and does not")
             }
+            name.end(process.life)
+            guard wasAlone else { return }
+            if wasDoubtful { name.settle(isThere: true) }
+            name.met(by: process.life)
+            // Whose maker is dead belongs to whoever comes first.
+            if name.owner.map({ dead.contains($0) }) ?? true { name.owner = process.number }
         case .failure(let error): throw error
         }
-        name.end()
+    }
+
+    private func remove(
+        _ name: ContestedName,
+        _ index: Int,
+        _ process: SimulatedProcess
+    ) async throws {
+        name.begin(process.life)
+        name.owner = nil
+        try await process.node.kernel.remove(path("name\(index)"), isDirectory: false)
+        try process.demandLife()
+        // Somebody may have made it again since.
+        name.changed(by: process.life, isThere: name.owner != nil)
+        simulation.log("\(process): removed name \(index)")
     }
 
     private func checkName(_ process: inout SimulatedProcess) async throws {
         let index = process.dice.below(names.count)
         let name = names[index]
         let (before, wasThere) = (name.version, name.isThere)
-        guard name.changers == 0 else { return }
+        guard name.isQuiet else { return }
         let result = await Simulation.result { () async throws(FileError) in
             try await process.node.kernel.status(path("name\(index)"))
         }
+        try process.demandLife()
         guard name.version == before else { return }
+        let isShown: Bool
         switch result {
-        case .success where wasThere: return
-        case .failure(.notFound) where !wasThere: return
-        case .success: throw SimulationFailure("name \(index) is shown, and is gone")
-        case .failure(let error): throw SimulationFailure("name \(index): \(error), and is there")
+        case .success: isShown = true
+        case .failure(.notFound): isShown = false
+        case .failure(let error): throw SimulationFailure("name \(index): \(error)")
         }
+        if name.isDoubtful {
+            name.settle(isThere: isShown)
+        } else if isShown != wasThere {
+            throw SimulationFailure(
+                "name \(index) is \(isShown ? "shown, and is gone" : "not shown, and is there")"
+            )
+        }
+        name.met(by: process.life)
     }
 
     private func checkListing(_ process: SimulatedProcess) async throws {
-        let before = names.map { ($0.changers == 0 ? $0.version : -1, $0.isThere) }
+        let before = names.map { ($0.isQuiet && !$0.isDoubtful ? $0.version : -1, $0.isThere) }
         let listed = try await process.node.kernel.list([Array("shared".utf8)]).map(\.name)
+        try process.demandLife()
         for (index, name) in names.enumerated() where name.version == before[index].0 {
             if listed.contains(Array("name\(index)".utf8)) != before[index].1 {
                 throw SimulationFailure("the listing is wrong about name \(index)")
             }
         }
-    }
-}
-
-/// A process with its open files.
-private struct SimulatedProcess: CustomStringConvertible {
-    struct Opened {
-        let file: KernelFile
-        let index: Int
-        var isKept: Bool
-    }
-
-    let node: SimulatedNode
-    let number: Int
-    var dice: SeededGenerator
-    var files: [Opened] = []
-    var appendCount = 0
-
-    init(node: SimulatedNode, number: Int, dice: SeededGenerator) {
-        self.node = node
-        self.number = number
-        self.dice = dice
-    }
-
-    var description: String { "\(node.kernel.name) process \(number)" }
-
-    /// A file that is open already, or a new open file.
-    mutating func open(
-        _ path: PathNames,
-        _ index: Int,
-        writes: Bool
-    ) async throws(FileError) -> Opened {
-        let suitable = files.filter {
-            $0.index == index && (writes ? $0.file.intent.writes : $0.file.intent.reads)
-        }
-        if let kept = suitable.first, dice.oneIn(2) { return kept }
-        let intent: OpenIntent = dice.oneIn(3) ? .both : writes ? .writing : .reading
-        let opened = Opened(
-            file: try await node.kernel.open(path, intent),
-            index: index,
-            isKept: files.count < 4 && dice.oneIn(3)
-        )
-        if opened.isKept { files.append(opened) }
-        return opened
-    }
-
-    /// Closes what is not kept; now and then also what was.
-    mutating func done(_ opened: Opened) async throws(FileError) {
-        if opened.isKept {
-            guard dice.oneIn(6) else { return }
-            files.removeAll { $0.file === opened.file }
-        }
-        try await node.kernel.close(opened.file)
     }
 }

@@ -68,6 +68,8 @@ package struct SimulationReport: Hashable, Sendable {
     package var unjudgedScrubs = 0
     /// Nodes whose disk failed and that withdrew.
     package var withdrawals = 0
+    /// Nodes that were killed in a concurrent run.
+    package var deaths = 0
     package var jobs = 0
     package var scheduleHash: UInt64 = 0
 }
@@ -428,6 +430,7 @@ extension SimulationReport {
     /// One line for people.
     package var summary: String {
         "schedule \(String(scheduleHash, radix: 16)), \(operations) operations (\(refused) refused), \(requests) requests, \(cachedNames) names and \(cachedPages) pages from the kernel's caches, \(demotions) demotions, \(messages) messages, \(jobs) jobs"
+            + (deaths > 0 ? ", \(deaths) deaths" : "")
             + (scrubs > 0 ? ", \(scrubs) scrubs of \(scrubbedInodes) inodes" : "")
     }
 }
