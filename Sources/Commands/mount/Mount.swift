@@ -372,7 +372,11 @@ final class Mount: @unchecked Sendable {
         guard isFirst else { return }
         log.error("\(why); this node withdraws, the others take over")
         cluster?.sayLastWords(why)
-        if arguments.panicsOnError { abort() }
+        if arguments.panicsOnError {
+            // No report of the language's runtime first: it takes seconds, in which the node is silent.
+            signal(SIGABRT, SIG_DFL)
+            abort()
+        }
         kernelList?.inodes.sayWithdrawn()
         kill(getpid(), SIGKILL)
     }
