@@ -137,6 +137,7 @@ extension MountedVolume {
                 .counts([
                     ("commits", journal.commits), ("blocksLogged", journal.blocksLogged),
                     ("blocksWrittenHome", journal.blocksWrittenHome), ("flushes", journal.flushes),
+                    ("waitsForSpace", journal.waitsForSpace),
                     ("ringBlocks", journal.ringBlocks),
                     ("usedBlocks", journal.usedBlocks),
                 ])
