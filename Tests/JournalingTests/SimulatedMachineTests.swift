@@ -215,4 +215,38 @@ import Vocabulary
             }
         }
     }
+
+    /// A lane that is held does nothing, whatever becomes ready; others go on, and afterwards it does
+    /// all of it.
+    @Test func aHeldLaneStandsStill() throws {
+        try runSimulated(seed: 5) { engine in
+            let machine = engine.seededExecutor
+            let clock = SimulatedClock(executor: machine)
+            let lanes = [SeededLane(machine), SeededLane(machine)]
+            let engines = lanes.map { Engine(executor: $0, clock: clock) }
+            var counts = [0, 0]
+            var effects = 0
+            for (index, lane) in engines.enumerated() {
+                lane.spawn {
+                    for _ in 0..<10 {
+                        await lane.sleep(nanoseconds: 1_000)
+                        counts[index] += 1
+                    }
+                }
+            }
+            while counts[0] < 3 { await engine.sleep(nanoseconds: 100) }
+            lanes[0].hold()
+            let before = counts[0]
+            engines[0].spawn { counts[0] += 100 }
+            let counter = EngineBound { effects += 1 }
+            lanes[0].afterLeaving { counter.value() }
+            #expect(!lanes[0].enterIfIdle { counts[0] += 1_000 })
+            while counts[1] < 10 { await engine.sleep(nanoseconds: 1_000) }
+            await engine.sleep(nanoseconds: 100_000)
+            #expect(counts[0] == before && effects == 0, "held, and \(counts[0]) is not \(before)")
+            lanes[0].release()
+            await engine.sleep(nanoseconds: 100_000)
+            #expect(counts[0] == 110 && effects == 1)
+        }
+    }
 }

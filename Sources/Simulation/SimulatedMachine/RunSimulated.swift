@@ -50,11 +50,15 @@ package func runSimulated<Result>(
 extension Engine {
     /// The executor of a simulated engine. Traps for any other.
     package nonisolated var seededExecutor: SeededExecutor {
+        if let lane { return lane.machine }
         guard let seeded = executor as? SeededExecutor else {
             preconditionFailure("the engine is not simulated")
         }
         return seeded
     }
+
+    /// The part of the executor that serves this engine alone, if it has one.
+    package nonisolated var lane: SeededLane? { executor as? SeededLane }
 
     /// Waits for `nanoseconds` of virtual time.
     package nonisolated func sleep(nanoseconds: UInt64) async {

@@ -18,7 +18,8 @@
 // X3. The same seed and the same program give the same steps; `scheduleHash` shows it.
 // X4. Time only grows, and no timer is called before its tick.
 //
-// One executor may serve several engines: then a whole cluster runs by one seed.
+// One executor may serve several engines: then a whole cluster runs by one seed. A `SeededLane` is
+// the part of it that serves one node, and can be held still.
 
 package import Execution
 package import Vocabulary
@@ -38,9 +39,9 @@ package final class SeededExecutor: EngineExecutor, @unchecked Sendable {
     // Sendable: X1.
 
     private var dice: SeededGenerator
-    private var jobs: [UnownedJob] = []
-    private var entries: [EngineBound<() -> Void>] = []
-    private var effects: [@Sendable () -> Void] = []
+    private var jobs: [ReadyJob] = []
+    private var entries: [ReadyEntry] = []
+    private var effects: [ReadyEffect] = []
     private var nextEffect = 0
     private var timers = TimerHeap()
     private var runningStack: UInt?
@@ -76,7 +77,12 @@ package final class SeededExecutor: EngineExecutor, @unchecked Sendable {
 
     package func enqueue(_ job: consuming ExecutorJob) {
         requireOwnThread()
-        jobs.append(UnownedJob(job))
+        jobs.append(ReadyJob(job: UnownedJob(job), lane: nil))
+    }
+
+    fileprivate func enqueue(_ job: UnownedJob, of lane: SeededLane) {
+        requireOwnThread()
+        jobs.append(ReadyJob(job: job, lane: lane))
     }
 
     package func asUnownedSerialExecutor() -> UnownedSerialExecutor {
@@ -101,14 +107,54 @@ package final class SeededExecutor: EngineExecutor, @unchecked Sendable {
     }
 
     package func afterLeaving(_ effect: @escaping @Sendable () -> Void) {
+        afterLeaving(ReadyEffect(effect: effect, lane: nil))
+    }
+
+    fileprivate func afterLeaving(_ effect: ReadyEffect) {
         requireOwnThread()
         effects.append(effect)
     }
 
-    /// Calls `body` inside an engine at `tick` or soon after.
-    package func schedule(at tick: Tick, _ body: EngineBound<() -> Void>) {
+    /// Calls `body` inside an engine at `tick` or soon after; of a lane that is held, once it is
+    /// not.
+    package func schedule(
+        at tick: Tick,
+        of lane: SeededLane? = nil,
+        _ body: EngineBound<() -> Void>
+    ) {
         requireOwnThread()
-        if tick <= now { entries.append(body) } else { timers.insert(body, at: tick) }
+        let entry = ReadyEntry(body: body, lane: lane)
+        if tick <= now { begin(entry) } else { timers.insert(entry, at: tick) }
+    }
+
+    private func begin(_ entry: ReadyEntry) {
+        if let lane = entry.lane, lane.isHeld {
+            lane.heldEntries.append(entry)
+        } else {
+            entries.append(entry)
+        }
+    }
+
+    /// Takes what is ready of a lane out of the choices.
+    fileprivate func hold(_ lane: SeededLane) {
+        lane.heldJobs = jobs.filter { $0.lane === lane }
+        jobs.removeAll { $0.lane === lane }
+        lane.heldEntries = entries.filter { $0.lane === lane }
+        entries.removeAll { $0.lane === lane }
+        let waiting = effects[nextEffect...]
+        lane.heldEffects = waiting.filter { $0.lane === lane }
+        effects = waiting.filter { $0.lane !== lane }
+        nextEffect = 0
+    }
+
+    /// Puts back what was held and what has come since.
+    fileprivate func release(_ lane: SeededLane) {
+        jobs += lane.heldJobs
+        entries += lane.heldEntries
+        effects += lane.heldEffects
+        lane.heldJobs = []
+        lane.heldEntries = []
+        lane.heldEffects = []
     }
 
     /// Waits for `nanoseconds` of virtual time.
@@ -164,16 +210,16 @@ package final class SeededExecutor: EngineExecutor, @unchecked Sendable {
 
     private func perform(_ choice: Int) {
         if choice < jobs.count {
-            let job = jobs.pick(choice)
+            let ready = jobs.pick(choice)
             enter {
-                job.runSynchronously(
-                    isolatedTo: asUnownedSerialExecutor(),
-                    taskExecutor: asUnownedTaskExecutor()
+                ready.job.runSynchronously(
+                    isolatedTo: ready.lane?.asUnownedSerialExecutor() ?? asUnownedSerialExecutor(),
+                    taskExecutor: ready.lane?.asUnownedTaskExecutor() ?? asUnownedTaskExecutor()
                 )
             }
         } else if choice < jobs.count + entries.count {
             let entry = entries.pick(choice - jobs.count)
-            enter(entry.value)
+            enter(entry.body.value)
         } else {
             let effect = effects[nextEffect]
             nextEffect += 1
@@ -181,7 +227,7 @@ package final class SeededExecutor: EngineExecutor, @unchecked Sendable {
                 effects.removeAll(keepingCapacity: true)
                 nextEffect = 0
             }
-            effect()
+            effect.effect()
         }
     }
 
@@ -193,7 +239,7 @@ package final class SeededExecutor: EngineExecutor, @unchecked Sendable {
     }
 
     private func releaseTimers() {
-        while let due = timers.removeFirst(notAfter: now) { entries.append(due) }
+        while let due = timers.removeFirst(notAfter: now) { begin(due) }
     }
 
     private func note(_ value: UInt64) {
@@ -218,6 +264,76 @@ package final class SeededExecutor: EngineExecutor, @unchecked Sendable {
     }
 }
 
+private struct ReadyJob {
+    let job: UnownedJob
+    let lane: SeededLane?
+}
+
+private struct ReadyEntry {
+    let body: EngineBound<() -> Void>
+    let lane: SeededLane?
+}
+
+private struct ReadyEffect {
+    let effect: @Sendable () -> Void
+    let lane: SeededLane?
+}
+
+/// The executor of one node of a simulated cluster. While it is held (a process that was stopped, a
+/// machine that was suspended) nothing of the node runs; what becomes ready waits, timers come late.
+package final class SeededLane: EngineExecutor, @unchecked Sendable {
+    // Sendable: X1 of the executor.
+
+    package let machine: SeededExecutor
+    /// Whether it is held.
+    package private(set) var isHeld = false
+    fileprivate var heldJobs: [ReadyJob] = []
+    fileprivate var heldEntries: [ReadyEntry] = []
+    fileprivate var heldEffects: [ReadyEffect] = []
+
+    package init(_ machine: SeededExecutor) { self.machine = machine }
+
+    /// Nothing of it runs from now on. Not from inside one of its own jobs.
+    package func hold() {
+        guard !isHeld else { return }
+        isHeld = true
+        machine.hold(self)
+    }
+
+    /// It goes on.
+    package func release() {
+        guard isHeld else { return }
+        isHeld = false
+        machine.release(self)
+    }
+
+    package func enqueue(_ job: consuming ExecutorJob) {
+        let job = UnownedJob(job)
+        if isHeld {
+            heldJobs.append(ReadyJob(job: job, lane: self))
+        } else {
+            machine.enqueue(job, of: self)
+        }
+    }
+
+    package func asUnownedSerialExecutor() -> UnownedSerialExecutor {
+        UnownedSerialExecutor(ordinary: self)
+    }
+
+    package func asUnownedTaskExecutor() -> UnownedTaskExecutor {
+        UnownedTaskExecutor(ordinary: self)
+    }
+
+    package func checkIsolated() { machine.checkIsolated() }
+
+    package func enterIfIdle(_ body: () -> Void) -> Bool { !isHeld && machine.enterIfIdle(body) }
+
+    package func afterLeaving(_ effect: @escaping @Sendable () -> Void) {
+        let ready = ReadyEffect(effect: effect, lane: self)
+        if isHeld { heldEffects.append(ready) } else { machine.afterLeaving(ready) }
+    }
+}
+
 extension Array {
     /// Takes out one element without keeping the order of the others.
     fileprivate mutating func pick(_ index: Int) -> Element {
@@ -231,7 +347,7 @@ private struct TimerHeap {
     private struct Timer {
         var tick: Tick
         var order: UInt64
-        var body: EngineBound<() -> Void>
+        var entry: ReadyEntry
 
         func isBefore(_ other: Timer) -> Bool {
             (tick.rawValue, order) < (other.tick.rawValue, other.order)
@@ -243,8 +359,8 @@ private struct TimerHeap {
 
     var firstTick: Tick? { timers.first?.tick }
 
-    mutating func insert(_ body: EngineBound<() -> Void>, at tick: Tick) {
-        timers.append(Timer(tick: tick, order: nextOrder, body: body))
+    mutating func insert(_ entry: ReadyEntry, at tick: Tick) {
+        timers.append(Timer(tick: tick, order: nextOrder, entry: entry))
         nextOrder += 1
         var child = timers.count - 1
         while child > 0, timers[child].isBefore(timers[(child - 1) / 2]) {
@@ -253,7 +369,7 @@ private struct TimerHeap {
         }
     }
 
-    mutating func removeFirst(notAfter now: Tick) -> EngineBound<() -> Void>? {
+    mutating func removeFirst(notAfter now: Tick) -> ReadyEntry? {
         guard let first = timers.first, first.tick <= now else { return nil }
         timers.swapAt(0, timers.count - 1)
         timers.removeLast()
@@ -263,7 +379,7 @@ private struct TimerHeap {
             for child in [2 * parent + 1, 2 * parent + 2] where child < timers.count {
                 if timers[child].isBefore(timers[smallest]) { smallest = child }
             }
-            if smallest == parent { return first.body }
+            if smallest == parent { return first.entry }
             timers.swapAt(parent, smallest)
             parent = smallest
         }

@@ -29,6 +29,6 @@ package final class SimulatedClock: EngineClock {
     }
 
     package func schedule(at tick: Tick, in engine: Engine, _ body: EngineBound<() -> Void>) {
-        executor.schedule(at: tick, body)
+        executor.schedule(at: tick, of: engine.lane, body)
     }
 }

@@ -111,7 +111,7 @@ package final class SimulatedCluster {
         lives += 1
         let slot = plan.slots[index].slot
         let nodeEngine = Engine(
-            executor: executor,
+            executor: SeededLane(executor),
             clock: SimulatedClock(executor: executor, civilOffset: Int64(index))
         )
         let member = SimulatedMember(
