@@ -121,6 +121,16 @@ let layers: [Target] = [
         ]
     ),
 
+    // One node of a cluster: lock manager, recovery and volume, whoever brings it views.
+    closed(
+        "ClusterNode",
+        "Cluster",
+        [
+            "Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "LockCore",
+            "LockCache", "NodeService", "FileSystem",
+        ]
+    ),
+
     // Volume: making and checking a file system nobody has mounted.
     closed("VolumeMaking", "Volume", ["Vocabulary", "DiskFormat", "BlockIO"]),
     closed("VolumeChecking", "Volume", ["Vocabulary", "DiskFormat", "BlockIO", "Journaling"]),
@@ -169,7 +179,7 @@ let layers: [Target] = [
         [
             "Vocabulary", "Execution", "SimulatedMachine", "CentralLocking", "DiskFormat",
             "BlockIO", "Journaling", "LockCore", "LockCache", "Membership", "ClusterWire",
-            "NodeService", "FileStore",
+            "NodeService", "ClusterNode", "FileStore",
             "FileSystem", "VolumeMaking", "VolumeChecking", "VolumeScrubbing",
         ]
     ),
@@ -208,8 +218,8 @@ let commands: [Target] = [
         [
             "Vocabulary", "Execution", "DiskFormat", "BlockIO", "Journaling", "FileStore",
             "FileSystem", "LockCore", "LockCache", "Membership", "ClusterWire", "LockReports",
-            "NodeService", "LinuxSystem", "LinuxBlockIO", "Transport", "HostCluster", "FuseServer",
-            "CLinux", "VolumeChecking", "VolumeScrubbing",
+            "NodeService", "ClusterNode", "LinuxSystem", "LinuxBlockIO", "Transport",
+            "HostCluster", "FuseServer", "CLinux", "VolumeChecking", "VolumeScrubbing",
         ]
     ),
     command(

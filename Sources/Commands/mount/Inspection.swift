@@ -1,5 +1,6 @@
 // The answers to administrators.
 
+import ClusterNode
 import DiskFormat
 import Execution
 import FileSystem
@@ -58,19 +59,19 @@ struct Inspection: @unchecked Sendable {
         switch request {
         case "start":
             let log = mount.log
-            try mount.waitInEngine { try node.scrubber.start(volume) { log.notice($0) } }
+            try mount.waitInEngine { try mount.scrubber.start(volume) { log.notice($0) } }
             return "ok\n"
         case "stop":
-            try mount.waitInEngine { await node.scrubber.stop() }
+            try mount.waitInEngine { await mount.scrubber.stop() }
             return "ok\n"
-        case "status": return try mount.waitInEngine { node.scrubber.json.text } + "\n"
+        case "status": return try mount.waitInEngine { mount.scrubber.json.text } + "\n"
         default: return "error: unknown request 'scrub \(request)'\n"
         }
     }
 
     private func trace(_ name: String?) -> String {
         guard let node = mount.node else { return "" }
-        return node.story.lines(of: node.locks.node, about: name)
+        return mount.story.lines(of: node.locks.node, about: name)
     }
 
     private func status() -> String {

@@ -7,6 +7,7 @@
 //   format     "json", or text
 //   patience   milliseconds to wait for each node
 
+import ClusterNode
 import Execution
 import FileSystem
 import LockReports

@@ -12,6 +12,7 @@
 // daemon's main thread waits for the end.
 
 import BlockIO
+import ClusterNode
 import DiskFormat
 import Execution
 import FileSystem
@@ -40,6 +41,8 @@ final class Mount: @unchecked Sendable {
     private(set) var node: NodeRuntime?
     private(set) var server: FuseServer?
     private(set) var observation: Observation?
+    let story = Story()
+    let scrubber = Scrubber()
     private var cluster: HostCluster?
     private var volumeGuard: VolumeGuard?
     private var transport: UnixTransport?
@@ -105,7 +108,7 @@ final class Mount: @unchecked Sendable {
             return
         }
         do {
-            try waitInEngine { try await node.end() }
+            try waitInEngine { try await self.end(node) }
             leaveCluster(isClean: true)
         } catch {
             log.error("the volume was not left in order: \(error)")
@@ -182,7 +185,10 @@ final class Mount: @unchecked Sendable {
             )
         )
         keepProgress(cluster)
-        let volume = try waitInEngine { try await node.begin() }
+        let volume: MountedVolume
+        do {
+            volume = try waitInEngine { try await node.begin() }
+        } catch { throw MountError("\(file.path): \(error)") }
         let list = try GuardedList()
         kernelList = list
         let control = cluster.directory.folder + "/admin-\(cluster.member.node.slot.rawValue)"
@@ -220,18 +226,24 @@ final class Mount: @unchecked Sendable {
     }
 
     private func makeNode(_ cluster: HostCluster, _ transport: UnixTransport) -> NodeRuntime {
-        let node = NodeRuntime(
-            engine: engine,
-            file: file,
+        var parts = NodeParts(
             member: cluster.member,
-            link: Link(transport: transport),
-            options: mountOptions(),
-            recording: arguments.recordMebibytes << 20
+            device: file.device,
+            superblock: file.superblock,
+            peers: Link(transport: transport)
         )
+        parts.mount = mountOptions()
+        parts.journal.commitInterval = parts.mount.commitInterval
+        parts.recording = arguments.recordMebibytes << 20
+        let node = NodeRuntime(engine: engine, parts: parts)
         node.onReplayed = { epoch in cluster.markReplayed(epoch) }
         node.onReport = { [log] line in log.notice(line) }
         node.onFailure = { [weak self] why in self?.fail(why) }
-        node.adoptView = { view in transport.adopt(view) }
+        node.adoptView = { [story] view in
+            transport.adopt(view)
+            story.note("view \(view)")
+        }
+        node.onGlockEvent = { [story] name, event in story.note(name, event) }
         return node
     }
 
@@ -323,7 +335,7 @@ final class Mount: @unchecked Sendable {
         var code = ExitCode.success
         do {
             guard let node else { return ExitCode.system }
-            try waitInEngine { try await node.end() }
+            try waitInEngine { try await self.end(node) }
             leaveCluster(isClean: true)
         } catch {
             log.error("the volume was not left in order: \(error)")
@@ -335,6 +347,14 @@ final class Mount: @unchecked Sendable {
 
     /// Leaves in order, or, if the journal is not clean, by ending: the others fence this process
     /// and replay.
+    /// Everything to the device, the journal clean, all locks given up.
+    private func end(_ node: NodeRuntime) async throws {
+        await scrubber.stop()
+        do {
+            try await node.end()
+        } catch { throw MountError("\(file.path): \(error)") }
+    }
+
     private func leaveCluster(isClean: Bool) {
         guard isClean, let cluster, let volumeGuard else {
             if node?.hasWritten == false { leaveUntouched() }

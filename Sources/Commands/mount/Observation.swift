@@ -1,5 +1,6 @@
 // What this node tells of its lock manager to whoever asks, and the way to ask others.
 
+import ClusterNode
 import Execution
 import FileSystem
 import LockCache

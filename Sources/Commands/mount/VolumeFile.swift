@@ -76,16 +76,4 @@ struct VolumeFile {
             throw MountError("\(path): the superblock is damaged: \(error); run fsck.lockstep")
         }
     }
-
-    /// What the volume says about a slot.
-    func descriptor(_ slot: SlotIndex) throws -> SlotDescriptor {
-        let address = superblock.slotDescriptor(slot)
-        let buffer = AlignedBuffer(byteCount: Int(superblock.blockSize))
-        do {
-            try device.readNow(buffer.bytes, at: superblock.byteOffset(address))
-            return try SlotDescriptor(verifying: buffer.readOnly, at: address, in: superblock)
-        } catch {
-            throw MountError("\(path): the descriptor of \(slot): \(error); run fsck.lockstep")
-        }
-    }
 }

@@ -9,68 +9,112 @@
 //   5. it tells the cluster; the slots' orphans are looked through
 // A newer view may come at any point: the lock manager starts again from 2, and the recovery is done
 // again if it was not finished, which is harmless (Docs/JOURNAL.md).
+//
+// A mount and a simulated node are this same class: only the device, the link and whoever brings views
+// differ.
 
-import BlockIO
-import DiskFormat
-import Execution
-import FileSystem
-import Journaling
-import LinuxBlockIO
-import LockCache
-import NodeService
-import Vocabulary
+package import BlockIO
+package import DiskFormat
+package import Execution
+package import FileSystem
+package import Journaling
+package import LockCache
+package import LockCore
+package import NodeService
+package import Vocabulary
+
+/// What a node is made of.
+package struct NodeParts {
+    package var member: Member
+    package var device: any BlockDevice
+    /// Verified.
+    package var superblock: Superblock
+    /// The way to the other nodes' lock managers.
+    package var peers: any PeerLink
+    package var mount = MountOptions()
+    package var journal = JournalOptions()
+    package var locks = LockSettings()
+    /// Blocks of metadata that are kept in memory.
+    package var cachedBlocks = 16_384
+    /// Bytes of the lock manager's flight recorder; 0 for none.
+    package var recording = 0
+    /// Another lock manager for the volume than the node's own, to tell whose fault something is.
+    package var substitute: (any LockService)?
+
+    package init(
+        member: Member,
+        device: any BlockDevice,
+        superblock: Superblock,
+        peers: any PeerLink
+    ) {
+        self.member = member
+        self.device = device
+        self.superblock = superblock
+        self.peers = peers
+    }
+}
+
+/// Why a node could not begin or end in order: one line.
+package struct NodeError: Error, Hashable, Sendable, CustomStringConvertible {
+    package let description: String
+
+    init(_ description: String) { self.description = description }
+}
 
 /// One node. Engine-bound, apart from the closures that are set before it begins.
-final class NodeRuntime: @unchecked Sendable {
+package final class NodeRuntime: @unchecked Sendable {
     // Sendable: see above.
     private let engine: Engine
-    private let file: VolumeFile
-    private let member: Member
-    private let options: MountOptions
-    let locks: LockNode
-    private(set) var volume: MountedVolume?
-    private(set) var view: ClusterView?
+    private let parts: NodeParts
+    /// This life of this node.
+    package var member: Member { parts.member }
+    /// Its lock manager.
+    package let locks: LockNode
+    /// The mounted volume, once `begin` has made it.
+    package private(set) var volume: MountedVolume?
+    /// Its journal, likewise.
+    package private(set) var journal: Journal?
+    /// The newest view; nil before the first.
+    package private(set) var view: ClusterView?
     /// Something was written to the volume: leaving needs a clean journal.
-    private(set) var hasWritten = false
+    package private(set) var hasWritten = false
     private let firstRecovery = Signal()
     private var readyEpoch: Epoch?
     private let recovery: JournalRecovery
     private let router: LockRouter
-    let story = Story()
     private var complaints = Complaints()
     /// This node replays journals at this moment.
-    var isReplaying: Bool { recovery.isActive }
-    var recoveries: [RecoveryReport] = []
-    let scrubber = Scrubber()
+    package var isReplaying: Bool { recovery.isActive }
+    /// What it has replayed, oldest first.
+    package private(set) var recoveries: [RecoveryReport] = []
 
-    var onReplayed: ((Epoch) -> Void)?
-    var onReport: ((String) -> Void)?
-    var onFailure: ((String) -> Void)?
-    var adoptView: ((ClusterView) -> Void)?
+    /// All journals that the view of this epoch lists are home.
+    package var onReplayed: ((Epoch) -> Void)?
+    /// A line for the log.
+    package var onReport: ((String) -> Void)?
+    /// The node must not go on (Docs/WITHDRAWAL.md).
+    package var onFailure: ((String) -> Void)?
+    /// A view, before the lock manager hears of it: connections follow it.
+    package var adoptView: ((ClusterView) -> Void)?
+    /// What happens to the volume's glocks.
+    package var onGlockEvent: ((ResourceName, GlockEvent) -> Void)?
 
-    init(
-        engine: Engine,
-        file: VolumeFile,
-        member: Member,
-        link: Link,
-        options: MountOptions,
-        recording: Int
-    ) {
+    /// A node that is in no view yet.
+    package init(engine: Engine, parts: NodeParts) {
         self.engine = engine
-        self.file = file
-        self.member = member
-        self.options = options
+        self.parts = parts
         locks = LockNode(
-            node: member.node,
-            incarnation: member.incarnation,
+            node: parts.member.node,
+            incarnation: parts.member.incarnation,
             engine: engine,
-            peers: link,
-            recording: recording
+            peers: parts.peers,
+            settings: parts.locks,
+            recording: parts.recording
         )
         recovery = JournalRecovery(
             engine: engine,
-            device: file.device,
-            superblock: file.superblock,
+            device: parts.device,
+            superblock: parts.superblock,
             service: locks
         )
         router = LockRouter(recovery: recovery)
@@ -96,10 +140,10 @@ final class NodeRuntime: @unchecked Sendable {
 
     // MARK: Views and messages
 
-    func adopt(_ view: ClusterView) {
+    /// The node is in a newer view.
+    package func adopt(_ view: ClusterView) {
         self.view = view
         adoptView?(view)
-        story.note("view \(view)")
         locks.viewChanged(view)
     }
 
@@ -156,7 +200,7 @@ final class NodeRuntime: @unchecked Sendable {
     /// frees it.
     private func freeOrphansOfTheAbsent() {
         guard let volume, let view, view.coordinator == member.node else { return }
-        for slot in (0..<file.superblock.slotCount).map(SlotIndex.init(_:))
+        for slot in (0..<parts.superblock.slotCount).map(SlotIndex.init(_:))
         where !view.contains(NodeID(slot: slot)) {
             engine.spawn { await volume.freeOrphans(of: slot) }
         }
@@ -165,73 +209,96 @@ final class NodeRuntime: @unchecked Sendable {
     // MARK: Beginning and end
 
     /// Waits for the first recovery, opens the journal and starts the volume.
-    func begin() async throws -> MountedVolume {
+    ///
+    /// - Throws: `StorageError` when the slot cannot be used, `NodeError` when the root cannot be
+    ///   read.
+    package func begin() async throws -> MountedVolume {
         while readyEpoch == nil { await firstRecovery.wait() }
-        let superblock = file.superblock
         let slot = member.node.slot
-        let descriptor = try file.descriptor(slot)
+        let descriptor = try await readDescriptor(slot)
         hasWritten = true
         // Clean in all normal cases: a slot whose journal is not is replayed before anybody may
         // live in it.
         _ = try await JournalReplay.replay(
-            device: file.device,
-            superblock: superblock,
+            device: parts.device,
+            superblock: parts.superblock,
             slot: slot
         )
-        let cache = MetadataCache(device: file.device, superblock: superblock, capacity: 16_384)
-        var journalOptions = JournalOptions()
-        journalOptions.commitInterval = options.commitInterval
+        let cache = MetadataCache(
+            device: parts.device,
+            superblock: parts.superblock,
+            capacity: parts.cachedBlocks
+        )
         let journal = try await Journal.open(
-            device: file.device,
-            superblock: superblock,
+            device: parts.device,
+            superblock: parts.superblock,
             descriptor: descriptor,
             cache: cache,
             engine: engine,
-            options: journalOptions
+            options: parts.journal
         )
-        let volume = MountedVolume(
-            engine: engine,
-            device: file.device,
-            superblock: superblock,
-            descriptor: descriptor,
-            cache: cache,
-            journal: journal,
-            lockService: locks,
-            options: options
-        )
-        router.volume = volume.locks
-        volume.onReport = onReport
-        volume.onWithdraw = onFailure
-        volume.locks.onEvent = { [story] glock, event in story.note(glock.name, event) }
+        self.journal = journal
+        let volume = makeVolume(descriptor, cache, journal)
         self.volume = volume
         do throws(FileError) {
             try await volume.start()
         } catch {
-            throw MountError(
-                "\(file.path): the root directory cannot be read (\(error)); run fsck.lockstep"
-            )
+            throw NodeError("the root directory cannot be read (\(error)); run fsck.lockstep")
         }
         freeOrphansOfTheAbsent()
         return volume
     }
 
-    /// Everything to the device, the journal clean, all locks given up.
-    func end() async throws {
-        await scrubber.stop()
-        if let volume {
-            do throws(FileError) {
-                try await volume.stop()
-            } catch {
-                throw MountError("\(file.path): \(error)")
-            }
+    private func makeVolume(
+        _ descriptor: SlotDescriptor,
+        _ cache: MetadataCache,
+        _ journal: Journal
+    ) -> MountedVolume {
+        let volume = MountedVolume(
+            engine: engine,
+            device: parts.device,
+            superblock: parts.superblock,
+            descriptor: descriptor,
+            cache: cache,
+            journal: journal,
+            lockService: parts.substitute ?? locks,
+            options: parts.mount
+        )
+        router.volume = volume.locks
+        volume.onReport = onReport
+        volume.onWithdraw = onFailure
+        volume.locks.onEvent = { [weak self] glock, event in
+            self?.onGlockEvent?(glock.name, event)
         }
+        return volume
+    }
+
+    /// What the volume says about a slot.
+    private func readDescriptor(_ slot: SlotIndex) async throws -> SlotDescriptor {
+        let superblock = parts.superblock
+        let address = superblock.slotDescriptor(slot)
+        let buffer = AlignedBuffer(byteCount: Int(superblock.blockSize))
+        do {
+            try await parts.device.read(buffer.bytes, at: superblock.byteOffset(address))
+            return try SlotDescriptor(verifying: buffer.readOnly, at: address, in: superblock)
+        } catch {
+            throw NodeError("the descriptor of \(slot): \(error); run fsck.lockstep")
+        }
+    }
+
+    /// Everything to the device, the journal clean, all locks given up.
+    ///
+    /// - Throws: `FileError` when something could not be written.
+    package func end() async throws {
+        if let volume { try await volume.stop() }
         volume?.locks.unlockAll()
         locks.leave()
     }
 }
 
 /// One journal that was replayed.
-struct RecoveryReport {
-    let epoch: Epoch
-    let journal: RecoveredJournal
+package struct RecoveryReport: Sendable {
+    /// The view that named it.
+    package let epoch: Epoch
+    package let journal: RecoveredJournal
 }
