@@ -88,6 +88,11 @@ package final class NodeRuntime: @unchecked Sendable {
     /// What it has replayed, oldest first.
     package private(set) var recoveries: [RecoveryReport] = []
 
+    /// Everything that the journals of the view of this epoch may have changed is locked: the others
+    /// may go on.
+    package var onCovered: ((Epoch) -> Void)?
+    /// A journal was replayed.
+    package var onRecovered: ((RecoveryReport) -> Void)?
     /// All journals that the view of this epoch lists are home.
     package var onReplayed: ((Epoch) -> Void)?
     /// A line for the log.
@@ -96,6 +101,8 @@ package final class NodeRuntime: @unchecked Sendable {
     package var onFailure: ((String) -> Void)?
     /// A view, before the lock manager hears of it: connections follow it.
     package var adoptView: ((ClusterView) -> Void)?
+    /// Whom the lock manager answers; whoever stands in for it must too.
+    package var lockClient: any LockClient { router }
     /// What happens to the volume's glocks.
     package var onGlockEvent: ((ResourceName, GlockEvent) -> Void)?
 
@@ -115,7 +122,7 @@ package final class NodeRuntime: @unchecked Sendable {
             engine: engine,
             device: parts.device,
             superblock: parts.superblock,
-            service: locks
+            service: parts.substitute ?? locks
         )
         router = LockRouter(recovery: recovery)
         locks.client = router
@@ -169,7 +176,10 @@ package final class NodeRuntime: @unchecked Sendable {
             recovered = try await recovery.recover(
                 view.slotsToReplay,
                 isCurrent: { self.view?.epoch == view.epoch },
-                whenCovered: { self.locks.journalsReplayed(view.epoch) }
+                whenCovered: {
+                    self.locks.journalsReplayed(view.epoch)
+                    self.onCovered?(view.epoch)
+                }
             )
         } catch {
             // The lock manager has left, or an earlier recovery has failed and said so.
@@ -181,15 +191,9 @@ package final class NodeRuntime: @unchecked Sendable {
         // The coordinator of a newer view does it again, whoever that is.
         guard let recovered else { return }
         for journal in recovered {
-            recoveries.append(RecoveryReport(epoch: view.epoch, journal: journal))
-            let report = journal.report
-            if report.transactions == 0 { continue }
-            onReport?(
-                "replayed the journal of \(journal.slot): \(report.transactions) transactions, "
-                    + "\(report.written) of \(report.blocks) blocks written; others went on after "
-                    + "\(journal.untilCovered / 1_000_000) ms but for \(journal.covered - journal.settled) "
-                    + "names, and those after \(journal.untilClean / 1_000_000) ms"
-            )
+            let report = RecoveryReport(epoch: view.epoch, journal: journal)
+            recoveries.append(report)
+            onRecovered?(report)
         }
         onReplayed?(view.epoch)
         becomeReady(view.epoch)
@@ -265,8 +269,8 @@ package final class NodeRuntime: @unchecked Sendable {
             options: parts.mount
         )
         router.volume = volume.locks
-        volume.onReport = onReport
-        volume.onWithdraw = onFailure
+        volume.onReport = { [weak self] in self?.onReport?($0) }
+        volume.onWithdraw = { [weak self] in self?.onFailure?($0) }
         volume.locks.onEvent = { [weak self] glock, event in
             self?.onGlockEvent?(glock.name, event)
         }

@@ -163,6 +163,16 @@ extension MountedVolume {
 }
 
 extension RecoveryReport {
+    /// What the log says of it; nothing if there was nothing to replay.
+    var line: String? {
+        let report = journal.report
+        if report.transactions == 0 { return nil }
+        return "replayed the journal of \(journal.slot): \(report.transactions) transactions, "
+            + "\(report.written) of \(report.blocks) blocks written; others went on after "
+            + "\(journal.untilCovered / 1_000_000) ms but for \(journal.covered - journal.settled) "
+            + "names, and those after \(journal.untilClean / 1_000_000) ms"
+    }
+
     fileprivate var json: JSONText {
         let report = journal.report
         return .counts([

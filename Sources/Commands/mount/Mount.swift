@@ -238,6 +238,7 @@ final class Mount: @unchecked Sendable {
         let node = NodeRuntime(engine: engine, parts: parts)
         node.onReplayed = { epoch in cluster.markReplayed(epoch) }
         node.onReport = { [log] line in log.notice(line) }
+        node.onRecovered = { [log] in if let line = $0.line { log.notice(line) } }
         node.onFailure = { [weak self] why in self?.fail(why) }
         node.adoptView = { [story] view in
             transport.adopt(view)

@@ -188,7 +188,8 @@ package final class SeededExecutor: EngineExecutor, @unchecked Sendable {
     /// Takes one step; false if there was nothing to do.
     private func step() -> Bool {
         var choices = readyCount
-        if choices == 0 {
+        while choices == 0 {
+            // What is due may be of a lane that is held.
             guard let next = timers.firstTick else { return false }
             now = max(now, next)
             releaseTimers()

@@ -14,7 +14,8 @@
 //     after a power cut.
 // D3. A flush makes durable exactly what had returned when it was called.
 // D4. After `cutOff` nothing more of that host reaches the disk; what it had in flight at that
-//     moment arrived whole, in part or not at all.
+//     moment arrived whole, in part or not at all. After `beginNothing` nothing new begins, and what
+//     is in flight arrives as it would have.
 //
 // Several hosts may share one disk: each has a handle of its own, and can be cut off (fenced).
 
@@ -350,6 +351,7 @@ package final class SimulatedHost: BlockDevice, @unchecked Sendable {
     package var faults = DiskFaults()
     /// Writes that were begun.
     package private(set) var writesBegun = 0
+    private var isClosed = false
 
     fileprivate init(name: String, number: Int, disk: SimulatedDisk) {
         self.name = name
@@ -368,8 +370,12 @@ package final class SimulatedHost: BlockDevice, @unchecked Sendable {
     /// Whether the host was fenced, or power failed.
     package var isCutOff: Bool { disk.isCutOff(number) }
 
+    /// Its process runs no more code (D4): new calls fail with `.closed` from now on.
+    package func beginNothing() { isClosed = true }
+
     /// Fences the host (D4). Its calls fail with `.closed` from now on.
     package func cutOff() {
+        isClosed = true
         guard !isCutOff else { return }
         disk.cutOff(number)
     }
@@ -379,6 +385,7 @@ package final class SimulatedHost: BlockDevice, @unchecked Sendable {
         at offset: UInt64
     ) async throws(DeviceError) {
         try checkRange(offset: offset, length: buffer.count)
+        if isClosed { throw .closed }
         disk.counters.reads += 1
         disk.counters.bytesRead += UInt64(buffer.count)
         let fails = isFaulty(\.failRead)
@@ -393,7 +400,7 @@ package final class SimulatedHost: BlockDevice, @unchecked Sendable {
         at offset: UInt64
     ) async throws(DeviceError) {
         try checkRange(offset: offset, length: buffer.count)
-        if isCutOff { throw .closed }
+        if isClosed || isCutOff { throw .closed }
         writesBegun += 1
         disk.counters.writes += 1
         disk.counters.bytesWritten += UInt64(buffer.count)
@@ -409,7 +416,7 @@ package final class SimulatedHost: BlockDevice, @unchecked Sendable {
     }
 
     package func flush() async throws(DeviceError) {
-        if isCutOff { throw .closed }
+        if isClosed || isCutOff { throw .closed }
         disk.counters.flushes += 1
         let fails = isFaulty(\.failFlush)
         let covered = disk.returnedWrites()

@@ -82,10 +82,12 @@ final class Register {
     }
 
     /// Whether a read by `life` that began at `step` may return `value`; if so, what follows.
-    func read(_ value: UInt64, by life: Life, from step: Int) -> Bool {
+    /// Nothing does if the reader's daemon is dead: what it sees may be lost.
+    func read(_ value: UInt64, by life: Life, from step: Int, isOrphan: Bool) -> Bool {
         guard candidates(readFrom: step).contains(value),
             let found = writes.firstIndex(where: { $0.value == value })
         else { return false }
+        if isOrphan { return true }
         let (begin, end) = (writes[found].begin, writes[found].end)
         // A doubt that is older than the look ends with it: what was read was written, and what
         // would have overwritten it was not.

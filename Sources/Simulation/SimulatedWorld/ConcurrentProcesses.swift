@@ -16,7 +16,9 @@ struct ConcurrentDeaths {
 
     init(_ simulation: Simulation) {
         self.simulation = simulation
-        let kills = simulation.plan.faults.contains(.kill) && simulation.plan.nodes > 1
+        let kills =
+            !simulation.plan.faults.isDisjoint(with: ConcurrentDisaster.faults)
+            && simulation.plan.nodes > 1
         dice = kills ? simulation.dice.fork() : SeededGenerator(seed: 0)
         interval = max(10, simulation.plan.steps / 4)
         next = kills ? 1 + dice.below(interval) : .max
@@ -47,8 +49,10 @@ struct ConcurrentDeaths {
     private mutating func rest(operations: Int) { next = operations + 1 + dice.below(interval) }
 }
 
-/// One or more nodes die, are recovered, and perhaps come back.
+/// Nodes die, stand still or do not hear each other; who is dead is recovered, and perhaps comes back.
 private struct ConcurrentDisaster {
+    static let faults: SimulationFaults = [.kill, .pause, .partition]
+
     let run: ConcurrentRun
     var dice: SeededGenerator
     /// Operations of each process of a node that comes back.
@@ -57,24 +61,68 @@ private struct ConcurrentDisaster {
     func play() async throws {
         var dice = dice
         await pause(&dice, below: 3_000_000)
-        var victims: [Int] = []
-        kill(&dice, &victims)
-        // Two at once; or the one that recovers, in the midst of it.
-        if dice.oneIn(3) { kill(&dice, &victims) }
-        await pause(&dice, below: dice.oneIn(2) ? 100_000 : 5_000_000)
-        let recovered = Outcome<Result<Void, any Error>>()
-        run.engine.spawn { recovered.deliver(await recover()) }
-        if dice.oneIn(2) {
-            await pause(&dice, below: dice.oneIn(2) ? 400_000 : 4_000_000)
-            if recovered.value == nil, kill(&dice, &victims) {
-                await pause(&dice, below: 3_000_000)
-                try await recover().get()
-            }
+        var kinds: [SimulationFaults] = []
+        for fault in [SimulationFaults.kill, .pause, .partition]
+        where run.simulation.plan.faults.contains(fault) {
+            kinds.append(fault)
         }
-        try await recovered.get().get()
-        for index in victims where dice.oneIn(2) {
+        switch kinds[dice.below(kinds.count)] {
+        case .pause: try await standstill(&dice)
+        case .partition: try await partition(&dice)
+        default: await deaths(&dice)
+        }
+        try await recover().get()
+        for index in run.takeVictims() where dice.oneIn(2) {
             try await run.simulation.mount(index)
             if let node = run.cluster.nodes[index] { run.start(on: node, steps) }
+        }
+    }
+
+    /// One or two at once, perhaps another in the midst of recovering them.
+    private func deaths(_ dice: inout SeededGenerator) async {
+        kill(&dice)
+        if dice.oneIn(3) { kill(&dice) }
+        if dice.oneIn(2) {
+            await pause(&dice, below: dice.oneIn(2) ? 600_000 : 6_000_000)
+            kill(&dice)
+        }
+    }
+
+    private func standstill(_ dice: inout SeededGenerator) async throws {
+        guard let victim = some(&dice) else { return }
+        let patience = Int(SimulatedMembership.patience)
+        let isLong = run.cluster.living.count > 1 && dice.oneIn(3)
+        let time = isLong ? 2 * patience + dice.below(patience) : dice.below(patience / 2)
+        run.simulation.log("\(victim.kernel.name) stands still for \(time / 1_000_000) ms")
+        run.simulation.report.pauses += 1
+        victim.member.lane.hold()
+        await run.engine.sleep(nanoseconds: UInt64(time))
+        guard victim.isDead == isLong else {
+            throw SimulationFailure(
+                "\(victim.kernel.name) stood still for \(time / 1_000_000) ms and was \(isLong ? "not " : "")killed"
+            )
+        }
+        victim.member.lane.release()
+    }
+
+    private func partition(_ dice: inout SeededGenerator) async throws {
+        guard let one = some(&dice), let other = some(&dice), one !== other else { return }
+        let ids = [one, other].map { NodeID(slot: $0.slot) }
+        run.cluster.network.cut(from: ids[0], to: ids[1])
+        if dice.oneIn(2) { run.cluster.network.cut(from: ids[1], to: ids[0]) }
+        run.simulation.log("\(one.kernel.name), \(other.kernel.name): nothing arrives")
+        run.simulation.report.partitions += 1
+        await pause(&dice, below: dice.oneIn(2) ? 3_000_000 : 200_000_000)
+        let isLost = dice.oneIn(2)
+        if isLost { run.cluster.network.breakConnection(ids[0], ids[1]) }
+        run.cluster.network.heal()
+        guard isLost else { return }
+        try await run.simulation.within("one of two that lost each other is killed") {
+            while !one.isDead, !other.isDead { await run.engine.sleep(nanoseconds: 1_000_000) }
+        }
+        await pause(&dice, below: 20_000_000)
+        if one.isDead, other.isDead {
+            throw SimulationFailure("\(one.kernel.name), \(other.kernel.name) killed each other")
         }
     }
 
@@ -93,22 +141,23 @@ private struct ConcurrentDisaster {
         )
     }
 
+    private func some(_ dice: inout SeededGenerator) -> SimulatedNode? {
+        let living = run.cluster.living
+        return living.isEmpty ? nil : living[dice.below(living.count)]
+    }
+
     /// Kills a node, if another one is left.
-    @discardableResult
-    private func kill(_ dice: inout SeededGenerator, _ victims: inout [Int]) -> Bool {
-        let living = run.cluster.nodes.indices.filter { run.cluster.nodes[$0] != nil }
-        guard living.count > 1 else { return false }
-        let index = living[dice.below(living.count)]
-        guard let victim = run.cluster.nodes[index] else { return false }
-        run.simulation.log("n\(index + 1) dies")
-        run.simulation.count(victim)
-        run.simulation.report.deaths += 1
+    private func kill(_ dice: inout SeededGenerator) {
+        guard run.cluster.living.count > 1, let victim = some(&dice),
+            let index = run.cluster.nodes.firstIndex(where: { $0 === victim })
+        else { return }
         run.cluster.kill(index)
         run.died(victim)
-        victims.append(index)
-        return true
     }
 }
+
+/// A process wants to change something, or has, and its daemon is dead.
+struct Orphaned: Error {}
 
 /// A process with its open files.
 struct SimulatedProcess: CustomStringConvertible {
@@ -132,9 +181,21 @@ struct SimulatedProcess: CustomStringConvertible {
         self.dice = dice
     }
 
-    /// What a process was told when its node was dead already counts for nothing.
+    /// Whether nothing that it did counts any more: the daemon is dead, and what is not on the disk
+    /// may be lost. It can still read what is cached, which must be right (Docs/MEMBERSHIP.md).
+    var isOrphan: Bool { node.isDead }
+
+    /// The process ends when the guardian of its node has taken everything back.
+    var hasEnded: Bool { node.kernel.isDead }
+
+    /// What a process that has ended was told counts for nothing.
     func demandLife() throws(SimulationFailure) {
-        if node.isDead { throw SimulationFailure("\(self) is dead") }
+        if hasEnded { throw SimulationFailure("\(self) has ended") }
+    }
+
+    /// What an orphan changes does not count either.
+    func demandDaemon() throws(Orphaned) {
+        if isOrphan { throw Orphaned() }
     }
 
     var description: String { "\(node.kernel.name) process \(number)" }

@@ -39,6 +39,7 @@ final class ConcurrentRun {
     private var lives: [(node: SimulatedNode, life: Life, processes: Range<Int>)] = []
     /// Numbers of the processes that have died.
     private var dead: Set<Int> = []
+    private var victims: [Int] = []
 
     /// Where the registers of a file are, in bytes; none overlap.
     private typealias Slots = [(offset: UInt64, count: Int)]
@@ -85,7 +86,8 @@ final class ConcurrentRun {
             try await first.kernel.close(file)
         }
         // What is there before the first death is there after it.
-        if simulation.plan.faults.contains(.kill) { try await first.kernel.synchronizeAll() }
+        if !simulation.plan.faults.isEmpty { try await first.kernel.synchronizeAll() }
+        cluster.onKilled = { [weak self] in self?.died($0) }
         let each = max(1, steps / (cluster.living.count * Self.processesPerNode))
         for node in cluster.living { start(on: node, each) }
         while done.value == nil, simulation.plan.faults.contains(.scrub), failure == nil {
@@ -157,25 +159,37 @@ final class ConcurrentRun {
             deaths.perhaps(self, operations)
             do {
                 try await act(&process)
+            } catch is Orphaned {
             } catch {
                 // The end of the node is the end of its processes, whatever they were told.
-                if !process.node.isDead { fail("\(process): \(error)") }
-                return
+                if !process.isOrphan { fail("\(process): \(error)") }
+                if !process.isOrphan || process.hasEnded { return }
+                if error is SimulationFailure { fail("\(process), an orphan: \(error)") }
             }
-            if process.node.isDead { return }
+            if process.hasEnded { return }
         }
         for file in process.files {
             let result = await Simulation.result { () async throws(FileError) in
                 try await process.node.kernel.close(file.file)
             }
-            if case .failure(let error) = result, !process.node.isDead {
+            if case .failure(let error) = result, !process.isOrphan {
                 fail("\(process): close: \(error)")
             }
         }
     }
 
+    /// The slots of nodes that have died since this was asked last.
+    func takeVictims() -> [Int] {
+        defer { victims = [] }
+        return victims
+    }
+
     /// A node has died.
     func died(_ node: SimulatedNode) {
+        simulation.log("\(node.kernel.name) dies")
+        simulation.count(node)
+        simulation.report.deaths += 1
+        victims.append(Int(node.slot.rawValue))
         guard let (_, life, numbers) = lives.first(where: { $0.node === node }) else { return }
         dead.formUnion(numbers)
         for file in registers { for register in file { register.died(life, at: step) } }
@@ -227,6 +241,7 @@ final class ConcurrentRun {
         )
         let (offset, count) = slots[slot]
         let opened = try await process.open(path("r\(file)"), file, writes: true)
+        try process.demandDaemon()
         let value = nextValue
         nextValue += 1
         let bytes = record(value, count)
@@ -246,13 +261,13 @@ final class ConcurrentRun {
         } else {
             try await process.node.write(opened.file, offset, bytes)
         }
-        try process.demandLife()
+        try process.demandDaemon()
         register.end(value, at: step)
         simulation.log("\(process): r\(file) slot \(slot) := \(value)")
         if process.dice.oneIn(8) {
             let begin = step
             try await process.node.kernel.synchronize(opened.file, dataOnly: process.dice.oneIn(2))
-            try process.demandLife()
+            try process.demandDaemon()
             for register in registers[file] { register.synchronized(process.life, from: begin) }
         }
         try await process.done(opened)
@@ -281,7 +296,8 @@ final class ConcurrentRun {
                 "r\(file) slot \(slot): a torn record, which begins as \(value)"
             )
         }
-        guard register.read(value, by: process.life, from: begin) else {
+        guard register.read(value, by: process.life, from: begin, isOrphan: process.isOrphan)
+        else {
             throw SimulationFailure(
                 "r\(file) slot \(slot): \(value), which was overwritten before the read began, or lost"
             )
@@ -312,13 +328,14 @@ final class ConcurrentRun {
     // MARK: Sizes
 
     private func resize(_ process: inout SimulatedProcess) async throws {
+        try process.demandDaemon()
         let value = nextValue
         nextValue += 1
         sizes.begin(value, by: process.life, at: step)
         var change = AttributeChange()
         change.size = value
         try await process.node.kernel.setAttributes(path("size"), change)
-        try process.demandLife()
+        try process.demandDaemon()
         sizes.end(value, at: step)
         simulation.log("\(process): size := \(value)")
     }
@@ -327,7 +344,7 @@ final class ConcurrentRun {
         let begin = step
         let size = try await process.node.kernel.status(path("size")).size
         try process.demandLife()
-        guard sizes.read(size, by: process.life, from: begin) else {
+        guard sizes.read(size, by: process.life, from: begin, isOrphan: process.isOrphan) else {
             throw SimulationFailure("size \(size), which was changed before the stat began")
         }
     }
@@ -335,6 +352,7 @@ final class ConcurrentRun {
     // MARK: The log
 
     private func append(_ process: inout SimulatedProcess) async throws {
+        try process.demandDaemon()
         process.appendCount += 1
         let line = "\(process.number) \(process.appendCount)"
         let text =
@@ -342,7 +360,7 @@ final class ConcurrentRun {
         let file = try await process.node.kernel.open(path("log"), .appending)
         let begin = step
         try await process.node.write(file, 0, Array(text.utf8))
-        try process.demandLife()
+        try process.demandDaemon()
         appended.append(
             process.number,
             process.appendCount,
@@ -364,7 +382,7 @@ final class ConcurrentRun {
             let last = try await readLog(process)
             try process.demandLife()
             guard let missing = appended.missing(before: begin, last) else {
-                appended.secure(meeting: process.life, from: begin)
+                if !process.isOrphan { appended.secure(meeting: process.life, from: begin) }
                 return last
             }
             if attempt == 20 {
@@ -399,6 +417,7 @@ final class ConcurrentRun {
     // MARK: Names
 
     private func contest(_ process: inout SimulatedProcess) async throws {
+        try process.demandDaemon()
         let index = process.dice.below(names.count)
         let name = names[index]
         if name.owner == process.number {
@@ -417,7 +436,7 @@ final class ConcurrentRun {
             )
             try await process.node.kernel.close(file)
         }
-        try process.demandLife()
+        try process.demandDaemon()
         let wasAlone = wasQuiet && name.version == before
         switch result {
         case .success:
@@ -449,7 +468,7 @@ final class ConcurrentRun {
         name.begin(process.life)
         name.owner = nil
         try await process.node.kernel.remove(path("name\(index)"), isDirectory: false)
-        try process.demandLife()
+        try process.demandDaemon()
         // Somebody may have made it again since.
         name.changed(by: process.life, isThere: name.owner != nil)
         simulation.log("\(process): removed name \(index)")
@@ -472,13 +491,14 @@ final class ConcurrentRun {
         case .failure(let error): throw SimulationFailure("name \(index): \(error)")
         }
         if name.isDoubtful {
+            if process.isOrphan { return }
             name.settle(isThere: isShown)
         } else if isShown != wasThere {
             throw SimulationFailure(
                 "name \(index) is \(isShown ? "shown, and is gone" : "not shown, and is there")"
             )
         }
-        name.met(by: process.life)
+        if !process.isOrphan { name.met(by: process.life) }
     }
 
     private func checkListing(_ process: SimulatedProcess) async throws {

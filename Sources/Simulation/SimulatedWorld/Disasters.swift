@@ -29,6 +29,10 @@ extension Simulation {
             try await death(dice.below(plan.nodes))
         } else if plan.faults.contains(.inputOutput), plan.nodes > 1, dice.oneIn(50) {
             try await withdrawal(dice.below(plan.nodes))
+        } else if plan.faults.contains(.pause), dice.oneIn(50) {
+            try await standstill(dice.below(plan.nodes))
+        } else if plan.faults.contains(.partition), plan.nodes > 1, dice.oneIn(50) {
+            try await partition()
         }
     }
 
@@ -64,6 +68,69 @@ extension Simulation {
         await rest()
         log("n\(index + 1) dies")
         try await goOn(without: victim, index, operations)
+    }
+
+    /// A node stands still. Nobody may notice that for a short time; who stands still for long is
+    /// killed by the others.
+    private func standstill(_ index: Int) async throws {
+        guard let victim = cluster.nodes[index] else { return }
+        try await promiseSome()
+        let operations = begin()
+        await rest()
+        let patience = Int(SimulatedMembership.patience)
+        let isLong = cluster.living.count > 1 && dice.oneIn(2)
+        let time = isLong ? 2 * patience + dice.below(patience) : dice.below(patience / 2)
+        log("n\(index + 1) stands still for \(time / 1_000_000) ms")
+        victim.member.lane.hold()
+        await engine.sleep(until: engine.clock.now.advanced(nanoseconds: UInt64(time)))
+        guard victim.isDead == isLong else {
+            throw SimulationFailure(
+                "n\(index + 1) stood still for \(time / 1_000_000) ms and was \(isLong ? "not " : "")killed"
+            )
+        }
+        report.pauses += 1
+        if isLong { return try await goOn(without: victim, index, operations) }
+        victim.member.lane.release()
+        try await goOn(operations)
+    }
+
+    /// Messages between two nodes are held up, or lost with their connection: then one of the two is
+    /// killed by the other.
+    private func partition() async throws {
+        let living = cluster.nodes.indices.filter { cluster.nodes[$0] != nil }
+        guard living.count > 1 else { return }
+        let one = living[dice.below(living.count)]
+        let others = living.filter { $0 != one }
+        let other = others[dice.below(others.count)]
+        let pair = [one, other].compactMap { cluster.nodes[$0] }
+        try await promiseSome()
+        let operations = begin()
+        await rest()
+        let ids = pair.map { NodeID(slot: $0.slot) }
+        cluster.network.cut(from: ids[0], to: ids[1])
+        let isSymmetric = dice.oneIn(2)
+        if isSymmetric { cluster.network.cut(from: ids[1], to: ids[0]) }
+        log("n\(one + 1) \(isSymmetric ? "and" : "to") n\(other + 1): nothing arrives")
+        report.partitions += 1
+        await rest()
+        let isLost = dice.oneIn(2)
+        if isLost {
+            log("the connection of n\(one + 1) and n\(other + 1) breaks")
+            cluster.network.breakConnection(ids[0], ids[1])
+        }
+        cluster.network.heal()
+        guard isLost else { return try await goOn(operations) }
+        try await within("one of n\(one + 1) and n\(other + 1) is killed") {
+            while !pair.contains(where: \.isDead) {
+                await self.engine.sleep(until: self.engine.clock.now.advanced(milliseconds: 1))
+            }
+        }
+        let index = pair[0].isDead ? one : other
+        let victim = pair[0].isDead ? pair[0] : pair[1]
+        try await goOn(without: victim, index, operations)
+        guard pair.filter(\.isDead).count == 1 else {
+            throw SimulationFailure("n\(one + 1) and n\(other + 1) have killed each other")
+        }
     }
 
     /// A node's way to the disk fails: sooner or later it withdraws, writes nothing from then on,
@@ -114,6 +181,15 @@ extension Simulation {
     }
 
     private static func insistence(_ round: Int) -> [UInt8] { Array("insisted \(round)".utf8) }
+
+    /// Nobody has died.
+    private func goOn(_ operations: [Outcome<Void>]) async throws {
+        try await end(operations)
+        for node in cluster.living { try healthy(node) }
+        for handle in handles { try await close(handle) }
+        handles = []
+        try await reconcile { _ in false }
+    }
 
     private func goOn(
         without victim: SimulatedNode,

@@ -116,6 +116,8 @@ package final class KernelModel: KernelCache {
     private var pendingOrder: [UInt64] = []
     private var nextRequest: UInt64 = 1
     package private(set) var isDead = false
+    /// Nobody answers requests any more.
+    private var hasNoDaemon = false
     /// No request is made any more.
     package var isUnmounting = false
     let root: KernelInode
@@ -166,8 +168,14 @@ package final class KernelModel: KernelCache {
         order = [root]
     }
 
-    /// The daemon is dead and the connection aborted: whoever waits gets an error, and so does
-    /// whoever comes.
+    /// The daemon is dead. What is cached can be read; who asks waits, until its guardian has taken
+    /// everything back.
+    func daemonDied() {
+        hasNoDaemon = true
+        requests = []
+    }
+
+    /// The connection is aborted: whoever waits gets an error, and so does whoever comes.
     func die() {
         isDead = true
         for number in pendingOrder { pending.removeValue(forKey: number)?() }
@@ -187,7 +195,7 @@ package final class KernelModel: KernelCache {
         arrived: @escaping (Reply) -> Void = { _ in }
     ) async throws(FileError) -> Reply {
         if isDead { throw .inputOutput }
-        precondition(!isUnmounting, "a request after the last")
+        precondition(!isUnmounting || hasNoDaemon, "a request after the last")
         requestCount += 1
         let outcome = Outcome<Result<Reply, FileError>>()
         let number = nextRequest
@@ -199,11 +207,11 @@ package final class KernelModel: KernelCache {
             do throws(FileError) {
                 let reply = try await body()
                 result = .success(reply)
-                if self.pending[number] != nil { arrived(reply) }
+                if self.pending[number] != nil, !self.hasNoDaemon { arrived(reply) }
             } catch {
                 result = .failure(error)
             }
-            guard self.pending.removeValue(forKey: number) != nil else { return }
+            guard !self.hasNoDaemon, self.pending.removeValue(forKey: number) != nil else { return }
             self.pendingOrder.removeAll { $0 == number }
             outcome.deliver(result)
         }
@@ -220,6 +228,7 @@ package final class KernelModel: KernelCache {
 
     /// Queues a request: they start in the order in which they were made.
     private func submit(_ request: @escaping () async -> Void) {
+        if hasNoDaemon { return }
         requests.append(request)
         guard !isPumping else { return }
         isPumping = true

@@ -3,6 +3,8 @@
 // what the disk forgets: all by seed.
 //
 //   SimulatedCluster   the disk and the nodes; who is in, who died, who replays whose journal
+//   SimulatedMembership, SimulatedMember
+//                      processes, and the production membership that watches them
 //   SimulatedNode      one mount
 //   KernelModel        the Linux kernel's caches in front of it, as greedy as its answers permit
 //   TreeModel          what the tree must look like: the oracle
@@ -13,15 +15,17 @@
 //   W1. Same seed, same run: `SimulationReport.scheduleHash` shows it.
 //   W2. Nothing here iterates over a hash table, asks a clock or throws dice but seeded ones.
 //   W3. A killed node keeps running as long as its tasks have something to do, but reaches nobody:
-//   its disk handle is cut,
-//       its messages go nowhere, its processes' calls have failed.
+//       it begins nothing on the disk, its messages go nowhere, its kernel hears nothing of it.
 
 import BlockIO
 import CentralLocking
+import ClusterNode
 import DiskFormat
 package import Execution
 import FileSystem
 import Journaling
+import LockCore
+import Membership
 import NodeService
 package import SimulatedMachine
 package import Vocabulary
@@ -61,6 +65,15 @@ package final class SimulatedCluster {
     /// So many of them have been held against their recordings.
     private var checkedGraves = 0
     private var lives: UInt64 = 0
+    /// Nodes that are about to be mounted.
+    private var beginnings:
+        [(member: SimulatedMember, outcome: Outcome<Result<MountedVolume?, any Error>>)] = []
+    /// The power failed: any log may have something that is not home.
+    private var needsReplay = true
+    /// Told of a node that was killed by another one.
+    var onKilled: ((SimulatedNode) -> Void)?
+    /// Told what members say of others.
+    var onReport: ((SimulatedMember, String) -> Void)?
 
     /// A freshly made volume with a slot per node.
     package init(
@@ -89,11 +102,15 @@ package final class SimulatedCluster {
         nodes = Array(repeating: nil, count: count)
         network = SimulatedNetwork(dice: dice.fork())
         membership = SimulatedMembership(
+            engine: engine,
             network: network,
             dice: dice.fork(),
-            slotsToReplay: plan.slots.map(\.slot)
+            slotCount: UInt32(count)
         )
-        membership.onReplayed = { [weak self] slots, member in self?.freeOrphans(slots, member) }
+        network.onLost = { [weak membership] end, peer in membership?.lost(end, peer) }
+        membership.onKill = { [weak self] member in self?.kill(member) }
+        membership.onOver = { [weak self] member in self?.isOver(member) }
+        membership.onBuried = { [weak self] in self?.pauseCentralLocks() }
     }
 
     /// Nodes that are mounted and alive.
@@ -104,87 +121,131 @@ package final class SimulatedCluster {
 
     // MARK: Coming and going
 
-    /// Mounts the volume in a slot.
+    /// Mounts the volume in a slot. Nil if the node was killed meanwhile.
     @discardableResult
-    package func mount(_ index: Int) async throws -> SimulatedNode {
+    package func mount(_ index: Int) async throws -> SimulatedNode? {
         precondition(nodes[index] == nil, "a slot is mounted once")
         lives += 1
-        let slot = plan.slots[index].slot
-        let nodeEngine = Engine(
-            executor: SeededLane(executor),
-            clock: SimulatedClock(executor: executor, civilOffset: Int64(index))
-        )
-        let member = SimulatedMember(
-            identity: Member(node: NodeID(slot: slot), incarnation: lives),
-            engine: nodeEngine,
-            host: disk.attach("n\(index + 1).\(lives)"),
-            superblock: plan.superblock,
-            network: network
-        )
-        switch locks {
-        case .distributed: await membership.join(member)
-        case .central: try await replay(on: member)
+        let (member, door) = makeMember(index)
+        var failure: String?
+        member.runtime.onFailure = { failure = failure ?? $0 }
+        member.runtime.onReport = { failure = failure ?? $0 }
+        member.onReport = { [weak self, weak member] line in
+            if let member { self?.onReport?(member, line) }
         }
-        let node = try await makeNode(index, member)
+        guard await membership.join(member) else {
+            throw SimulationFailure("n\(index + 1): its slot is taken")
+        }
+        needsReplay = false
+        let volume = try await begin(member)
+        if let failure, !member.isDead {
+            throw SimulationFailure("n\(index + 1), beginning: \(failure)")
+        }
+        guard let volume, !member.isDead else { return nil }
+        let node = SimulatedNode(
+            slot: plan.slots[index].slot,
+            member: member,
+            volume: volume,
+            kernel: KernelModel(
+                engine: member.engine,
+                volume: volume,
+                name: "n\(index + 1)",
+                dice: dice.fork()
+            ),
+            door: door
+        )
         nodes[index] = node
-        try await node.volume.start()
         return node
     }
 
-    private func makeNode(_ index: Int, _ member: SimulatedMember) async throws -> SimulatedNode {
-        let (superblock, descriptor) = (plan.superblock, plan.slots[index])
-        let cache = MetadataCache(
-            device: member.host,
-            superblock: superblock,
-            capacity: dice.oneIn(2) ? 64 : 4096
-        )
-        let journal = try await Journal.open(
-            device: member.host,
-            superblock: superblock,
-            descriptor: descriptor,
-            cache: cache,
-            engine: member.engine,
-            options: JournalOptions(commitInterval: 50_000_000, parallelWrites: 4)
-        )
-        member.journal = journal
-        var options = MountOptions()
-        options.commitInterval = 50_000_000
-        options.idleInodes = dice.oneIn(2) ? 4 : 1000
-        options.memoryOfFights = [0, 300_000, 10_000_000_000][dice.below(3)]
-        options.dirtyLimit = dice.oneIn(2) ? 64 << 10 : 16 << 20
-        let door = CentralLockDoor(manager: central, engine: member.engine, dice: dice.fork())
-        let volume = MountedVolume(
-            engine: member.engine,
-            device: member.host,
-            superblock: superblock,
-            descriptor: descriptor,
-            cache: cache,
-            journal: journal,
-            lockService: locks == .central ? door : member.lockNode,
-            options: options
-        )
-        door.client = volume.locks
-        member.router.volume = volume.locks
-        let kernel = KernelModel(
-            engine: member.engine,
-            volume: volume,
-            name: "n\(index + 1)",
-            dice: dice.fork()
-        )
-        return SimulatedNode(
-            slot: descriptor.slot,
-            member: member,
-            volume: volume,
-            kernel: kernel,
-            door: door
-        )
+    /// The production node begins, in its own engine. Nil if it was killed before it had begun.
+    private func begin(_ member: SimulatedMember) async throws -> MountedVolume? {
+        let outcome = Outcome<Result<MountedVolume?, any Error>>()
+        beginnings.append((member, outcome))
+        member.engine.spawn {
+            let result: Result<MountedVolume?, any Error>
+            do {
+                result = .success(try await member.runtime.begin())
+            } catch {
+                result = .failure(error)
+            }
+            if outcome.value == nil { outcome.deliver(result) }
+        }
+        let result = await outcome.get()
+        beginnings.removeAll { $0.member === member }
+        if member.isDead { return nil }
+        return try result.get()
     }
+
+    private func makeMember(_ index: Int) -> (SimulatedMember, CentralLockDoor) {
+        let lane = SeededLane(executor)
+        let nodeEngine = Engine(
+            executor: lane,
+            clock: SimulatedClock(executor: executor, civilOffset: Int64(index))
+        )
+        let node = NodeID(slot: plan.slots[index].slot)
+        let host = disk.attach("n\(index + 1).\(lives)")
+        let link = SimulatedLink(network: network, node: node)
+        let door = CentralLockDoor(manager: central, engine: nodeEngine, dice: dice.fork())
+        var parts = NodeParts(
+            member: Member(node: node, incarnation: lives),
+            device: host,
+            superblock: plan.superblock,
+            peers: link
+        )
+        parts.journal = JournalOptions(commitInterval: 50_000_000, parallelWrites: 4)
+        parts.cachedBlocks = dice.oneIn(2) ? 64 : 4096
+        parts.mount.commitInterval = 50_000_000
+        parts.mount.idleInodes = dice.oneIn(2) ? 4 : 1000
+        parts.mount.memoryOfFights = [0, 300_000, 10_000_000_000][dice.below(3)]
+        parts.mount.dirtyLimit = dice.oneIn(2) ? 64 << 10 : 16 << 20
+        parts.locks = Self.lockSettings
+        parts.recording = Self.recording
+        if locks == .central { parts.substitute = door }
+        let member = SimulatedMember(
+            parts: parts,
+            engine: nodeEngine,
+            lane: lane,
+            host: host,
+            link: link,
+            membership: membership
+        )
+        door.client = member.runtime.lockClient
+        if locks == .central {
+            member.runtime.onCovered = { [weak self] epoch in
+                guard let self, epoch == membership.record.epoch else { return }
+                central.resume()
+            }
+        }
+        return (member, door)
+    }
+
+    /// Short times: masterships are to move within a run.
+    private static let lockSettings: LockSettings = {
+        var settings = LockSettings()
+        settings.activityInterval = 10
+        settings.leastActivity = 4
+        settings.restAfterMove = 30
+        return settings
+    }()
+
+    /// Bytes of the flight recorder: so many that it is whole after all but the longest runs.
+    private static let recording = 64 << 20
 
     /// Unmounts in order. No process has a file open any more.
     package func unmount(_ index: Int) async throws {
         guard let node = nodes[index] else { return }
         node.kernel.isUnmounting = true
-        try await node.volume.stop()
+        let outcome = Outcome<Result<Void, any Error>>()
+        node.engine.spawn {
+            do {
+                try await node.member.runtime.end()
+                outcome.deliver(.success(()))
+            } catch {
+                outcome.deliver(.failure(error))
+            }
+        }
+        try await outcome.get().get()
         if let reason = node.withdrawal {
             throw SimulationFailure("n\(index + 1) withdrew: \(reason)")
         }
@@ -192,59 +253,50 @@ package final class SimulatedCluster {
         graveyard.append(node)
         node.leave()
         central.forget(node.door)
-        if locks == .distributed { membership.remove(node.member) }
+        membership.leave(node.member)
     }
 
-    /// A node dies at once. `recover` follows.
+    /// A node dies at once; the others notice.
     package func kill(_ index: Int) {
         guard let node = nodes[index] else { return }
         node.kill()
         nodes[index] = nil
         graveyard.append(node)
-        membership.slotsToReplay.append(node.slot)
+        membership.died(node.member)
     }
 
-    /// The survivors notice that a node is dead and go on without it. Returns when its log is
-    /// replayed.
+    /// Another node kills a member's process.
+    private func kill(_ member: SimulatedMember) {
+        guard let index = nodes.firstIndex(where: { $0?.member === member }),
+            let node = nodes[index]
+        else { return membership.died(member) }
+        kill(index)
+        onKilled?(node)
+    }
+
+    /// The guardian of a dead node has done its work.
+    private func isOver(_ member: SimulatedMember) {
+        if let node = graveyard.first(where: { $0.member === member }) { node.kernel.die() }
+        if let beginning = beginnings.first(where: { $0.member === member }),
+            beginning.outcome.value == nil
+        {
+            beginning.outcome.deliver(.success(nil))
+        }
+    }
+
+    /// Returns when the survivors have noticed every death and are done with it.
     package func recover() async throws {
-        switch locks {
-        case .distributed:
-            for member in membership.members where member.isDead { membership.remove(member) }
-            while !membership.slotsToReplay.isEmpty, !living.isEmpty, membership.failure == nil {
-                await engine.sleep(until: engine.clock.now.advanced(milliseconds: 1))
-            }
-            if let failure = membership.failure { throw SimulationFailure(failure) }
-        case .central:
-            central.pause()
-            for node in graveyard { central.forget(node.door) }
-            for node in living { await node.member.journal?.holdWritesHome() }
-            let slots = membership.slotsToReplay
-            guard let coordinator = living.first else { return }
-            try await replay(on: coordinator.member)
-            for node in living { node.member.journal?.releaseWritesHome() }
-            central.resume()
-            freeOrphans(slots, coordinator.member)
+        while !membership.isSettled, membership.failure == nil, !living.isEmpty {
+            await engine.sleep(until: engine.clock.now.advanced(milliseconds: 1))
         }
+        if let failure = membership.failure { throw SimulationFailure(failure) }
     }
 
-    /// The orphans of the dead: whoever replayed their log looks after them.
-    private func freeOrphans(_ slots: [SlotIndex], _ member: SimulatedMember) {
-        guard let node = living.first(where: { $0.member === member }) else { return }
-        for slot in slots where slot != node.slot {
-            node.engine.spawn { await node.volume.freeOrphans(of: slot) }
-        }
-    }
-
-    private func replay(on member: SimulatedMember) async throws {
-        let slots = membership.slotsToReplay
-        membership.slotsToReplay = []
-        for slot in slots {
-            _ = try await JournalReplay.replay(
-                device: member.host,
-                superblock: plan.superblock,
-                slot: slot
-            )
-        }
+    /// A node was put out of the view: nothing is granted until it is recovered.
+    private func pauseCentralLocks() {
+        guard locks == .central else { return }
+        central.pause()
+        for node in graveyard { central.forget(node.door) }
     }
 
     /// Power cut for all. The nodes are gone, the disk has forgotten what it may.
@@ -252,6 +304,8 @@ package final class SimulatedCluster {
         for index in nodes.indices {
             guard let node = nodes[index] else { continue }
             node.kill()
+            node.member.stopRunning()
+            node.kernel.die()
             nodes[index] = nil
             graveyard.append(node)
             central.forget(node.door)
@@ -259,7 +313,7 @@ package final class SimulatedCluster {
         membership.removeAll()
         central.resume()
         disk = SimulatedDisk(content: disk.crash(seed: dice.next()), executor: executor)
-        membership.slotsToReplay = plan.slots.map(\.slot)
+        needsReplay = true
     }
 
     /// Replays what is to be replayed and checks the volume. Nobody has it mounted.
@@ -269,14 +323,14 @@ package final class SimulatedCluster {
         checkedGraves = graveyard.count
         lives += 1
         let host = disk.attach("check.\(lives)")
-        for slot in membership.slotsToReplay {
+        for slot in plan.slots.map(\.slot) where needsReplay {
             _ = try await JournalReplay.replay(
                 device: host,
                 superblock: plan.superblock,
                 slot: slot
             )
         }
-        membership.slotsToReplay = []
+        needsReplay = false
         let device = MemoryBlockDevice(content: disk.visible, alignment: host.alignment)
         return try await VolumeChecker.check(device)
     }

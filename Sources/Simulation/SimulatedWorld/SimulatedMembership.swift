@@ -1,173 +1,156 @@
-// Membership by hand: who is in, who has left or died, and the views that say so. Each member hears
-// of a view after a delay of its own. The journals that a view lists are recovered by its
-// coordinator, with the production `JournalRecovery`, once its lock manager has finished recovery.
+// What the nodes of a simulated cluster share: the record of who is in, and the processes that there
+// are. Every change of the record is made by the production `ViewRecord`; each member hears of it after a
+// delay of its own.
 
-import DiskFormat
+import ClusterNode
 import Execution
-import FileSystem
-import Journaling
-import LockCore
+import Membership
 import NodeService
 import SimulatedMachine
 import Vocabulary
 
-/// One life of one node, as its cluster knows it.
-final class SimulatedMember {
-    let identity: Member
-    let engine: Engine
-    let host: SimulatedHost
-    let lockNode: LockNode
-    let link: SimulatedLink
-    let end: SimulatedNetwork.End
-    let recovery: JournalRecovery
-    let router: LockRouter
-    /// Once the slot's journal is open.
-    var journal: Journal?
-    var isDead = false
-
-    /// Short times: masterships are to move within a run.
-    private static let settings: LockSettings = {
-        var settings = LockSettings()
-        settings.activityInterval = 10
-        settings.leastActivity = 4
-        settings.restAfterMove = 30
-        return settings
-    }()
-
-    /// Bytes of the flight recorder: so many that it is whole after all but the longest runs.
-    private static let recording = 64 << 20
-
-    init(
-        identity: Member,
-        engine: Engine,
-        host: SimulatedHost,
-        superblock: Superblock,
-        network: SimulatedNetwork
-    ) {
-        self.identity = identity
-        self.engine = engine
-        self.host = host
-        link = SimulatedLink(network: network, node: identity.node)
-        lockNode = LockNode(
-            node: identity.node,
-            incarnation: identity.incarnation,
-            engine: engine,
-            peers: link,
-            settings: Self.settings,
-            recording: Self.recording
-        )
-        recovery = JournalRecovery(
-            engine: engine,
-            device: host,
-            superblock: superblock,
-            service: lockNode
-        )
-        router = LockRouter(recovery: recovery)
-        lockNode.client = router
-        end = SimulatedNetwork.End(lockNode: lockNode, engine: engine)
-        network.attach(end)
-    }
-
-    func die() {
-        isDead = true
-        link.isDead = true
-        end.isDead = true
-    }
-}
-
 /// Who is in. Engine-bound.
 final class SimulatedMembership {
+    /// Nanoseconds without a heartbeat after which a node is killed.
+    static let patience: UInt64 = 800_000_000
+
     let network: SimulatedNetwork
+    private let engine: Engine
     private var dice: SeededGenerator
-    private(set) var members: [SimulatedMember] = []
-    private var epoch = Epoch(0)
-    /// Slots whose logs may hold something that is not home.
-    var slotsToReplay: [SlotIndex]
-    /// Told of slots that were replayed, and who did it.
-    var onReplayed: (([SlotIndex], SimulatedMember) -> Void)?
-    /// The first replay that failed although its node was alive.
+    private let slotCount: UInt32
+    private(set) var record = ViewRecord(volume: "simulated")
+    /// Every process that has been a member, as long as it may be observed.
+    private var processes: [SimulatedMember] = []
+    /// Told when a process is killed by another member: its node stops at once.
+    var onKill: ((SimulatedMember) -> Void)?
+    /// Told when a process is over.
+    var onOver: ((SimulatedMember) -> Void)?
+    /// Told when members were removed that did not leave.
+    var onBuried: (() -> Void)?
+    /// What nobody may ever see.
     private(set) var failure: String?
 
-    init(
-        network: SimulatedNetwork,
-        dice: SeededGenerator,
-        slotsToReplay: [SlotIndex]
-    ) {
+    init(engine: Engine, network: SimulatedNetwork, dice: SeededGenerator, slotCount: UInt32) {
+        self.engine = engine
         self.network = network
         self.dice = dice
-        self.slotsToReplay = slotsToReplay
+        self.slotCount = slotCount
     }
 
-    /// Takes a node in. Returns when its lock manager runs and everything is replayed.
-    func join(_ member: SimulatedMember) async {
-        members.append(member)
-        members.sort { $0.identity < $1.identity }
-        member.lockNode.onRecoveryFinished = { [weak self, weak member] view in
-            guard let self, let member else { return }
-            self.recoveryFinished(view, member)
-        }
-        publish()
-        while !(member.lockNode.isRunning && !member.lockNode.waitsForReplay
-            && slotsToReplay.isEmpty)
-        {
-            await pause(member.engine, below: 300_000)
-        }
+    func process(_ member: Member) -> SimulatedMember? {
+        processes.first { $0.identity == member }
     }
 
-    /// A node has left in order, or has died and is fenced.
-    func remove(_ member: SimulatedMember) {
-        members.removeAll { $0 === member }
-        publish()
-    }
+    func fail(_ why: String) { failure = failure ?? why }
 
-    /// Everybody is gone at once.
-    func removeAll() { members = [] }
-
-    private func pause(_ engine: Engine, below limit: Int) async {
+    func pause(_ engine: Engine, below limit: Int) async {
         await engine.sleep(
             until: engine.clock.now.advanced(nanoseconds: UInt64(1 + dice.below(limit)))
         )
     }
 
-    private func publish() {
-        epoch = Epoch(epoch.rawValue + 1)
-        let view = ClusterView(
-            epoch: epoch,
-            members: members.map(\.identity),
-            slotsToReplay: slotsToReplay.sorted()
-        )
-        for member in members {
-            member.engine.spawn { await self.bring(view, to: member) }
+    // MARK: Coming and going
+
+    /// Takes a node in, as soon as its slot may be moved into. False if the slot is taken.
+    func join(_ member: SimulatedMember) async -> Bool {
+        let slot = member.identity.node.slot
+        while true {
+            do throws(JoinRefusal) {
+                _ = try record.slotToJoin(wanted: slot, slotCount: slotCount) { _ in true }
+                break
+            } catch {
+                guard error == .recovering else { return false }
+                await pause(engine, below: 300_000)
+            }
+        }
+        record.join(member.identity, slotCount: slotCount)
+        processes.append(member)
+        network.attach(member.end)
+        member.begin()
+        tellAll()
+        return true
+    }
+
+    /// A node leaves in order; everything of it is written.
+    func leave(_ member: SimulatedMember) {
+        member.leave()
+        if record.leave(member.identity) { tellAll() }
+    }
+
+    /// Everybody is gone at once, and so is what they shared.
+    func removeAll() {
+        record = ViewRecord(volume: "simulated")
+        processes = []
+    }
+
+    /// The members of the record, and whether all of them live and every journal is home.
+    var isSettled: Bool {
+        record.dirty.isEmpty && record.members.allSatisfy { process($0)?.phase == .lives }
+    }
+
+    // MARK: Ends
+
+    /// The process of a member has been killed, or kills itself: the rest of its end, step by step.
+    func died(_ member: SimulatedMember) {
+        member.stopRunning()
+        engine.spawn {
+            // A dying process is usually gone at once, now and then only when its last request is.
+            await self.pause(self.engine, below: self.dice.oneIn(4) ? 2_000_000 : 50_000)
+            member.lastThreadGone()
+            self.tellAll()
+            await self.pause(self.engine, below: self.dice.oneIn(4) ? 3_000_000 : 200_000)
+            self.onOver?(member)
+            member.finish()
+            self.tellAll()
         }
     }
 
-    private func bring(_ view: ClusterView, to member: SimulatedMember) async {
-        await pause(member.engine, below: 400_000)
-        guard !member.isDead, (member.lockNode.view?.epoch ?? Epoch(0)) < view.epoch else { return }
-        member.lockNode.viewChanged(view)
+    /// One end notices that its connection to a peer has broken.
+    func lost(_ end: NodeID, _ peer: NodeID) {
+        guard let member = record.members.first(where: { $0.node == end }),
+            let other = record.members.first(where: { $0.node == peer })
+        else { return }
+        process(member)?.lost(other)
     }
 
-    private func recoveryFinished(_ view: ClusterView, _ member: SimulatedMember) {
-        guard view.coordinator == member.identity.node, !view.slotsToReplay.isEmpty else { return }
-        member.engine.spawn { await self.replayAll(view, member) }
+    /// Under the lock of the record: kills a member's process, if both are still in (H4).
+    func kill(_ victim: Member, by killer: Member) -> Bool {
+        guard record.contains(killer), record.contains(victim),
+            let process = process(victim)
+        else { return false }
+        if process.phase == .lives { onKill?(process) }
+        return true
     }
 
-    private func replayAll(_ view: ClusterView, _ member: SimulatedMember) async {
-        let recovered: [RecoveredJournal]?
-        do throws(StorageError) {
-            recovered = try await member.recovery.recover(
-                view.slotsToReplay,
-                isCurrent: { !member.isDead && self.epoch == view.epoch },
-                whenCovered: { member.lockNode.journalsReplayed(view.epoch) }
+    /// Under the lock: removes members that are fenced.
+    func bury(_ members: [Member], by member: Member) {
+        guard record.contains(member) else { return }
+        // M2, held against what really is.
+        for dead in members where record.contains(dead) && process(dead)?.phase != .over {
+            fail("\(member) buries \(dead), which is not over (M2)")
+        }
+        guard record.bury(members) else { return }
+        onBuried?()
+        tellAll()
+    }
+
+    /// Under the lock: the journals that the view `epoch` lists are home.
+    func replayed(_ epoch: Epoch, by member: SimulatedMember) {
+        guard record.contains(member.identity), record.replayed(under: epoch) else { return }
+        tellAll()
+    }
+
+    // MARK: Telling
+
+    /// Something has changed that every watcher may see; each does so after a delay of its own.
+    private func tellAll() {
+        for process in processes where process.phase == .lives {
+            let delay = UInt64(1 + dice.below(dice.oneIn(10) ? 3_000_000 : 200_000))
+            process.engine.clock.schedule(
+                at: process.engine.clock.now.advanced(nanoseconds: delay),
+                in: process.engine,
+                EngineBound { [weak process] in process?.look() }
             )
-        } catch {
-            if !member.isDead { failure = failure ?? "replaying \(view.slotsToReplay): \(error)" }
-            return
         }
-        // A newer view lists what is left again.
-        guard let recovered, !member.isDead else { return }
-        let slots = recovered.map(\.slot)
-        slotsToReplay.removeAll { slots.contains($0) }
-        onReplayed?(slots, member)
     }
 }

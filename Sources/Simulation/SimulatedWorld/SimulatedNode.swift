@@ -2,6 +2,7 @@
 // lock manager and a model of the kernel in front of it.
 
 import CentralLocking
+import ClusterNode
 package import Execution
 package import FileSystem
 import NodeService
@@ -15,7 +16,8 @@ package final class SimulatedNode {
     package let kernel: KernelModel
     let member: SimulatedMember
     let door: CentralLockDoor
-    /// Killed: nothing of it reaches anybody any more.
+    /// Killed: nothing of it reaches anybody any more. Its processes live on what its kernel has
+    /// cached until its guardian has taken it back (`kernel.isDead`).
     package private(set) var isDead = false
     /// Lines the node would have logged.
     package private(set) var reports: [String] = []
@@ -45,10 +47,10 @@ package final class SimulatedNode {
         self.kernel = kernel
         self.door = door
         volume.kernel = kernel
-        volume.onReport = { [weak self] line in
+        member.runtime.onReport = { [weak self] line in
             if let self, !self.isDead, !self.hasLeft { self.reports.append(line) }
         }
-        volume.onWithdraw = { [weak self] line in
+        member.runtime.onFailure = { [weak self] line in
             guard let self, !self.isDead, !self.hasLeft else { return }
             self.withdrawal = line
             self.writesAtWithdrawal = self.member.host.writesBegun
@@ -59,14 +61,12 @@ package final class SimulatedNode {
     /// The mount's engine.
     package var engine: Engine { member.engine }
 
-    /// The process dies: no request of the kernel is answered, no message leaves, nothing more is
-    /// written (fenced).
-    package func kill() {
+    /// The process dies: no request of the kernel is answered, no message leaves, no request of the
+    /// disk begins.
+    func kill() {
         isDead = true
-        member.host.cutOff()
-        member.die()
+        kernel.daemonDied()
         door.die()
-        kernel.die()
         volume.withdraw("killed")
     }
 
@@ -87,9 +87,6 @@ package final class SimulatedNode {
     func leave() {
         hasLeft = true
         door.die()
-        member.lockNode.leave()
-        member.isDead = true
-        member.end.isDead = true
         kernel.die()
     }
 }

@@ -2,6 +2,7 @@
 // node, usually another one, must show what the model says. In between nodes come and go. In the
 // end everything is unmounted and checked.
 
+import ClusterNode
 import Execution
 import FileSystem
 import LockCache
@@ -26,10 +27,15 @@ package struct SimulationFaults: OptionSet, Hashable, Sendable {
     /// Not a fault: the volume is scrubbed meanwhile.
     package static let scrub = SimulationFaults(rawValue: 16)
 
+    /// A node stands still for a while: too short to be noticed, or so long that it is fenced.
+    package static let pause = SimulationFaults(rawValue: 32)
+    /// Messages of two nodes are held up in one direction or both, or their connection breaks.
+    package static let partition = SimulationFaults(rawValue: 64)
+
     /// By the names of the command line.
     package static let byName: [(name: String, fault: SimulationFaults)] = [
         ("remount", .remount), ("kill", .kill), ("crash", .crash),
-        ("io", .inputOutput), ("scrub", .scrub),
+        ("io", .inputOutput), ("scrub", .scrub), ("pause", .pause), ("partition", .partition),
     ]
 }
 
@@ -70,6 +76,10 @@ package struct SimulationReport: Hashable, Sendable {
     package var withdrawals = 0
     /// Nodes that were killed in a concurrent run.
     package var deaths = 0
+    /// Nodes that stood still for a while.
+    package var pauses = 0
+    /// Pairs of nodes that did not hear each other for a while.
+    package var partitions = 0
     package var jobs = 0
     package var scheduleHash: UInt64 = 0
 }
@@ -106,7 +116,9 @@ package final class Simulation {
         self.tell = tell
         dice = engine.seededExecutor.forkDice()
         workload = Workload(dice: dice.fork())
-        workload.keepsFilesSmall = !plan.faults.isDisjoint(with: [.kill, .crash, .inputOutput])
+        workload.keepsFilesSmall = !plan.faults.isDisjoint(with: [
+            .kill, .crash, .inputOutput, .pause, .partition,
+        ])
     }
 
     /// Makes the run.
@@ -146,6 +158,7 @@ package final class Simulation {
     // MARK: The run
 
     private func play() async throws {
+        cluster.onReport = { [weak self] in self?.log("    \($0.identity): \($1)") }
         for index in 0..<plan.nodes { try await mount(index) }
         if plan.isConcurrent {
             let run = ConcurrentRun(self)
@@ -179,15 +192,15 @@ package final class Simulation {
         let node = try await within("mounting n\(index + 1)") {
             try await self.cluster.mount(index)
         }
-        if let tell { follow(node, tell) }
+        if let node, let tell { follow(node, tell) }
     }
 
     /// Tells what happens below the operations.
     private func follow(_ node: SimulatedNode, _ tell: @escaping (String) -> Void) {
         let name = node.kernel.name
         node.kernel.trace = { tell("    \($0)") }
-        node.volume.locks.onEvent = { glock, event in
-            tell("    \(name) \(glock.name) (\(glock.held)): \(event)")
+        node.member.runtime.onGlockEvent = { glock, event in
+            tell("    \(name) \(glock): \(event)")
         }
     }
 
