@@ -242,7 +242,10 @@ let commands: [Target] = [
             "CLinux",
         ]
     ),
-    command("simulate", ["Vocabulary", "CrashWorld", "SimulatedWorld", argumentParser]),
+    command(
+        "simulate",
+        ["Vocabulary", "CrashWorld", "SimulatedWorld", "LinuxSystem", argumentParser]
+    ),
     command("locksim", ["Vocabulary", "LockWorld", argumentParser]),
 ]
 

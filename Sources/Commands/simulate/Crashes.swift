@@ -23,13 +23,16 @@ struct CrashOptions: ParsableArguments {
     @Option(help: "With --crashes: so many workloads by dice for each seed, instead of all.")
     var sample: Int?
 
-    @Option(help: "With --crashes: the seeds, as A..B or one number.")
-    var seeds = "1"
+    @Option(help: "The seeds, as A..B or one number; with --crashes 1 if not given.")
+    var seeds: String?
 
     @Option(help: "With --crashes: bytes in a block.")
     var blockSize: UInt32 = 4096
 
-    @Option(help: "With --crashes: this workload alone, as a failure prints it.")
+    @Option(
+        help:
+            "What the processes do, by name; with --crashes this workload alone, as a failure prints it."
+    )
     var workload: String?
 
     @Option(help: "With --crashes: only the crash after so many events.")
@@ -51,7 +54,7 @@ struct CrashOptions: ParsableArguments {
     }
 
     func chosenSeeds() throws -> ClosedRange<UInt64> {
-        let ends = seeds.components("..").map { UInt64($0) }
+        let ends = (seeds ?? "1").components("..").map { UInt64($0) }
         guard let first = ends[0], ends.count <= 2, let last = ends[ends.count - 1], first <= last
         else { throw ValidationError("--seeds is a number, or two as in 1..5") }
         return first...last

@@ -392,7 +392,7 @@ final class ConcurrentRun {
             }
             await engine.sleep(until: engine.clock.now.advanced(milliseconds: 1))
         }
-        fatalError("the loop above has no end")
+        preconditionFailure("the loop above has no end")
     }
 
     /// The last record of each process. Every record is whole, and those of one process are in

@@ -51,6 +51,7 @@ extension Simulation {
         let operations = begin()
         await rest()
         log("the power fails")
+        report.crashes += 1
         for node in cluster.living { count(node) }
         cluster.crash()
         handles = []
@@ -182,6 +183,15 @@ extension Simulation {
 
     private static func insistence(_ round: Int) -> [UInt8] { Array("insisted \(round)".utf8) }
 
+    /// An operation has ended for want of space, perhaps half way.
+    func goOnWithoutSpace() async throws {
+        log("no space is left")
+        report.withoutSpace += 1
+        for handle in handles { try await close(handle) }
+        handles = []
+        try await reconcile { _ in false }
+    }
+
     /// Nobody has died.
     private func goOn(_ operations: [Outcome<Void>]) async throws {
         try await end(operations)
@@ -197,6 +207,7 @@ extension Simulation {
         _ operations: [Outcome<Void>]
     ) async throws {
         count(victim)
+        report.deaths += 1
         handles.removeAll { $0.node === victim }
         cluster.kill(index)
         await rest()
@@ -230,7 +241,16 @@ extension Simulation {
             log("\(node.kernel.name): \(operation)")
             tree.actor = Int(node.slot.rawValue)
             _ = try tree.apply(operation)
-            try await within("\(operation)") { _ = try await node.perform(operation) }
+            let shown = try await within("\(operation)") {
+                await Self.result { () async throws(FileError) in
+                    try await node.perform(operation)
+                }
+            }
+            if plan.faults.contains(.full), case .failure(.noSpace) = shown {
+                doubt(operation)
+                continue
+            }
+            _ = try shown.get()
             if let path = operation.synchronizedPath { promise(path) }
         }
     }
@@ -270,7 +290,7 @@ extension Simulation {
     }
 
     /// An operation that may happen or not, before or after others: all it can touch is in doubt.
-    private func doubt(_ operation: TreeOperation) {
+    func doubt(_ operation: TreeOperation) {
         for path in operation.paths {
             if let object = try? tree.find(path) {
                 tree.doubt(object)

@@ -33,7 +33,12 @@ extension Simulation {
                 log("\(node.kernel.name): close #\(handle.object)")
                 try await close(handle)
             } else {
-                try await use(handle)
+                do {
+                    try await use(handle)
+                } catch FileError.noSpace where plan.faults.contains(.full) {
+                    tree.doubt(handle.object)
+                    try await goOnWithoutSpace()
+                }
             }
         }
     }

@@ -2,6 +2,7 @@
 
 import Execution
 import FileSystem
+import SimulatedMachine
 import Vocabulary
 import VolumeChecking
 import VolumeScrubbing
@@ -35,7 +36,11 @@ extension Simulation {
         let node = living[dice.below(living.count)]
         log("\(node.kernel.name): scrub")
         let running = Self.begin(on: node)
-        try judge(running, await running.outcome.get())
+        // Of a node that dies meanwhile nothing may end.
+        while running.outcome.value == nil, !node.isDead {
+            await engine.sleep(nanoseconds: 300_000)
+        }
+        try judge(running, running.outcome.value ?? nil)
     }
 
     /// Begins a scrub.
@@ -72,7 +77,7 @@ extension Simulation {
         if let error { throw SimulationFailure("a scrub on \(name) ended with \(error)") }
         let found = running.scrub.report
         report.scrubs += found.wasStopped ? 0 : 1
-        report.scrubbedInodes += found.inodes
+        report.scrubbedInodes += Int(found.inodes)
         report.unjudgedScrubs += found.changedGroups + found.changedInodes > 0 ? 1 : 0
         guard found.isClean else {
             let lines = found.findings.prefix(5).map(\.text) + found.unreadable.prefix(5)

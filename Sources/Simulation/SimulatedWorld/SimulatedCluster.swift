@@ -57,6 +57,8 @@ package final class SimulatedCluster {
     package private(set) var dice: SeededGenerator
     let plan: VolumePlan
     let locks: SimulatedLocks
+    let shape: ClusterShape
+    private let isSkewed: Bool
     let central = CentralLocks()
     let network: SimulatedNetwork
     private let membership: SimulatedMembership
@@ -76,36 +78,26 @@ package final class SimulatedCluster {
     var onReport: ((SimulatedMember, String) -> Void)?
 
     /// A freshly made volume with a slot per node.
-    package init(
-        engine: Engine,
-        nodes count: Int,
-        locks: SimulatedLocks,
-        deviceSize: UInt64 = 64 << 20
-    ) async throws {
+    package init(engine: Engine, _ run: SimulationPlan) async throws {
         self.engine = engine
-        self.locks = locks
+        locks = run.locks
+        isSkewed = run.faults.contains(.skew)
         executor = engine.seededExecutor
         dice = executor.forkDice()
-        var options = VolumeOptions(
-            deviceSize: deviceSize,
-            volume: VolumeID(high: 0x5EED, low: 0xC0FFEE),
-            created: engine.clock.civilTime
-        )
-        options.journalCount = UInt32(count)
-        options.journalSize = dice.oneIn(2) ? 1 << 20 : 4 << 20
-        options.blocksPerGroup = dice.oneIn(2) ? 512 : 2048
-        let plan = try VolumePlan(options)
+        shape = ClusterShape(run, &dice)
+        let plan = try shape.volume(for: run, created: engine.clock.civilTime)
         self.plan = plan
-        let memory = MemoryBlockDevice(byteCount: deviceSize)
+        let memory = MemoryBlockDevice(byteCount: plan.deviceSize)
         try await VolumeMaker.make(on: memory, plan: plan)
-        disk = SimulatedDisk(content: memory.content, executor: executor)
-        nodes = Array(repeating: nil, count: count)
+        disk = SimulatedDisk(content: memory.content, executor: executor, latency: shape.latency)
+        nodes = Array(repeating: nil, count: run.nodes)
         network = SimulatedNetwork(dice: dice.fork())
+        network.slowest = shape.slowestMessage
         membership = SimulatedMembership(
             engine: engine,
             network: network,
             dice: dice.fork(),
-            slotCount: UInt32(count)
+            slotCount: UInt32(run.nodes)
         )
         network.onLost = { [weak membership] end, peer in membership?.lost(end, peer) }
         membership.onKill = { [weak self] member in self?.kill(member) }
@@ -127,9 +119,8 @@ package final class SimulatedCluster {
         precondition(nodes[index] == nil, "a slot is mounted once")
         lives += 1
         let (member, door) = makeMember(index)
-        var failure: String?
-        member.runtime.onFailure = { failure = failure ?? $0 }
-        member.runtime.onReport = { failure = failure ?? $0 }
+        var complaint: String?
+        member.runtime.onReport = { complaint = complaint ?? $0 }
         member.onReport = { [weak self, weak member] line in
             if let member { self?.onReport?(member, line) }
         }
@@ -138,8 +129,8 @@ package final class SimulatedCluster {
         }
         needsReplay = false
         let volume = try await begin(member)
-        if let failure, !member.isDead {
-            throw SimulationFailure("n\(index + 1), beginning: \(failure)")
+        if let complaint, !member.isDead {
+            throw SimulationFailure("n\(index + 1), beginning: \(complaint)")
         }
         guard let volume, !member.isDead else { return nil }
         let node = SimulatedNode(
@@ -162,6 +153,9 @@ package final class SimulatedCluster {
     private func begin(_ member: SimulatedMember) async throws -> MountedVolume? {
         let outcome = Outcome<Result<MountedVolume?, any Error>>()
         beginnings.append((member, outcome))
+        member.runtime.onFailure = {
+            if outcome.value == nil { outcome.deliver(.failure(SimulationFailure($0))) }
+        }
         member.engine.spawn {
             let result: Result<MountedVolume?, any Error>
             do {
@@ -174,14 +168,20 @@ package final class SimulatedCluster {
         let result = await outcome.get()
         beginnings.removeAll { $0.member === member }
         if member.isDead { return nil }
-        return try result.get()
+        do {
+            return try result.get()
+        } catch {
+            // The process ends, as after any failed mount.
+            membership.died(member)
+            throw error
+        }
     }
 
     private func makeMember(_ index: Int) -> (SimulatedMember, CentralLockDoor) {
         let lane = SeededLane(executor)
         let nodeEngine = Engine(
             executor: lane,
-            clock: SimulatedClock(executor: executor, civilOffset: Int64(index))
+            clock: SimulatedClock(executor: executor, civilOffset: civilOffset(index))
         )
         let node = NodeID(slot: plan.slots[index].slot)
         let host = disk.attach("n\(index + 1).\(lives)")
@@ -218,6 +218,11 @@ package final class SimulatedCluster {
             }
         }
         return (member, door)
+    }
+
+    /// How far a node's time of day is ahead, in seconds.
+    private func civilOffset(_ index: Int) -> Int64 {
+        isSkewed ? Int64(dice.below(200_000)) - 100_000 : Int64(index)
     }
 
     /// Short times: masterships are to move within a run.
@@ -312,7 +317,33 @@ package final class SimulatedCluster {
         }
         membership.removeAll()
         central.resume()
-        disk = SimulatedDisk(content: disk.crash(seed: dice.next()), executor: executor)
+        replaceDisk(disk.crash(seed: dice.next()))
+        needsReplay = true
+    }
+
+    /// Nobody has it mounted, and it holds something else from now on.
+    func replaceDisk(_ content: DiskContent) {
+        precondition(living.isEmpty, "changing a mounted volume")
+        disk = SimulatedDisk(content: content, executor: executor, latency: shape.latency)
+    }
+
+    /// What the disk holds, to be repaired.
+    func repairable() -> MemoryBlockDevice {
+        precondition(living.isEmpty, "repairing a mounted volume")
+        return MemoryBlockDevice(content: disk.visible, alignment: 512)
+    }
+
+    /// The only node has withdrawn or could not begin; nobody is there to recover it.
+    func abandon(_ index: Int) {
+        if let node = nodes[index] {
+            node.kill()
+            node.member.stopRunning()
+            node.kernel.die()
+            nodes[index] = nil
+            graveyard.append(node)
+            central.forget(node.door)
+        }
+        membership.removeAll()
         needsReplay = true
     }
 

@@ -10,80 +10,6 @@ import SimulatedMachine
 import Vocabulary
 import VolumeChecking
 
-/// What shall happen to the nodes besides work.
-package struct SimulationFaults: OptionSet, Hashable, Sendable {
-    package var rawValue: Int
-
-    package init(rawValue: Int) { self.rawValue = rawValue }
-
-    /// Nodes leave in order and come back.
-    package static let remount = SimulationFaults(rawValue: 1)
-    /// Nodes die and are recovered by the others.
-    package static let kill = SimulationFaults(rawValue: 2)
-    /// The power fails for all.
-    package static let crash = SimulationFaults(rawValue: 4)
-    /// A node's way to the disk fails: it withdraws, and is recovered by the others.
-    package static let inputOutput = SimulationFaults(rawValue: 8)
-    /// Not a fault: the volume is scrubbed meanwhile.
-    package static let scrub = SimulationFaults(rawValue: 16)
-
-    /// A node stands still for a while: too short to be noticed, or so long that it is fenced.
-    package static let pause = SimulationFaults(rawValue: 32)
-    /// Messages of two nodes are held up in one direction or both, or their connection breaks.
-    package static let partition = SimulationFaults(rawValue: 64)
-
-    /// By the names of the command line.
-    package static let byName: [(name: String, fault: SimulationFaults)] = [
-        ("remount", .remount), ("kill", .kill), ("crash", .crash),
-        ("io", .inputOutput), ("scrub", .scrub), ("pause", .pause), ("partition", .partition),
-    ]
-}
-
-/// A run to be made.
-package struct SimulationPlan: Hashable, Sendable {
-    package var seed: UInt64
-    /// Operations.
-    package var steps: Int
-    package var nodes: Int
-    package var faults: SimulationFaults
-    package var locks = SimulatedLocks.distributed
-    /// Several processes per node at the same time, instead of one operation at a time.
-    package var isConcurrent = false
-
-    package init(seed: UInt64, steps: Int, nodes: Int, faults: SimulationFaults) {
-        self.seed = seed
-        self.steps = steps
-        self.nodes = nodes
-        self.faults = faults
-    }
-}
-
-/// What a run that ended well has done.
-package struct SimulationReport: Hashable, Sendable {
-    package var operations = 0
-    package var refused = 0
-    package var requests = 0
-    package var cachedNames = 0
-    package var cachedPages = 0
-    package var demotions: UInt64 = 0
-    package var messages = 0
-    /// Scrubs that ran to the end, and inodes they looked at.
-    package var scrubs = 0
-    package var scrubbedInodes: UInt64 = 0
-    /// Scrubs that met changes which they could not judge.
-    package var unjudgedScrubs = 0
-    /// Nodes whose disk failed and that withdrew.
-    package var withdrawals = 0
-    /// Nodes that were killed in a concurrent run.
-    package var deaths = 0
-    /// Nodes that stood still for a while.
-    package var pauses = 0
-    /// Pairs of nodes that did not hear each other for a while.
-    package var partitions = 0
-    package var jobs = 0
-    package var scheduleHash: UInt64 = 0
-}
-
 /// One run.
 package final class Simulation {
     let plan: SimulationPlan
@@ -115,10 +41,9 @@ package final class Simulation {
         self.cluster = cluster
         self.tell = tell
         dice = engine.seededExecutor.forkDice()
-        workload = Workload(dice: dice.fork())
-        workload.keepsFilesSmall = !plan.faults.isDisjoint(with: [
-            .kill, .crash, .inputOutput, .pause, .partition,
-        ])
+        workload = Workload(plan.workload, dice: dice.fork())
+        workload.fillsUp = plan.faults.contains(.full)
+        workload.keepsFilesSmall = !plan.faults.isDisjoint(with: [.deadly, .full, .rot])
     }
 
     /// Makes the run.
@@ -129,21 +54,20 @@ package final class Simulation {
         _ plan: SimulationPlan,
         tell: ((String) -> Void)? = nil
     ) throws -> SimulationReport {
-        try runSimulated(seed: plan.seed, stepLimit: 200_000_000) { engine in
-            let cluster = try await SimulatedCluster(
-                engine: engine,
-                nodes: plan.nodes,
-                locks: plan.locks
-            )
+        try runSimulated(seed: plan.seed, stepLimit: 50_000_000) { engine in
+            let cluster = try await SimulatedCluster(engine: engine, plan)
             let simulation = Simulation(plan, engine, cluster, tell)
             do {
-                try await simulation.play()
+                try await simulation.within("the run", patience: 3_600_000_000_000) {
+                    try await simulation.play()
+                }
             } catch {
                 let end = simulation.story.suffix(12).joined(separator: "\n  ")
                 throw SimulationFailure("\(error)\n  \(end)")
             }
             simulation.report.messages = cluster.messageCount
             simulation.report.jobs = engine.seededExecutor.steps
+            simulation.report.virtualTime = engine.clock.now.rawValue
             simulation.report.scheduleHash = engine.seededExecutor.scheduleHash
             return simulation.report
         }
@@ -167,8 +91,7 @@ package final class Simulation {
             }
             report.operations = run.operations
             for node in cluster.living { try healthy(node) }
-            try await finish()
-            return
+            return try await finish()
         }
         for _ in 0..<plan.steps {
             try await disturb()
@@ -210,6 +133,7 @@ package final class Simulation {
         handles = []
         for index in cluster.nodes.indices { try await unmount(index) }
         try await check()
+        if plan.faults.contains(.rot) { try await rot() }
     }
 
     func unmount(_ index: Int) async throws {
@@ -228,7 +152,7 @@ package final class Simulation {
         report.requests += node.kernel.requestCount
         report.cachedNames += node.kernel.cachedNames
         report.cachedPages += node.kernel.cachedPageReads
-        report.demotions += node.volume.counters.demotions
+        report.demotions += Int(node.volume.counters.demotions)
     }
 
     func check() async throws {
@@ -259,11 +183,17 @@ package final class Simulation {
         log("\(node.kernel.name): \(operation)")
         report.operations += 1
         tree.actor = Int(node.slot.rawValue)
-        let expected = result { () throws(FileError) in try tree.apply(operation) }
+        var next = tree
+        let expected = result { () throws(FileError) in try next.apply(operation) }
         let shown = try await within("\(operation)") {
             await Self.result { () async throws(FileError) in try await node.perform(operation) }
         }
         try healthy(node)
+        if plan.faults.contains(.full), case .failure(.noSpace) = shown {
+            doubt(operation)
+            return try await goOnWithoutSpace()
+        }
+        tree = next
         if case .failure = expected { report.refused += 1 }
         try compare(shown, expected, "\(node.kernel.name): \(operation)")
         if case .success = shown, let path = operation.synchronizedPath { promise(path) }
@@ -436,14 +366,5 @@ extension TreeOperation {
             [path]
         case .link(let path, let new), .rename(let path, let new, _): [path, new]
         }
-    }
-}
-
-extension SimulationReport {
-    /// One line for people.
-    package var summary: String {
-        "schedule \(String(scheduleHash, radix: 16)), \(operations) operations (\(refused) refused), \(requests) requests, \(cachedNames) names and \(cachedPages) pages from the kernel's caches, \(demotions) demotions, \(messages) messages, \(jobs) jobs"
-            + (deaths > 0 ? ", \(deaths) deaths" : "")
-            + (scrubs > 0 ? ", \(scrubs) scrubs of \(scrubbedInodes) inodes" : "")
     }
 }

@@ -8,9 +8,17 @@ struct Workload {
     var dice: SeededGenerator
     /// No file far beyond a megabyte.
     var keepsFilesSmall = false
+    /// Long writes, so that the volume is full before long.
+    var fillsUp = false
     private var nextPattern: UInt64 = 1
+    private let mix: WorkloadMix
+    private let table: [(kind: OperationKind, weight: Int)]
 
-    init(dice: SeededGenerator) { self.dice = dice }
+    init(_ mix: WorkloadMix, dice: SeededGenerator) {
+        self.mix = mix
+        self.dice = dice
+        table = mix.table
+    }
 
     private mutating func pattern() -> UInt64 {
         nextPattern += 1
@@ -24,14 +32,14 @@ struct Workload {
                 count: 200 + dice.below(56)
             )
         }
-        return Array("\(dice.oneIn(3) ? "file" : "n")\(dice.below(14))".utf8)
+        return Array("\(dice.oneIn(3) ? "file" : "n")\(dice.below(mix.names))".utf8)
     }
 
     /// A place where something could be made, or already is.
     mutating func place(_ paths: [(path: PathNames, object: Int)], _ tree: TreeModel) -> PathNames {
         let directories = paths.filter { tree.objects[$0.object].kind == .directory }
         var parent = directories[dice.below(directories.count)].path
-        if parent.count > 5 { parent = [] }
+        if parent.count > 5 || !dice.oneIn(mix.deepOneIn) { parent = [] }
         return parent + [newName()]
     }
 
@@ -48,19 +56,22 @@ struct Workload {
 
     mutating func next(_ tree: TreeModel) -> TreeOperation {
         let paths = tree.allPaths()
-        let isCrowded = paths.count > 60
-        switch dice.below(isCrowded ? 34 : 29) {
-        case 0...2: return .create(place(paths, tree), isExclusive: dice.oneIn(2))
-        case 3: return .make(.directory, place(paths, tree), target: [])
-        case 4: return other(paths, tree)
-        case 5: return .link(existing(paths, tree, .file), place(paths, tree))
-        case 6...7: return rename(paths, tree)
-        case 8: return .truncate(existing(paths, tree, .file), offset(tree, paths))
-        case 9: return .mode(existing(paths, tree), UInt32(dice.below(0o10000)))
-        case 10: return attribute(paths, tree)
-        case 11...16: return write(paths, tree)
-        case 17: return .append(existing(paths, tree, .file), count: length(), pattern: pattern())
-        case 18...19:
+        // What grows without end makes runs slow.
+        if paths.count > 60 * max(1, mix.names / 14), dice.oneIn(6) { return remove(paths, tree) }
+        let hasFiles = paths.contains { tree.objects[$0.object].kind == .file }
+        switch hasFiles ? kind() : .create {
+        case .create: return .create(place(paths, tree), isExclusive: dice.oneIn(2))
+        case .directory: return .make(.directory, place(paths, tree), target: [])
+        case .special: return other(paths, tree)
+        case .link: return .link(existing(paths, tree, .file), place(paths, tree))
+        case .rename: return rename(paths, tree)
+        case .truncate: return .truncate(existing(paths, tree, .file), offset(tree, paths))
+        case .mode: return .mode(existing(paths, tree), UInt32(dice.below(0o10000)))
+        case .attribute: return attribute(paths, tree)
+        case .write: return write(paths, tree)
+        case .append:
+            return .append(existing(paths, tree, .file), count: length(), pattern: pattern())
+        case .store:
             let path = existing(paths, tree, .file)
             return .store(
                 path,
@@ -68,15 +79,24 @@ struct Workload {
                 count: 1 + dice.below(9000),
                 pattern: pattern()
             )
-        case 20...24:
+        case .read:
             return .read(
                 existing(paths, tree, .file),
                 offset(tree, paths),
                 count: 1 + dice.below(40_000)
             )
-        case 25: return .synchronize(existing(paths, tree, .file))
-        default: return remove(paths, tree)
+        case .synchronize: return .synchronize(existing(paths, tree, .file))
+        case .remove: return remove(paths, tree)
         }
+    }
+
+    private mutating func kind() -> OperationKind {
+        var left = dice.below(table.reduce(0) { $0 + $1.weight })
+        for (kind, weight) in table {
+            if left < weight { return kind }
+            left -= weight
+        }
+        preconditionFailure("a mix without weights")
     }
 
     private mutating func other(
@@ -166,6 +186,12 @@ struct Workload {
     }
 
     private mutating func length() -> Int {
+        if fillsUp, dice.oneIn(2) { return 1 + dice.below(400_000) }
+        if mix.longestWrite > 0 { return 1 + dice.below(mix.longestWrite) }
+        return anyLength()
+    }
+
+    private mutating func anyLength() -> Int {
         switch dice.below(6) {
         case 0: 4096 * (1 + dice.below(4))
         case 1: 1 + dice.below(60_000)

@@ -3,6 +3,7 @@
 import ArgumentParser
 import CLinux
 import Glibc
+import LinuxSystem
 import Vocabulary
 
 struct Check: ParsableCommand {
@@ -42,7 +43,7 @@ struct Check: ParsableCommand {
 
     func run() throws {
         guard geteuid() == 0 else { throw ValidationError("needs root, to mount ext4") }
-        let lab = try CheckLab(bin: bin ?? Programs.ownFolder, folder: folder)
+        let lab = try CheckLab(bin: bin ?? ownFolder, folder: folder)
         defer { lab.takeDown() }
         try lab.prepare(files: files, gibibytes: gibibytes)
         var results: [String: [ResourceUse]] = [:]

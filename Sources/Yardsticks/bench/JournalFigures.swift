@@ -4,6 +4,7 @@
 import ArgumentParser
 import CLinux
 import Glibc
+import LinuxSystem
 import Vocabulary
 
 struct JournalLoad: ParsableCommand {
@@ -44,7 +45,7 @@ struct JournalLoad: ParsableCommand {
     }
 
     func run() throws {
-        let bin = bin ?? Programs.ownFolder
+        let bin = bin ?? ownFolder
         let counted = try JournalLab(bin: bin, folder: folder, journal: 64)
         do {
             defer { counted.takeDown() }
@@ -159,45 +160,21 @@ private struct FlushedOperation: Sendable {
         _ count: Int,
         _ body: @escaping @Sendable (Int) throws -> Void
     ) throws {
-        let threads = try (0..<count).map { number in try BenchThread { try body(number) } }
-        for thread in threads { try thread.join() }
+        let ends = (0..<count).map { _ in ThreadEnd() }
+        let threads = try ends.enumerated().map { number, end in
+            try runThread(name: "bench") {
+                do { try body(number) } catch { end.failure = error }
+            }
+        }
+        for thread in threads { thread.join() }
+        for end in ends { if let failure = end.failure { throw failure } }
     }
 }
 
-/// A thread and how it ended.
-private final class BenchThread {
-    private final class Work: @unchecked Sendable {
-        // Sendable: written by the thread, read after it was joined.
-        let body: @Sendable () throws -> Void
-        var failure: (any Error)?
-        init(_ body: @escaping @Sendable () throws -> Void) { self.body = body }
-    }
-
-    private let work: Work
-    private var thread = pthread_t()
-
-    init(_ body: @escaping @Sendable () throws -> Void) throws {
-        work = Work(body)
-        let code = pthread_create(
-            &thread,
-            nil,
-            { pointer in
-                guard let pointer else { return nil }
-                let work = Unmanaged<Work>.fromOpaque(pointer).takeRetainedValue()
-                do { try work.body() } catch { work.failure = error }
-                return nil
-            },
-            Unmanaged.passRetained(work).toOpaque()
-        )
-        guard code == 0 else {
-            throw BenchFailure("cannot start a thread: \(String(cString: strerror(code)))")
-        }
-    }
-
-    func join() throws {
-        pthread_join(thread, nil)
-        if let failure = work.failure { throw failure }
-    }
+/// How a thread ended.
+private final class ThreadEnd: @unchecked Sendable {
+    // Sendable: written by the thread, read after it was joined.
+    var failure: (any Error)?
 }
 
 /// An image on two nodes.

@@ -8,6 +8,7 @@
 
 import ArgumentParser
 import Glibc
+import LinuxSystem
 import Vocabulary
 
 struct LockPeer: ParsableCommand {
@@ -70,36 +71,24 @@ struct LockPeer: ParsableCommand {
 
 /// The process of another node, seen from the first.
 final class PeerProcess {
-    private let process: pid_t
-    private let input: UnsafeMutablePointer<FILE>
-    private let output: UnsafeMutablePointer<FILE>
+    private let program: ChildProcess
 
     init(node: UInt32, folder: String) throws {
-        let program = Programs.ownFolder + "/lockstep-bench"
-        let arguments = ["lock-peer", "--node", "\(node)", "--folder", folder]
-        (process, input, output) = try Programs.converse(program, arguments)
+        program = try ChildProcess(
+            ownFolder + "/lockstep-bench",
+            ["lock-peer", "--node", "\(node)", "--folder", folder]
+        )
         guard try hear() == "listening" else { throw BenchFailure("a node does not listen") }
     }
 
     func say(_ line: String) throws {
-        guard fputs(line + "\n", input) >= 0, fflush(input) == 0 else {
-            throw BenchFailure.last("write to", "another node")
-        }
+        guard program.write(line) else { throw BenchFailure.last("write to", "another node") }
     }
 
     func hear() throws -> String {
-        var line: UnsafeMutablePointer<CChar>?
-        var room = 0
-        defer { free(line) }
-        guard getline(&line, &room, output) > 0, let line else {
-            throw BenchFailure("another node has ended")
-        }
-        return String(String(cString: line).dropLast())
+        guard let line = program.readLine() else { throw BenchFailure("another node has ended") }
+        return line
     }
 
-    func end() {
-        fclose(input)
-        fclose(output)
-        _ = Programs.wait(for: process)
-    }
+    func end() { _ = program.end() }
 }

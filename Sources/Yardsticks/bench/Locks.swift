@@ -3,6 +3,7 @@
 
 import ArgumentParser
 import Glibc
+import LinuxSystem
 import Vocabulary
 
 struct Locks: ParsableCommand {
@@ -80,22 +81,12 @@ struct Locks: ParsableCommand {
 
     /// Runs the yardstick in C.
     private func pingPong(_ transport: String, _ test: LockTest) throws -> LockFigure {
-        let program = (bin ?? Programs.ownFolder) + "/lockstep-ping-pong"
+        let program = (bin ?? ownFolder) + "/lockstep-ping-pong"
         let arguments = [transport, "--bytes", "64", "--count", "\(requests)"]
-        let (process, input, output) = try Programs.converse(program, arguments)
-        fclose(input)
-        defer {
-            fclose(output)
-            _ = Programs.wait(for: process)
-        }
-        var line = [CChar](repeating: 0, count: 512)
-        guard fgets(&line, Int32(line.count), output) != nil else {
-            throw BenchFailure("\(program) said nothing")
-        }
-        let text = String(
-            decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) },
-            as: UTF8.self
-        )
+        let yardstick = try ChildProcess(program, arguments)
+        let line = yardstick.readLine()
+        _ = yardstick.end()
+        guard let text = line else { throw BenchFailure("\(program) said nothing") }
         let answer = try JSONText(parsing: text)
         func number(_ name: String) throws -> Double {
             guard case .number(let value)? = answer[name] else {

@@ -1,5 +1,6 @@
 import CLinux
 import Glibc
+import LinuxSystem
 
 /// What a program took.
 struct ResourceUse {
@@ -19,59 +20,11 @@ enum Programs {
         defer { posix_spawn_file_actions_destroy(&actions) }
         posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
         posix_spawn_file_actions_adddup2(&actions, 2, 1)
-        return try start(path, arguments, &actions)
-    }
-
-    private static func start(
-        _ path: String,
-        _ arguments: [String],
-        _ actions: inout posix_spawn_file_actions_t
-    ) throws -> pid_t {
-        var words: [UnsafeMutablePointer<CChar>?] = ([path] + arguments).map { strdup($0) } + [nil]
-        defer { for word in words { free(word) } }
-        var process = pid_t()
-        let code = posix_spawnp(&process, path, &actions, nil, &words, environ)
-        guard code == 0 else {
-            throw BenchFailure("cannot run \(path): \(String(cString: strerror(code)))")
-        }
-        return process
-    }
-
-    /// Starts a program that is talked to: what is written to `input` is its standard input, and
-    /// its standard output is read from `output`.
-    static func converse(
-        _ path: String,
-        _ arguments: [String]
-    ) throws -> (
-        process: pid_t, input: UnsafeMutablePointer<FILE>, output: UnsafeMutablePointer<FILE>
-    ) {
-        var ends: [Int32] = [0, 0, 0, 0]
-        let code = ends.withUnsafeMutableBufferPointer { ends in
-            pipe(ends.baseAddress) == 0 && pipe(ends.baseAddress?.advanced(by: 2)) == 0
-        }
-        guard code else { throw BenchFailure.last("make a pipe to", path) }
-        for end in [ends[1], ends[2]] { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
-        var actions = posix_spawn_file_actions_t()
-        posix_spawn_file_actions_init(&actions)
-        defer { posix_spawn_file_actions_destroy(&actions) }
-        posix_spawn_file_actions_adddup2(&actions, ends[0], 0)
-        posix_spawn_file_actions_adddup2(&actions, ends[3], 1)
-        lockstep_spawn_close_from(&actions, 3)
-        let process = try start(path, arguments, &actions)
-        close(ends[0])
-        close(ends[3])
-        guard let input = fdopen(ends[1], "w"), let output = fdopen(ends[2], "r") else {
-            throw BenchFailure.last("talk to", path)
-        }
-        return (process, input, output)
+        return try startProgram(path, arguments, &actions)
     }
 
     /// Waits for a child and returns its exit code, 128 + signal if one ended it.
-    static func wait(for process: pid_t) -> Int32 {
-        var status: Int32 = 0
-        while waitpid(process, &status, 0) < 0 && errno == EINTR {}
-        return status & 0x7F == 0 ? status >> 8 & 0xFF : 128 + status & 0x7F
-    }
+    static func wait(for process: pid_t) -> Int32 { waitForProgram(process) }
 
     /// Runs a program and throws unless it succeeds.
     static func run(_ path: String, _ arguments: [String]) throws {
@@ -104,15 +57,13 @@ enum Programs {
 
     /// What a program prints; it must succeed.
     static func output(_ path: String, _ arguments: [String]) throws -> String {
-        let (process, input, output) = try converse(path, arguments)
-        fclose(input)
-        defer { fclose(output) }
+        let program = try ChildProcess(path, arguments)
         var bytes: [UInt8] = []
         var buffer = [UInt8](repeating: 0, count: 65_536)
-        while case let count = fread(&buffer, 1, buffer.count, output), count > 0 {
+        while case let count = fread(&buffer, 1, buffer.count, program.output), count > 0 {
             bytes += buffer[..<count]
         }
-        let code = wait(for: process)
+        let code = program.end()
         guard code == 0 else {
             throw BenchFailure("\(path) \(arguments.joined(separator: " ")): exit code \(code)")
         }
@@ -141,16 +92,5 @@ enum Programs {
         var template = Array("\(parent)/lockstep-bench-XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else { throw BenchFailure.last("make a folder in", parent) }
         return String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-    }
-
-    /// The folder of this program.
-    static var ownFolder: String {
-        var buffer = [CChar](repeating: 0, count: 4096)
-        let count = readlink("/proc/self/exe", &buffer, buffer.count)
-        let path = String(
-            decoding: buffer.prefix(max(count, 0)).map { UInt8(bitPattern: $0) },
-            as: UTF8.self
-        )
-        return path.split(separator: "/").dropLast().reduce("") { $0 + "/" + $1 }
     }
 }

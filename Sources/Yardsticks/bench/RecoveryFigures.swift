@@ -4,6 +4,7 @@
 import ArgumentParser
 import CLinux
 import Glibc
+import LinuxSystem
 import Vocabulary
 
 struct Recovery: ParsableCommand {
@@ -41,7 +42,7 @@ struct Recovery: ParsableCommand {
     }
 
     func run() throws {
-        let lab = try RecoveryLab(bin: bin ?? Programs.ownFolder, folder: folder)
+        let lab = try RecoveryLab(bin: bin ?? ownFolder, folder: folder)
         defer { lab.takeDown() }
         try lab.prepare()
         var figures: [RecoveryLab.Figure] = []

@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Glibc
+import LinuxSystem
 import Vocabulary
 
 struct Bench: ParsableCommand {
@@ -107,7 +108,7 @@ struct Compare: ParsableCommand {
     }
 
     func run() throws {
-        let comparison = try Comparison(bin: bin ?? Programs.ownFolder, folder: folder)
+        let comparison = try Comparison(bin: bin ?? ownFolder, folder: folder)
         defer { comparison.takeDown() }
         let room = options.size.fileBytes * 2 + options.files * 16_384 + (512 << 20)
         try comparison.prepare(

@@ -1,0 +1,98 @@
+package import Vocabulary
+
+/// What a run that ended well has done.
+package struct SimulationReport: Hashable, Sendable {
+    package var operations = 0
+    /// Operations that had to fail, and did.
+    package var refused = 0
+    /// Requests of the kernels.
+    package var requests = 0
+    /// Names, and reads of pages, that the kernels answered themselves.
+    package var cachedNames = 0
+    package var cachedPages = 0
+    package var demotions = 0
+    /// Between lock managers.
+    package var messages = 0
+    /// Scrubs that ran to the end, and inodes they looked at.
+    package var scrubs = 0
+    package var scrubbedInodes = 0
+    /// Scrubs that met changes which they could not judge.
+    package var unjudgedScrubs = 0
+    /// Nodes whose disk failed, or that met damage, and that withdrew.
+    package var withdrawals = 0
+    /// Nodes that died or were killed.
+    package var deaths = 0
+    /// Power failures of all nodes.
+    package var crashes = 0
+    /// Nodes that stood still for a while.
+    package var pauses = 0
+    /// Pairs of nodes that did not hear each other for a while.
+    package var partitions = 0
+    /// Bits that turned over.
+    package var rotted = 0
+    /// Operations for which there was no space.
+    package var withoutSpace = 0
+    /// Steps of the executor.
+    package var jobs = 0
+    /// Nanoseconds of the nodes' time.
+    package var virtualTime: UInt64 = 0
+    package var scheduleHash: UInt64 = 0
+
+    package init() {}
+
+    /// What is counted, by name.
+    package static let figures:
+        [(name: String, path: any WritableKeyPath<SimulationReport, Int> & Sendable)] =
+            [
+                ("operations", \.operations), ("refused", \.refused), ("requests", \.requests),
+                ("cachedNames", \.cachedNames), ("cachedPages", \.cachedPages),
+                ("demotions", \.demotions), ("messages", \.messages), ("scrubs", \.scrubs),
+                ("scrubbedInodes", \.scrubbedInodes), ("unjudgedScrubs", \.unjudgedScrubs),
+                ("withdrawals", \.withdrawals), ("deaths", \.deaths), ("crashes", \.crashes),
+                ("pauses", \.pauses), ("partitions", \.partitions), ("rotted", \.rotted),
+                ("withoutSpace", \.withoutSpace), ("jobs", \.jobs),
+            ]
+
+    /// The sum of two runs; the hash is that of neither.
+    package mutating func add(_ other: SimulationReport) {
+        for (_, path) in Self.figures { self[keyPath: path] += other[keyPath: path] }
+        virtualTime += other.virtualTime
+        scheduleHash ^= other.scheduleHash
+    }
+
+    /// For another process.
+    package var json: JSONText {
+        let counts = Self.figures.map {
+            JSONText.Member($0.name, .number(UInt64(self[keyPath: $0.path])))
+        }
+        return .object(
+            counts + [
+                .init("virtualTime", .number(virtualTime)), .init("hash", .number(scheduleHash)),
+            ]
+        )
+    }
+
+    /// From another process.
+    package init(_ json: JSONText) {
+        for (name, path) in Self.figures { self[keyPath: path] = Int(clamping: json.number(name)) }
+        virtualTime = json.number("virtualTime")
+        scheduleHash = json.number("hash")
+    }
+
+    /// One line for people: what there was.
+    package var summary: String {
+        let words = [
+            "\(operations) operations (\(refused) refused)",
+            "\(virtualTime / 1_000_000) ms of virtual time", "\(requests) requests",
+            "\(cachedNames) names and \(cachedPages) pages from the kernel's caches",
+            "\(demotions) demotions", "\(messages) messages",
+        ]
+        let events = [
+            ("deaths", deaths), ("power failures", crashes), ("withdrawals", withdrawals),
+            ("nodes that stood still", pauses), ("partitions", partitions),
+            ("without space", withoutSpace), ("turned bits", rotted), ("scrubs", scrubs),
+        ].filter { $0.1 > 0 }.map { "\($0.1) \($0.0)" }
+        return (words + events).joined(separator: ", ")
+            + ", hash \(String(scheduleHash, radix: 16))"
+    }
+}
