@@ -1,6 +1,7 @@
 // Signals as events: they are blocked everywhere and one thread waits for them, so that their
 // handling is ordinary code and not a signal handler.
 
+import CLinux
 import Glibc
 
 /// Blocks `signals` in the calling thread, and so in every thread it starts from now on. Call it in

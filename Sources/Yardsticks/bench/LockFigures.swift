@@ -1,5 +1,6 @@
 // Figures of the lock benchmark: what one round measured, and what is typical of all rounds.
 
+import CLinux
 import Glibc
 import Vocabulary
 
