@@ -13,15 +13,20 @@ package final class DeadLog {
         var covering: ResourceName
     }
 
+    private typealias Wanted = (address: BlockAddress, image: Newest)
+
     private let device: any BlockDevice
     private let ring: LogRing
     private let header: JournalHeader
     private let version: UInt64
     private let reader: LogReader
+    /// Blocks that are looked at together: as many as the log has one after the other.
+    private let batchLength: Int
+    /// What stands in their places, and their images, in the order of their addresses.
     private let there: AlignedBuffer
-    private let image: AlignedBuffer
+    private let images: AlignedBuffer
     /// The newest image of each address, in the order in which they stand in the log.
-    private var newest: [(address: BlockAddress, image: Newest)] = []
+    private var newest: [Wanted] = []
 
     /// What was found, and what was done so far.
     package private(set) var report = ReplayReport()
@@ -32,8 +37,9 @@ package final class DeadLog {
         self.header = header
         self.version = version
         reader = LogReader(device: device, ring: ring, header: header)
-        there = AlignedBuffer(byteCount: ring.blockSize)
-        image = AlignedBuffer(byteCount: ring.blockSize)
+        batchLength = max(1, min(128, (2 << 20) / ring.blockSize))
+        there = AlignedBuffer(byteCount: batchLength * ring.blockSize)
+        images = AlignedBuffer(byteCount: batchLength * ring.blockSize)
     }
 
     /// The slot whose journal this is.
@@ -85,18 +91,22 @@ package final class DeadLog {
         isSettled: (ResourceName) -> Bool = { _ in false },
         whenQuiet: (() async throws(StorageError) -> Void)? = nil
     ) async throws(StorageError) {
-        var doubtful: [(address: BlockAddress, image: Newest)] = []
-        for (address, image) in newest {
-            if isSettled(image.covering) {
-                report.skipped += 1
-            } else if try await bringHome(image, to: address, isQuiet: whenQuiet == nil) == nil {
-                doubtful.append((address, image))
-            }
+        let wanted = newest.filter { !isSettled($0.image.covering) }
+        report.skipped += newest.count - wanted.count
+        var doubtful: [Wanted] = []
+        for start in stride(from: 0, to: wanted.count, by: batchLength) {
+            doubtful += try await bringHome(
+                Array(wanted[start..<min(start + batchLength, wanted.count)]),
+                isQuiet: whenQuiet == nil
+            )
         }
         if !doubtful.isEmpty {
             try await whenQuiet?()
-            for (address, image) in doubtful {
-                _ = try await bringHome(image, to: address, isQuiet: true)
+            for start in stride(from: 0, to: doubtful.count, by: batchLength) {
+                _ = try await bringHome(
+                    Array(doubtful[start..<min(start + batchLength, doubtful.count)]),
+                    isQuiet: true
+                )
             }
         }
         try await flush()
@@ -115,42 +125,95 @@ package final class DeadLog {
         try await onDevice { () async throws(DeviceError) in try await device.flush() }
     }
 
-    /// Writes an image if its place is older; whether it was. Nil if that cannot be told while
-    /// others write in place: nothing is written then.
+    /// Writes the images whose places are older, those of adjacent places together. Returns those of
+    /// which that cannot be told while others write in place: they are not written.
+    ///
+    /// - Parameter batch: in the order in which they stand in the log, so that it is read forwards.
     private func bringHome(
-        _ wanted: Newest,
-        to address: BlockAddress,
+        _ batch: [Wanted],
         isQuiet: Bool
-    ) async throws(StorageError) -> Bool? {
-        let superblock = ring.superblock
-        let offset = superblock.byteOffset(address)
-        try await onDevice { () async throws(DeviceError) in
-            try await device.read(there.bytes, at: offset)
+    ) async throws(StorageError) -> [Wanted] {
+        let size = ring.blockSize
+        let order = batch.indices.sorted { batch[$0].address < batch[$1].address }
+        var position = [Int](repeating: 0, count: batch.count)
+        for (place, index) in order.enumerated() { position[index] = place }
+        for (index, wanted) in batch.enumerated() {
+            images.bytes.put(try await reader.block(wanted.image.place), position[index] * size)
         }
+        let sorted = order.map { batch[$0] }
+        for run in Self.adjacent(sorted.map(\.address.rawValue)) {
+            try await read(sorted, run)
+        }
+        var doubtful: [Wanted] = []
+        var older: [Int] = []
+        for (index, wanted) in sorted.enumerated() {
+            switch isOlder(wanted, index, isQuiet: isQuiet) {
+            case true?: older.append(index)
+            case false?: report.skipped += 1
+            case nil: doubtful.append(wanted)
+            }
+        }
+        for run in Self.adjacent(older.map { sorted[$0].address.rawValue }) {
+            try await write(sorted, older[run.lowerBound]..<older[run.upperBound - 1] + 1)
+        }
+        doubtful.sort { $0.image.place < $1.image.place }
+        return doubtful
+    }
+
+    /// The runs of ascending addresses that follow each other without a gap.
+    private static func adjacent(_ addresses: [UInt64]) -> [Range<Int>] {
+        var runs: [Range<Int>] = []
+        for (index, address) in addresses.enumerated() {
+            if let last = runs.last, addresses[index - 1] + 1 == address {
+                runs[runs.count - 1] = last.lowerBound..<index + 1
+            } else {
+                runs.append(index..<index + 1)
+            }
+        }
+        return runs
+    }
+
+    private func read(_ sorted: [Wanted], _ run: Range<Int>) async throws(StorageError) {
+        let size = ring.blockSize
+        let bytes = there.bytes.window(run.lowerBound * size, run.count * size)
+        let offset = ring.superblock.byteOffset(sorted[run.lowerBound].address)
+        try await onDevice { () async throws(DeviceError) in
+            try await device.read(bytes, at: offset)
+        }
+    }
+
+    private func write(_ sorted: [Wanted], _ run: Range<Int>) async throws(StorageError) {
+        let size = ring.blockSize
+        let bytes = images.readOnly.window(run.lowerBound * size, run.count * size)
+        let offset = ring.superblock.byteOffset(sorted[run.lowerBound].address)
+        try await onDevice { () async throws(DeviceError) in
+            try await device.write(bytes, at: offset)
+        }
+        report.written += run.count
+    }
+
+    /// Whether what stands in a place, which was read, is older than the image. Nil if that cannot be
+    /// told while others write in place (R5).
+    private func isOlder(_ wanted: Wanted, _ index: Int, isQuiet: Bool) -> Bool? {
+        let bytes = there.readOnly.window(index * ring.blockSize, ring.blockSize)
         let found = try? BlockHeader(
-            verifying: there.readOnly,
-            at: address,
-            volume: superblock.volume
+            verifying: bytes,
+            at: wanted.address,
+            volume: ring.superblock.volume
         )
-        let claimed = claimedVersion(address)
-        if found == nil && claimed == wanted.version && !isQuiet { return nil }
-        if found.map({ $0.version >= wanted.version }) ?? (claimed > wanted.version) {
-            report.skipped += 1
-            return false
-        }
-        image.bytes.put(try await reader.block(wanted.place), 0)
-        try await onDevice { () async throws(DeviceError) in
-            try await device.write(image.readOnly, at: offset)
-        }
-        report.written += 1
-        return true
+        if let found { return found.version < wanted.image.version }
+        let claimed = claimedVersion(wanted.address, bytes)
+        if claimed == wanted.image.version && !isQuiet { return nil }
+        return claimed <= wanted.image.version
     }
 
     /// The version that the first bytes of the place which was read claim; 0 if they are not those
     /// of a block of this address. They are written as one (B3), so they can be believed by
     /// themselves.
-    private func claimedVersion(_ address: BlockAddress) -> UInt64 {
-        let bytes = there.readOnly
+    private func claimedVersion(
+        _ address: BlockAddress,
+        _ bytes: UnsafeRawBufferPointer
+    ) -> UInt64 {
         guard bytes.u32(0) == BlockHeader.magic, bytes.u64(16) == address.rawValue,
             VolumeID(bytes.window(32, 16)) == ring.superblock.volume
         else { return 0 }

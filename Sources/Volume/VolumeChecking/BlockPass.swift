@@ -63,12 +63,8 @@ extension VolumeChecker {
         let start = superblock.groupStart(group)
         let length = superblock.groupLength(group)
         var index: UInt32 = 0
-        while index < length {
-            guard use.isLost(group: group, index: index) else {
-                index += 1
-                continue
-            }
-            let first = index
+        while let first = use.next(.lost, group: group, from: index) {
+            index = first
             while index < length, use.isLost(group: group, index: index) { index += 1 }
             add(
                 Finding(
@@ -86,8 +82,9 @@ extension VolumeChecker {
         let buffer = makeBuffer()
         let start = superblock.groupStart(record.index)
         var highest: UInt64 = 0
-        for index in 1..<superblock.groupLength(record.index) {
-            guard use.mark(group: record.index, index: index) == .quarantined else { continue }
+        var next: UInt32 = 1
+        while let index = use.next(.marked(.quarantined), group: record.index, from: next) {
+            next = index + 1
             let address = start + UInt64(index)
             try await read(address, into: buffer)
             guard

@@ -11,27 +11,94 @@ package enum FoundUse: UInt8, Sendable {
     case metadata = 2
 }
 
-/// Two bits for each block of one group.
+/// Two bits for each block of one group, 32 blocks in a word. Stretches of 1,024 blocks of which nothing
+/// is known cost a pointer: of a large volume most is empty.
 private struct PairMap: Sendable {
-    private var bits: [UInt8]
+    private static let wordsPerChunk = 32
+    private var chunks: [[UInt64]?]
 
-    init(blockCount: UInt32) { bits = [UInt8](repeating: 0, count: (Int(blockCount) + 3) / 4) }
-
-    /// The same two bits for each block, in the same places.
-    init(copying bitmap: GroupBitmap) {
-        bits = Array(bitmap.bits[0..<(Int(bitmap.blockCount) + 3) / 4])
+    init(blockCount: UInt32) {
+        let words = (Int(blockCount) + 31) / 32
+        let count = (words + Self.wordsPerChunk - 1) / Self.wordsPerChunk
+        chunks = Array(repeating: nil, count: count)
     }
 
-    /// Bits as `GroupInspection` has them.
-    init(bits: [UInt8]) { self.bits = bits }
-
-    subscript(index: UInt32) -> UInt8 {
-        get { bits[Int(index / 4)] >> (2 * UInt8(index % 4)) & 3 }
-        set {
-            let shift = 2 * UInt8(index % 4)
-            bits[Int(index / 4)] = bits[Int(index / 4)] & ~(3 << shift) | newValue << shift
+    /// The same two bits for each block, in the same places: four blocks in a byte.
+    init(blockCount: UInt32, bytes: UnsafeRawBufferPointer) {
+        self.init(blockCount: blockCount)
+        let count = (Int(blockCount) + 3) / 4
+        for start in stride(from: 0, to: count, by: 8) {
+            var word: UInt64 = 0
+            for index in start..<min(start + 8, count) {
+                word |= UInt64(bytes[index]) << UInt64(8 * (index - start))
+            }
+            if word != 0 { set(word, at: start / 8) }
         }
     }
+
+    func word(_ index: Int) -> UInt64 {
+        guard let chunk = chunks[index / Self.wordsPerChunk] else { return 0 }
+        return chunk[index % Self.wordsPerChunk]
+    }
+
+    /// Whether the words from `index` on that lie in one chunk with it are all zero.
+    func isEmptyChunk(_ index: Int) -> Bool { chunks[index / Self.wordsPerChunk] == nil }
+
+    /// The first word of the next chunk.
+    static func nextChunk(_ index: Int) -> Int { (index / wordsPerChunk + 1) * wordsPerChunk }
+
+    private mutating func set(_ word: UInt64, at index: Int) {
+        let place = index / Self.wordsPerChunk
+        if chunks[place] == nil {
+            chunks[place] = [UInt64](repeating: 0, count: Self.wordsPerChunk)
+        }
+        chunks[place]?[index % Self.wordsPerChunk] = word
+    }
+
+    subscript(index: UInt32) -> UInt8 {
+        get { UInt8(word(Int(index / 32)) >> UInt64(2 * (index % 32)) & 3) }
+        set {
+            let shift = UInt64(2 * (index % 32))
+            let old = word(Int(index / 32))
+            set(old & ~(3 << shift) | UInt64(newValue) << shift, at: Int(index / 32))
+        }
+    }
+}
+
+/// Blocks that a pass looks for.
+package enum BlockSearch: Sendable {
+    /// Marked in use, and nothing was found to use it.
+    case lost
+    /// Marked so.
+    case marked(BlockState)
+    /// Marked so, and nothing was found to use it.
+    case unclaimed(BlockState)
+    /// In use, and marked as something else.
+    case mismarked
+
+    private static let low: UInt64 = 0x5555_5555_5555_5555
+
+    private static func equal(_ word: UInt64, _ state: BlockState) -> UInt64 {
+        let difference = word ^ (UInt64(state.rawValue) &* low)
+        return ~(difference | difference >> 1) & low
+    }
+
+    private static func nonzero(_ word: UInt64) -> UInt64 { (word | word >> 1) & low }
+
+    /// The low bit of each pair of two words that is looked for.
+    fileprivate func matches(_ marks: UInt64, _ found: UInt64) -> UInt64 {
+        switch self {
+        case .lost:
+            (Self.equal(marks, .data) | Self.equal(marks, .metadata)) & ~Self.nonzero(found)
+        case .marked(let state): Self.equal(marks, state)
+        case .unclaimed(let state): Self.equal(marks, state) & ~Self.nonzero(found)
+        // A use has the number of the state that it is marked with.
+        case .mismarked: Self.nonzero(found) & Self.nonzero(marks ^ found)
+        }
+    }
+
+    /// Whether blocks of which nothing is known, marked free, are looked for.
+    fileprivate var wantsEmpty: Bool { matches(0, 0) != 0 }
 }
 
 /// Who says what about which block.
@@ -50,14 +117,17 @@ package struct BlockUse: Sendable {
 
     /// Takes over what a sound group says.
     mutating func setMarks(ofGroup group: UInt32, from bitmap: GroupBitmap) {
-        let map = PairMap(copying: bitmap)
-        marked[Int(group)] = map
+        marked[Int(group)] = PairMap(
+            blockCount: bitmap.blockCount,
+            bytes: UnsafeRawBufferPointer(bitmap.bits)
+        )
     }
 
     /// The same of bits as `GroupInspection` has them: two for each block of the group.
     package mutating func setMarks(ofGroup group: UInt32, bits: [UInt8]) {
-        precondition(bits.count == (Int(superblock.groupLength(group)) + 3) / 4, "too few bits")
-        marked[Int(group)] = PairMap(bits: bits)
+        let length = superblock.groupLength(group)
+        precondition(bits.count == (Int(length) + 3) / 4, "too few bits")
+        marked[Int(group)] = bits.withUnsafeBytes { PairMap(blockCount: length, bytes: $0) }
     }
 
     /// Whether the group's block could be read.
@@ -88,5 +158,31 @@ package struct BlockUse: Sendable {
         guard use(group: group, index: index) == .nothing else { return false }
         let mark = mark(group: group, index: index)
         return mark == .data || mark == .metadata
+    }
+
+    /// The first such block at or behind `start`; nil if there is none in the group, or the group is
+    /// damaged.
+    package func next(_ search: BlockSearch, group: UInt32, from start: UInt32) -> UInt32? {
+        guard let marks = marked[Int(group)] else { return nil }
+        let uses = found[Int(group)]
+        let length = superblock.groupLength(group)
+        let end = (Int(length) + 31) / 32
+        let skipsEmpty = !search.wantsEmpty
+        var index = Int(start / 32)
+        var mask = ~UInt64(0) << UInt64(2 * (start % 32))
+        while index < end {
+            if skipsEmpty, marks.isEmptyChunk(index), uses?.isEmptyChunk(index) ?? true {
+                index = PairMap.nextChunk(index)
+            } else {
+                let matches = search.matches(marks.word(index), uses?.word(index) ?? 0) & mask
+                if matches != 0 {
+                    let place = UInt32(index * 32 + matches.trailingZeroBitCount / 2)
+                    return place < length ? place : nil
+                }
+                index += 1
+            }
+            mask = ~0
+        }
+        return nil
     }
 }

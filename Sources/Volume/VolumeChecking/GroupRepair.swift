@@ -121,13 +121,12 @@ extension RepairRound {
     func repairMarks(_ found: [Finding]) async throws(CheckError) -> [Finding] {
         var isDone = false
         for group in 0..<superblock.groupCount where checker.use.isKnown(group: group) {
-            let length = superblock.groupLength(group)
-            let isWrong = (0..<length).contains { wantedMark(group, $0) != nil }
-            guard isWrong else { continue }
+            guard checker.use.next(.mismarked, group: group, from: 0) != nil else { continue }
             let isChanged = try await editGroup(group) { _, bitmap in
-                for index in 0..<length {
-                    guard let state = wantedMark(group, index) else { continue }
-                    bitmap[index] = state
+                var next: UInt32 = 0
+                while let index = checker.use.next(.mismarked, group: group, from: next) {
+                    next = index + 1
+                    if let state = wantedMark(group, index) { bitmap[index] = state }
                 }
             }
             isDone = isDone || isChanged

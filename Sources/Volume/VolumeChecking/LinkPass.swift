@@ -85,10 +85,9 @@ extension VolumeChecker {
         var candidates: [Candidate] = []
         let buffer = makeBuffer()
         for group in 0..<superblock.groupCount where use.isKnown(group: group) {
-            for index in 1..<superblock.groupLength(group) {
-                guard use.mark(group: group, index: index) == .metadata,
-                    use.use(group: group, index: index) == .nothing
-                else { continue }
+            var next: UInt32 = 1
+            while let index = use.next(.unclaimed(.metadata), group: group, from: next) {
+                next = index + 1
                 let address = superblock.groupStart(group) + UInt64(index)
                 try await read(address, into: buffer)
                 guard

@@ -239,8 +239,10 @@ package final class Scrub {
     private func visitInodes(inGroup index: UInt32) async throws(FileError) {
         let fixed = inspector.fixedPlaces(inGroup: index)
         let start = superblock.groupStart(index)
-        for place in 0..<superblock.groupLength(index)
-        where use.mark(group: index, index: place) == .metadata && !fixed.contains(place) {
+        var next: UInt32 = 0
+        while let place = use.next(.marked(.metadata), group: index, from: next) {
+            next = place + 1
+            if fixed.contains(place) { continue }
             try goOn()
             let address = start + UInt64(place)
             let hint = await reading { () async throws(CheckError) in

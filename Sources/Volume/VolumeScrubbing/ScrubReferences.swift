@@ -127,13 +127,11 @@ extension Scrub {
     }
 
     private func findLost(inGroup group: UInt32) {
-        var first: UInt32?
         let length = superblock.groupLength(group)
-        for place in 0...length {
-            let isLost = place < length && use.isLost(group: group, index: place)
-            if isLost, first == nil { first = place }
-            guard !isLost, let begin = first else { continue }
-            first = nil
+        var place: UInt32 = 0
+        while let begin = use.next(.lost, group: group, from: place) {
+            place = begin
+            while place < length, use.isLost(group: group, index: place) { place += 1 }
             add(
                 Finding(
                     .blockLost,
