@@ -90,7 +90,13 @@ extension SimulatedCluster {
                 found.append((bytes[4], block))
             }
         }
-        // Every kind is as likely as every other.
+        // Every kind is as likely as every other, but for what nobody reads of a clean volume.
+        let unread: [BlockKind] = [
+            .volumeGuard, .slotHeartbeat, .journalDescriptor, .journalCommit,
+        ]
+        let isRead = found.filter { block in !unread.contains { $0.rawValue == UInt16(block.kind) }
+        }
+        if !isRead.isEmpty, !dice.oneIn(4) { found = isRead }
         let kinds = Set(found.map(\.kind)).sorted()
         guard !kinds.isEmpty else { return nil }
         let kind = kinds[dice.below(kinds.count)]
