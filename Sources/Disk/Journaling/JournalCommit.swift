@@ -56,6 +56,14 @@ extension Journal {
             closing.isClosing = true
             while closing.openHandles > 0, !isStopped { await handlesEnded.wait() }
             if isStopped { return }
+            // Nobody gets there but by forgery; what is beyond could not be read any more.
+            if let end = closing.blocks.first(where: {
+                $0.version >= BlockHeader.largestNumber
+            }) {
+                return fail(
+                    .format(.invalidField(end.address, field: "version", value: end.version))
+                )
+            }
             let logged = snapshot(closing)
             do throws(StorageError) {
                 try await writeOrdered(closing)

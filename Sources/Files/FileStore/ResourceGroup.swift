@@ -107,8 +107,18 @@ package final class ResourceGroup {
     /// Blocks that file data can have now: neither frozen nor set aside.
     package var freeForData: UInt32 { min(free.count, freeForMetadata) }
 
-    /// Blocks that metadata can have now: free or quarantined, neither frozen nor set aside.
-    package var freeForMetadata: UInt32 {
+    /// Blocks that metadata can have now: free or quarantined, neither frozen nor set aside. None if
+    /// the group's numbers are used up.
+    package var freeForMetadata: UInt32 { areNumbersUsedUp ? 0 : remainingForMetadata }
+
+    /// Nobody gets there but by forgery; a volume with such numbers is sound, and full. The distance
+    /// to the end is more than can be set aside, which is to be had in any case.
+    private var areNumbersUsedUp: Bool {
+        max(record.highestVersion, record.highestGeneration)
+            >= BlockHeader.largestNumber - (1 << 32)
+    }
+
+    private var remainingForMetadata: UInt32 {
         var count: UInt32 { free.count + quarantined.count - reserved }
         // All of them only when it matters.
         releaseTombstones(limit: count < 64 ? .max : 4)
@@ -248,7 +258,7 @@ package final class ResourceGroup {
     package func allocateMetadata(
         in transaction: Transaction
     ) -> (address: BlockAddress, firstVersion: UInt64)? {
-        guard freeForMetadata > 0 else { return nil }
+        guard remainingForMetadata > 0 else { return nil }
         let index: UInt32
         transaction.modify(block)
         if let found = quarantined.first(from: nextMetadata) ?? quarantined.first(from: 0) {
@@ -294,6 +304,9 @@ package final class ResourceGroup {
         precondition(contains(freed.address) && freed.address != start)
         let place = UInt32(freed.address - start)
         let bitmap = bitmap
+        guard freed.version < BlockHeader.largestNumber else {
+            throw .damaged(freed.address, "version, which cannot grow", freed.version)
+        }
         guard bitmap[place] == .metadata else {
             throw .damaged(
                 freed.address,

@@ -178,14 +178,14 @@ extension RepairRound {
         return (usual, UInt32(share), false)
     }
 
-    /// Directories with the mark of an orphan list that no slot names, ascending: as mkfs spreads
-    /// them, so that the first belongs to the lowest slot.
+    /// Directories with the mark of an orphan list in places that no slot names, ascending: as mkfs
+    /// spreads them, so that the first belongs to the lowest slot.
     private func spareOrphanDirectories() -> [InodeNumber] {
-        let named = checker.slots.compactMap { $0?.orphanDirectory }
+        let named = checker.slots.compactMap { $0?.orphanDirectory.address }
         return checker.order.compactMap { checker.seen[$0.rawValue] }
             .filter { inode in
                 !inode.isDamaged && inode.isDirectory && inode.flags.contains(.system)
-                    && !named.contains(inode.number) && inode.number != checker.superblock.root
+                    && !named.contains(inode.number.address) && inode.number != checker.superblock.root
             }
             .map(\.number).sorted()
     }
