@@ -185,7 +185,8 @@ extension RepairRound {
         return checker.order.compactMap { checker.seen[$0.rawValue] }
             .filter { inode in
                 !inode.isDamaged && inode.isDirectory && inode.flags.contains(.system)
-                    && !named.contains(inode.number.address) && inode.number != checker.superblock.root
+                    && !named.contains(inode.number.address)
+                    && inode.number != checker.superblock.root
             }
             .map(\.number).sorted()
     }
