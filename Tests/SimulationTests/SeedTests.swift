@@ -42,14 +42,17 @@ enum SeedFile {
         var plan = SimulationPlan(seed: 0, steps: 200, nodes: 3, faults: .remount)
         var rest = words[...]
         while let word = rest.popFirst() {
-            if word == "--concurrent" {
-                plan.isConcurrent = true
+            if word == "--concurrent" || word == "--sequential" {
+                plan.isConcurrent = word == "--concurrent"
                 continue
             }
             guard let value = rest.popFirst() else { return nil }
             switch word {
             case "--seed": plan.seed = UInt64(value) ?? 0
             case "--nodes": plan.nodes = Int(value) ?? 0
+            case "--workload":
+                guard let mix = WorkloadMix.all.first(where: { $0.name == value }) else { return nil }
+                plan.workload = mix
             case "--steps": plan.steps = Int(value) ?? 0
             case "--faults":
                 plan.faults = []
