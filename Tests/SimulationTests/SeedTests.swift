@@ -51,7 +51,9 @@ enum SeedFile {
             case "--seed": plan.seed = UInt64(value) ?? 0
             case "--nodes": plan.nodes = Int(value) ?? 0
             case "--workload":
-                guard let mix = WorkloadMix.all.first(where: { $0.name == value }) else { return nil }
+                guard let mix = WorkloadMix.all.first(where: { $0.name == value }) else {
+                    return nil
+                }
                 plan.workload = mix
             case "--steps": plan.steps = Int(value) ?? 0
             case "--faults":
