@@ -15,15 +15,12 @@ struct RunResult {
     var failure: String?
     /// The arguments that make it again.
     var arguments: String
-    /// Probes that it reached.
-    var probes: [String] = []
 
     var json: JSONText {
         .object([
             .init("seed", .number(seed)), .init("report", report.json),
             .init("failure", failure.map { .string($0) } ?? .null),
             .init("arguments", .string(arguments)),
-            .init("probes", .array(probes.map { .string($0) })),
         ])
     }
 
@@ -41,7 +38,6 @@ struct RunResult {
         self.report = SimulationReport(report)
         self.arguments = arguments
         if case .string(let text)? = json["failure"] { failure = text }
-        for item in json.list("probes") { if case .string(let name) = item { probes.append(name) } }
     }
 }
 
@@ -56,7 +52,6 @@ final class SeedWorkers: @unchecked Sendable {
     private(set) var total = SimulationReport()
     private(set) var passed = 0
     private(set) var failed = 0
-    private(set) var probes: Set<String> = []
 
     /// `arguments`: what makes this program a worker with the same plans.
     init(
@@ -142,7 +137,6 @@ final class SeedWorkers: @unchecked Sendable {
 
     private func record(_ result: RunResult) {
         latch.withLock {
-            probes.formUnion(result.probes)
             guard let failure = result.failure else {
                 passed += 1
                 total.add(result.report)
