@@ -290,6 +290,30 @@ import Vocabulary
         }
     }
 
+    /// A version at the end of the numbers is not counted on: what was written then could not be read.
+    @Test func aVersionThatCannotGrowStopsTheJournal() throws {
+        try onTestVolume(seed: 1) { node in
+            var failures: [StorageError] = []
+            node.journal.onFailure = { failures.append($0) }
+            try await node.store(1, in: [1])
+            let block = try await node.block(1)
+            BlockHeader.setVersion(BlockHeader.largestNumber, of: block.bytes)
+            await #expect(throws: StorageError.self) { try await node.journal.commit() }
+            #expect(
+                failures == [
+                    .format(
+                        .invalidField(
+                            node.volume.address(1),
+                            field: "version",
+                            value: BlockHeader.largestNumber
+                        )
+                    )
+                ]
+            )
+            #expect(node.disk.counters.writes == 0 || node.visibleValue(1) == 0)
+        }
+    }
+
     @Test func failuresStopTheJournalOnce() throws {
         for fault in 0..<3 {
             try onTestVolume(seed: UInt64(fault)) { node in

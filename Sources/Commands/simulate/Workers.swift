@@ -124,7 +124,7 @@ final class SeedWorkers: @unchecked Sendable {
                 worker = nil
                 let code = current.end()
                 var result = RunResult(seed: seed, arguments: plan(seed).arguments)
-                result.failure = "the program ended with \(code): a broken invariant, told above"
+                result.failure = "the program ended with \(code); a broken invariant is told above"
                 record(result)
             } catch {
                 var result = RunResult(seed: seed, arguments: plan(seed).arguments)

@@ -21,7 +21,11 @@ package struct ChildProcess: @unchecked Sendable {
         let code = ends.withUnsafeMutableBufferPointer { ends in
             pipe(ends.baseAddress) == 0 && pipe(ends.baseAddress?.advanced(by: 2)) == 0
         }
-        guard code else { throw .last("pipe", path) }
+        guard code else {
+            let error = SystemError.last("pipe", path)
+            for end in ends where end >= 0 { close(end) }
+            throw error
+        }
         for end in [ends[1], ends[2]] { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
@@ -29,7 +33,12 @@ package struct ChildProcess: @unchecked Sendable {
         posix_spawn_file_actions_adddup2(&actions, ends[0], 0)
         posix_spawn_file_actions_adddup2(&actions, ends[3], 1)
         lockstep_spawn_close_from(&actions, 3)
-        process = try startProgram(path, arguments, &actions)
+        do {
+            process = try startProgram(path, arguments, &actions)
+        } catch {
+            for end in ends { close(end) }
+            throw error
+        }
         close(ends[0])
         close(ends[3])
         guard let input = fdopen(ends[1], "w"), let output = fdopen(ends[2], "r") else {

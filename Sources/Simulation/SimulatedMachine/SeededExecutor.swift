@@ -17,6 +17,7 @@
 // X2. `isInside` is true exactly while a job, an entry or the body of `enterIfIdle` runs.
 // X3. The same seed and the same program give the same steps; `scheduleHash` shows it.
 // X4. Time only grows, and no timer is called before its tick.
+// X5. A lane is held from outside: nothing of it is running then.
 //
 // One executor may serve several engines: then a whole cluster runs by one seed. A `SeededLane` is
 // the part of it that serves one node, and can be held still.
@@ -45,6 +46,8 @@ package final class SeededExecutor: EngineExecutor, @unchecked Sendable {
     private var nextEffect = 0
     private var timers = TimerHeap()
     private var runningStack: UInt?
+    /// Whose job or entry runs (X5).
+    private var runningLane: SeededLane?
 
     /// Virtual time.
     package private(set) var now = Tick(1_000_000_000)
@@ -137,6 +140,7 @@ package final class SeededExecutor: EngineExecutor, @unchecked Sendable {
 
     /// Takes what is ready of a lane out of the choices.
     fileprivate func hold(_ lane: SeededLane) {
+        precondition(runningLane !== lane, "X5: a lane holds itself in one of its own jobs")
         lane.heldJobs = jobs.filter { $0.lane === lane }
         jobs.removeAll { $0.lane === lane }
         lane.heldEntries = entries.filter { $0.lane === lane }
@@ -210,8 +214,10 @@ package final class SeededExecutor: EngineExecutor, @unchecked Sendable {
     }
 
     private func perform(_ choice: Int) {
+        defer { runningLane = nil }
         if choice < jobs.count {
             let ready = jobs.pick(choice)
+            runningLane = ready.lane
             enter {
                 ready.job.runSynchronously(
                     isolatedTo: ready.lane?.asUnownedSerialExecutor() ?? asUnownedSerialExecutor(),
@@ -220,6 +226,7 @@ package final class SeededExecutor: EngineExecutor, @unchecked Sendable {
             }
         } else if choice < jobs.count + entries.count {
             let entry = entries.pick(choice - jobs.count)
+            runningLane = entry.lane
             enter(entry.body.value)
         } else {
             let effect = effects[nextEffect]
@@ -294,7 +301,7 @@ package final class SeededLane: EngineExecutor, @unchecked Sendable {
 
     package init(_ machine: SeededExecutor) { self.machine = machine }
 
-    /// Nothing of it runs from now on. Not from inside one of its own jobs.
+    /// Nothing of it runs from now on. Not from inside one of its own jobs (X5).
     package func hold() {
         guard !isHeld else { return }
         isHeld = true

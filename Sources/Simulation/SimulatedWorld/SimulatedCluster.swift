@@ -306,19 +306,9 @@ package final class SimulatedCluster {
 
     /// Power cut for all. The nodes are gone, the disk has forgotten what it may.
     package func crash() {
-        for index in nodes.indices {
-            guard let node = nodes[index] else { continue }
-            node.kill()
-            node.member.stopRunning()
-            node.kernel.die()
-            nodes[index] = nil
-            graveyard.append(node)
-            central.forget(node.door)
-        }
-        membership.removeAll()
+        for index in nodes.indices { abandon(index) }
         central.resume()
         replaceDisk(disk.crash(seed: dice.next()))
-        needsReplay = true
     }
 
     /// Nobody has it mounted, and it holds something else from now on.
@@ -333,7 +323,7 @@ package final class SimulatedCluster {
         return MemoryBlockDevice(content: disk.visible, alignment: 512)
     }
 
-    /// The only node has withdrawn or could not begin; nobody is there to recover it.
+    /// A node that nobody is left to recover is gone at once; if it was one at all.
     func abandon(_ index: Int) {
         if let node = nodes[index] {
             node.kill()
@@ -350,6 +340,7 @@ package final class SimulatedCluster {
     /// Replays what is to be replayed and checks the volume. Nobody has it mounted.
     package func check() async throws -> CheckReport {
         precondition(living.isEmpty, "checking a mounted volume")
+        if let failure = membership.failure { throw SimulationFailure(failure) }
         for node in graveyard[checkedGraves...] { try node.checkRecording() }
         checkedGraves = graveyard.count
         lives += 1

@@ -19,7 +19,7 @@ final class SimulatedMembership {
     private var dice: SeededGenerator
     private let slotCount: UInt32
     private(set) var record = ViewRecord(volume: "simulated")
-    /// Every process that has been a member, as long as it may be observed.
+    /// Every process that has been a member since the power failed last.
     private var processes: [SimulatedMember] = []
     /// Told when a process is killed by another member: its node stops at once.
     var onKill: ((SimulatedMember) -> Void)?
