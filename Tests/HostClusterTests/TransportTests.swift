@@ -177,10 +177,9 @@ import Vocabulary
         two.close()
     }
 
-    /// A raw client that says what it likes.
-    private func speak(_ bytes: [UInt8], to node: Int) throws {
+    /// A raw connection to a node.
+    private func call(_ node: Int) throws -> Int32 {
         let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
-        defer { close(descriptor) }
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)
         let path = Array("\(folder.path)/\(node).sock".utf8)
@@ -189,7 +188,17 @@ import Vocabulary
         let code = withUnsafePointer(to: &address) {
             $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, size) }
         }
-        guard code == 0 else { throw Trouble("connect: \(errnoText(errno))") }
+        guard code == 0 else {
+            close(descriptor)
+            throw Trouble("connect: \(errnoText(errno))")
+        }
+        return descriptor
+    }
+
+    /// A raw client that says what it likes.
+    private func speak(_ bytes: [UInt8], to node: Int) throws {
+        let descriptor = try call(node)
+        defer { close(descriptor) }
         #expect(write(descriptor, bytes, bytes.count) == bytes.count)
         // The other side must hang up.
         var answer = [UInt8](repeating: 0, count: 256)
@@ -214,6 +223,28 @@ import Vocabulary
         one.send([5], to: NodeID(2))
         ear.wait { heard, _, _ in heard.count == 1 }
         one.close()
+        two.close()
+    }
+
+    /// The kernel resets a connection whose end had not read everything yet when it closed.
+    @Test func whoLeavesWithoutReadingSaidNothingWrong() throws {
+        let ear = Ear()
+        let two = try transport(2, ear)
+        two.adopt(view(1, [1, 2]))
+        func bytes<N: FixedWidthInteger>(_ number: N) -> [UInt8] {
+            withUnsafeBytes(of: number.littleEndian) { Array($0) }
+        }
+        let hello =
+            bytes(UInt32(40)) + Array("LKSTWIRE".utf8) + bytes(UInt32(1)) + bytes(UInt32(1))
+            + bytes(member(1).incarnation) + bytes(UInt64(1)) + bytes(UInt64(7))
+        let descriptor = try call(2)
+        #expect(write(descriptor, hello, hello.count) == hello.count)
+        #expect(write(descriptor, bytes(UInt32(1)) + [42], 5) == 5)
+        // The answer to the hello is there by now, and stays unread.
+        ear.wait { heard, _, _ in heard.count == 1 }
+        close(descriptor)
+        ear.wait { _, lost, _ in lost == [self.member(1)] }
+        ear.wait { heard, _, reports in heard.count == 1 && reports.isEmpty }
         two.close()
     }
 

@@ -239,6 +239,9 @@ package struct BlockHeader: Hashable, Sendable {
     /// The version that a block in memory carries.
     package static func version(of block: UnsafeRawBufferPointer) -> UInt64 { block.u64(24) }
 
+    /// The generation that a block in memory carries: of the inode that it belongs to, or 0.
+    package static func generation(of block: UnsafeRawBufferPointer) -> UInt64 { block.u64(56) }
+
     /// Computes and stores the checksum: the last thing before a block is written anywhere.
     package static func seal(_ block: UnsafeMutableRawBufferPointer) {
         block.put32(checksum(block.readOnly), 8)

@@ -371,6 +371,9 @@ final class LineHandler: ChannelInboundHandler {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        // The connection broke. A peer that leaves before it has read all that it was sent resets it:
+        // that is the end of the connection (`channelInactive`), not something that it said.
+        if error is IOError { return context.close(promise: nil) }
         refuse(context, "sent what cannot be read: \(error)")
     }
 }

@@ -6,20 +6,12 @@ import Vocabulary
 
 extension VolumeChecker {
     func checkBlocks() async throws(CheckError) {
-        var inodeCounts = [UInt32](repeating: 0, count: Int(superblock.groupCount))
-        var generations = [UInt64](repeating: 0, count: Int(superblock.groupCount))
-        for address in order {
-            guard let group = superblock.group(of: address) else { continue }
-            inodeCounts[Int(group)] += 1
-            guard let inode = seen[address.rawValue], !inode.isDamaged else { continue }
-            generations[Int(group)] = max(generations[Int(group)], inode.number.generation)
-        }
         for group in 0..<superblock.groupCount {
             if let record = groups[Int(group)] {
                 checkNumbers(
                     record,
-                    inodes: inodeCounts[Int(group)],
-                    generation: generations[Int(group)]
+                    inodes: inodes.count(inGroup: group),
+                    generation: inodes.newestGeneration(inGroup: group)
                 )
                 findLost(inGroup: group)
                 try await checkQuarantine(of: record)

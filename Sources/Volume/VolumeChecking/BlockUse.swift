@@ -1,5 +1,5 @@
 // Four bits for each block of the volume: what its group says it is, and what was found there. Both
-// maps are made group by group when a group is first touched, so that an empty volume costs little.
+// maps are made group by group when a group is first touched.
 
 package import DiskFormat
 import Vocabulary
@@ -9,60 +9,6 @@ package enum FoundUse: UInt8, Sendable {
     case nothing = 0
     case data = 1
     case metadata = 2
-}
-
-/// Two bits for each block of one group, 32 blocks in a word. Stretches of 1,024 blocks of which nothing
-/// is known cost a pointer: of a large volume most is empty.
-private struct PairMap: Sendable {
-    private static let wordsPerChunk = 32
-    private var chunks: [[UInt64]?]
-
-    init(blockCount: UInt32) {
-        let words = (Int(blockCount) + 31) / 32
-        let count = (words + Self.wordsPerChunk - 1) / Self.wordsPerChunk
-        chunks = Array(repeating: nil, count: count)
-    }
-
-    /// The same two bits for each block, in the same places: four blocks in a byte.
-    init(blockCount: UInt32, bytes: UnsafeRawBufferPointer) {
-        self.init(blockCount: blockCount)
-        let count = (Int(blockCount) + 3) / 4
-        for start in stride(from: 0, to: count, by: 8) {
-            var word: UInt64 = 0
-            for index in start..<min(start + 8, count) {
-                word |= UInt64(bytes[index]) << UInt64(8 * (index - start))
-            }
-            if word != 0 { set(word, at: start / 8) }
-        }
-    }
-
-    func word(_ index: Int) -> UInt64 {
-        guard let chunk = chunks[index / Self.wordsPerChunk] else { return 0 }
-        return chunk[index % Self.wordsPerChunk]
-    }
-
-    /// Whether the words from `index` on that lie in one chunk with it are all zero.
-    func isEmptyChunk(_ index: Int) -> Bool { chunks[index / Self.wordsPerChunk] == nil }
-
-    /// The first word of the next chunk.
-    static func nextChunk(_ index: Int) -> Int { (index / wordsPerChunk + 1) * wordsPerChunk }
-
-    private mutating func set(_ word: UInt64, at index: Int) {
-        let place = index / Self.wordsPerChunk
-        if chunks[place] == nil {
-            chunks[place] = [UInt64](repeating: 0, count: Self.wordsPerChunk)
-        }
-        chunks[place]?[index % Self.wordsPerChunk] = word
-    }
-
-    subscript(index: UInt32) -> UInt8 {
-        get { UInt8(word(Int(index / 32)) >> UInt64(2 * (index % 32)) & 3) }
-        set {
-            let shift = UInt64(2 * (index % 32))
-            let old = word(Int(index / 32))
-            set(old & ~(3 << shift) | UInt64(newValue) << shift, at: Int(index / 32))
-        }
-    }
 }
 
 /// Blocks that a pass looks for.

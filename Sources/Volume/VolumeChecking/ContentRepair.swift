@@ -30,7 +30,7 @@ extension RepairRound {
     }
 
     private func rebuildTree(_ number: InodeNumber) async throws(CheckError) -> Bool {
-        guard let inode = checker.seen[number.address.rawValue], inode.number == number else {
+        guard let inode = try await seen(number.address), inode.number == number else {
             return false
         }
         return inode.isDirectory
@@ -56,7 +56,7 @@ extension RepairRound {
         guard linked.isEmpty else { return try await removeSecondEntries(linked) }
         return try await each(found) { (finding) async throws(CheckError) -> Bool in
             guard let number = finding.inode,
-                let inode = checker.seen[number.address.rawValue]
+                let inode = checker.inodes[number.address]
             else { return false }
             let parent = inode.isAnchor ? number : inode.linkedFrom
             guard let parent else { return false }
@@ -68,8 +68,8 @@ extension RepairRound {
         var rebuilt: [InodeNumber: Bool] = [:]
         return try await each(found) { (finding) async throws(CheckError) -> Bool in
             guard let number = finding.inode,
-                let inode = checker.seen[number.address.rawValue],
-                let second = finding.found.flatMap({ checker.seen[$0] })
+                let inode = checker.inodes[number.address],
+                let second = try await second(finding)
             else { return false }
             var isDone = false
             // Both: which of the two entries goes depends on the directory's own word.
@@ -81,17 +81,25 @@ extension RepairRound {
         }
     }
 
+    /// The directory in which a check met another entry of a directory than its first.
+    private func second(_ finding: Finding) async throws(CheckError) -> SeenInode? {
+        guard let address = finding.found else { return nil }
+        return try await seen(BlockAddress(address))
+    }
+
     /// See `keepers`.
-    func findKeepers() -> [BlockAddress: InodeNumber] {
+    func findKeepers() async throws(CheckError) -> [BlockAddress: InodeNumber] {
+        if let keepers { return keepers }
         var keepers: [BlockAddress: InodeNumber] = [:]
         for finding in checker.report.findings where finding.kind == .directoryLinkedTwice {
             guard let number = finding.inode,
-                let inode = checker.seen[number.address.rawValue],
-                let second = finding.found.flatMap({ checker.seen[$0] }),
+                let inode = checker.inodes[number.address],
+                let second = try await second(finding),
                 inode.parent == second.number
             else { continue }
             keepers[number.address] = second.number
         }
+        self.keepers = keepers
         return keepers
     }
 }

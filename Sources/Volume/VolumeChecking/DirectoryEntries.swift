@@ -96,7 +96,7 @@ extension VolumeChecker {
     /// Looks at what an entry leads to, and counts the link.
     private func follow(_ entry: Entry, from visit: InodeVisit) async throws(CheckError) {
         let number = entry.record.inode
-        let address = number.address.rawValue
+        let address = number.address
         if let inspection {
             inspection.onEntry(
                 InodeInspection.Entry(
@@ -108,7 +108,7 @@ extension VolumeChecker {
             return
         }
         let claimsDirectory = entry.record.type == 4
-        guard try await admit(number) == .seen, var inode = seen[address] else {
+        guard try await admit(number) == .seen, let inode = inodes[address] else {
             add(
                 Finding(
                     .entryTargetMissing,
@@ -135,18 +135,20 @@ extension VolumeChecker {
             if inode.listedIn != nil || inode.isAnchor {
                 add(Finding(.inodeOrphanWrong, inode: number, slot: slot))
             }
-            inode.listedIn = slot
-            seen[address] = inode
+            inodes.update(address) { $0.listedIn = slot }
             return
         }
-        let (links, overflows) = inode.links.addingReportingOverflow(1)
-        seen[address]?.links = overflows ? .max : links
+        inodes.update(address) { $0.links = Self.successor($0.links) }
         if inode.isDamaged ? claimsDirectory : inode.isDirectory {
             followSubdirectory(inode, entry, from: visit)
         } else if inode.linkedFrom == nil {
-            seen[address]?.linkedFrom = visit.number
+            inodes.update(address) { $0.linkedFrom = visit.number }
         }
+        inodes.settle(address)
     }
+
+    /// The next number, where there is one.
+    private static func successor(_ number: UInt32) -> UInt32 { number == .max ? .max : number + 1 }
 
     /// A directory has one entry, in the directory that it names as its parent.
     private func followSubdirectory(_ inode: SeenInode, _ entry: Entry, from visit: InodeVisit) {
@@ -161,7 +163,7 @@ extension VolumeChecker {
             )
             return
         }
-        seen[inode.number.address.rawValue]?.linkedFrom = visit.number
+        inodes.update(inode.number.address) { $0.linkedFrom = visit.number }
         countSubdirectory(of: visit)
         if !inode.isDamaged, inode.parent != visit.number {
             add(
@@ -176,8 +178,6 @@ extension VolumeChecker {
     }
 
     private func countSubdirectory(of visit: InodeVisit) {
-        let address = visit.number.address.rawValue
-        let count = seen[address]?.subdirectories ?? 0
-        seen[address]?.subdirectories = count == .max ? .max : count + 1
+        visit.subdirectories = Self.successor(visit.subdirectories)
     }
 }

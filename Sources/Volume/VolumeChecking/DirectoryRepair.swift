@@ -26,7 +26,7 @@ extension RepairRound {
         else { return false }
         let found = try await entries(of: number, record, buffer)
         let slot = checker.slots.lazy.compactMap { $0 }.first { $0.orphanDirectory == number }?.slot
-        let kept = judge(found, in: number, orphansOf: slot, change) + change.added
+        let kept = try await judge(found, in: number, orphansOf: slot, change) + change.added
         let entries = name(kept)
         record.entryCount = UInt64(entries.count)
         record.modified = record.modified.successor
@@ -73,25 +73,30 @@ extension RepairRound {
         in number: InodeNumber,
         orphansOf slot: SlotIndex?,
         _ change: DirectoryChange
-    ) -> [SalvagedEntry] {
+    ) async throws(CheckError) -> [SalvagedEntry] {
         var met: Set<InodeNumber> = []
-        return entries.compactMap { entry in
-            guard let inode = checker.seen[entry.inode.address.rawValue],
+        let keepers = try await findKeepers()
+        var kept: [SalvagedEntry] = []
+        for var entry in entries {
+            guard let inode = try await seen(entry.inode.address),
                 inode.number == entry.inode, !inode.isDamaged,
                 !change.removed.contains(entry.inode)
-            else { return nil }
-            var entry = entry
+            else { continue }
             entry.type = UInt8(truncatingIfNeeded: inode.mode >> 12 & 0xF)
             let isFirst = met.insert(entry.inode).inserted
+            let stays: Bool
             if let slot {
                 // An orphan is listed once, in one list, and nothing else leads to it.
-                return isFirst && !inode.isAnchor && inode.links == 0 && inode.listedIn == slot
-                    ? entry : nil
+                stays = isFirst && !inode.isAnchor && inode.links == 0 && inode.listedIn == slot
+            } else if inode.isDirectory {
+                let keeper = keepers[entry.inode.address] ?? inode.linkedFrom
+                stays = isFirst && !inode.isAnchor && (keeper == nil || keeper == number)
+            } else {
+                stays = true
             }
-            guard inode.isDirectory else { return entry }
-            let keeper = keepers[entry.inode.address] ?? inode.linkedFrom
-            return isFirst && !inode.isAnchor && (keeper == nil || keeper == number) ? entry : nil
+            if stays { kept.append(entry) }
         }
+        return kept
     }
 
     /// Gives every entry a name and a key that are right and its own; sorted by key.

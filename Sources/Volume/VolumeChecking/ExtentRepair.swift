@@ -131,7 +131,7 @@ extension RepairRound {
     // MARK: sharing
 
     /// Sorts out blocks with two owners. A metadata block belongs to whom its own header names; a
-    /// data block stays with the first file, in the order in which the check met them, and every
+    /// data block stays with the first file, in the order of their inodes, and every
     /// other gets a copy of its own: nobody can tell whose the content is, so both keep what they
     /// read so far, and neither is changed by the other any more.
     func repairSharing(_ found: [Finding]) async throws(CheckError) -> [Finding] {
@@ -140,10 +140,11 @@ extension RepairRound {
         for group in superblock.groupsWithCopy {
             owned.setUse(.metadata, group: group, index: superblock.groupLength(group) - 1)
         }
-        for address in checker.order { try await ownMetadata(of: address, &owned) }
+        try await forEachInode { (inode) async throws(CheckError) in
+            try await ownMetadata(of: inode.number, &owned)
+        }
         var changed: Set<InodeNumber> = []
-        for address in checker.order {
-            guard let inode = checker.seen[address.rawValue], !inode.isDamaged else { continue }
+        try await forEachInode { (inode) async throws(CheckError) in
             if try await ownData(of: inode.number, &owned) { changed.insert(inode.number) }
         }
         // The file that had to give way need not be the one that was named.
@@ -162,21 +163,19 @@ extension RepairRound {
     }
 
     private func ownMetadata(
-        of address: BlockAddress,
+        of number: InodeNumber,
         _ owned: inout BlockUse
     ) async throws(CheckError) {
-        own(address, .metadata, &owned)
+        own(number.address, .metadata, &owned)
         let buffer = makeBuffer()
-        guard let inode = checker.seen[address.rawValue],
-            let record = try await readInode(inode.number, into: buffer)
-        else { return }
-        var blocks = try await attributeChain(of: inode.number, record).blocks
+        guard let record = try await readInode(number, into: buffer) else { return }
+        var blocks = try await attributeChain(of: number, record).blocks
         switch record.layout {
-        case .extents: blocks += try await soundExtents(of: inode.number, record, buffer).nodes
+        case .extents: blocks += try await soundExtents(of: number, record, buffer).nodes
         case .directoryIndex:
             blocks += try await TreeSalvage.walk(
                 .directory,
-                of: inode.number,
+                of: number,
                 record,
                 buffer.readOnly,
                 in: self

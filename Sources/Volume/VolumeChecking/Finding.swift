@@ -145,6 +145,8 @@ package struct CheckReport: Hashable, Sendable {
     package var usedBlocks: UInt64 = 0
     package var freeBlocks: UInt64 = 0
     package var quarantinedBlocks: UInt64 = 0
+    /// Inodes of which more than two bits were remembered at the same time, at most (InodeTable).
+    package var mostInodeRecords = 0
 
     package init(superblock: Superblock) { self.superblock = superblock }
 

@@ -101,18 +101,12 @@ extension RepairRound {
             record.highestVersion = max(record.highestVersion, other.highestVersion)
             record.highestGeneration = max(record.highestGeneration, other.highestGeneration)
         }
-        for address in checker.order {
-            if superblock.group(of: address) == group { record.inodeCount += 1 }
-            record.highestGeneration = max(record.highestGeneration, soundGeneration(at: address))
+        record.inodeCount = checker.inodes.count(inGroup: group)
+        for other in 0..<superblock.groupCount {
+            let generation = checker.inodes.newestGeneration(inGroup: other)
+            record.highestGeneration = max(record.highestGeneration, generation)
         }
         return record
-    }
-
-    /// The generation of a sound inode that was found at an address; 0 if it is damaged: what led
-    /// to it may say anything.
-    private func soundGeneration(at address: BlockAddress) -> UInt64 {
-        guard let inode = checker.seen[address.rawValue], !inode.isDamaged else { return 0 }
-        return min(inode.number.generation, BlockHeader.largestNumber)
     }
 
     // MARK: marks
@@ -149,13 +143,6 @@ extension RepairRound {
 
     /// Frees what nothing uses and corrects the numbers of every group (V3).
     func repairBlocks(_ found: [Finding]) async throws(CheckError) -> [Finding] {
-        var inodes = [UInt32](repeating: 0, count: Int(superblock.groupCount))
-        var generations = [UInt64](repeating: 0, count: Int(superblock.groupCount))
-        for address in checker.order {
-            guard let group = superblock.group(of: address) else { continue }
-            inodes[Int(group)] += 1
-            generations[Int(group)] = max(generations[Int(group)], soundGeneration(at: address))
-        }
         var isDone = false
         for group in 0..<superblock.groupCount where checker.use.isKnown(group: group) {
             let highest = try await highestFreedVersion(inGroup: group)
@@ -164,8 +151,11 @@ extension RepairRound {
                 where checker.use.isLost(group: group, index: index) {
                     bitmap[index] = bitmap[index] == .metadata ? .quarantined : .free
                 }
-                record.inodeCount = inodes[Int(group)]
-                record.highestGeneration = max(record.highestGeneration, generations[Int(group)])
+                record.inodeCount = checker.inodes.count(inGroup: group)
+                record.highestGeneration = max(
+                    record.highestGeneration,
+                    checker.inodes.newestGeneration(inGroup: group)
+                )
                 record.highestVersion = max(record.highestVersion, highest)
             }
             isDone = isDone || isChanged

@@ -135,14 +135,7 @@ package final class LiveInspector {
     ) async throws(CheckError) {
         guard let record = inspection.record else { return }
         let number = inspection.number
-        var seen = SeenInode(
-            number: number,
-            mode: record.mode,
-            linkCount: record.linkCount,
-            flags: record.flags,
-            orphanSlot: record.orphanSlot,
-            parent: record.parent
-        )
+        var seen = SeenInode(number, record)
         seen.isAnchor = anchors.contains(number)
         checker.checkFlags(seen, record)
         guard record.hasLayoutOfType else {

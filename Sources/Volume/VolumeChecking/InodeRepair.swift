@@ -11,7 +11,7 @@ extension RepairRound {
         var rebuilt: [InodeNumber: Bool] = [:]
         return try await each(found) { (finding) async throws(CheckError) -> Bool in
             guard let number = finding.inode else { return false }
-            let inode = checker.seen[number.address.rawValue]
+            let inode = checker.inodes[number.address]
             switch finding.kind {
             case .inodeFlagsInvalid:
                 guard let inode else { return false }
@@ -140,7 +140,7 @@ extension RepairRound {
         var done: [Finding] = []
         for finding in found {
             guard let number = finding.inode,
-                let inode = checker.seen[number.address.rawValue]
+                let inode = checker.inodes[number.address]
             else { continue }
             if let listed = inode.listedIn {
                 lists.insert(listed)

@@ -14,10 +14,11 @@ private struct Candidate {
 extension VolumeChecker {
     func checkLinks() async throws(CheckError) {
         try await findUnreachable()
-        for (index, address) in order.enumerated() {
-            guard let inode = seen[address.rawValue] else { continue }
+        // Nothing is wrong with those that have no record any more (InodeTable T1).
+        let open = inodes.open
+        for (index, inode) in open.enumerated() {
             checkLinks(of: inode)
-            show(.links, UInt64(index) + 1, of: UInt64(order.count))
+            show(.links, UInt64(index) + 1, of: UInt64(open.count))
         }
     }
 
@@ -43,15 +44,13 @@ extension VolumeChecker {
             return
         }
         guard !inode.isIncomplete else { return }
-        let expected =
-            inode.isDirectory ? 2 + UInt64(inode.subdirectories) : UInt64(inode.links)
-        if UInt64(inode.linkCount) != expected {
+        if UInt64(inode.linkCount) != inode.expectedLinks {
             add(
                 Finding(
                     .inodeLinkCountWrong,
                     inode: inode.number,
                     found: UInt64(inode.linkCount),
-                    expected: expected
+                    expected: inode.expectedLinks
                 )
             )
         }
@@ -72,10 +71,10 @@ extension VolumeChecker {
         }
         for candidate in rounds.joined() {
             let address = candidate.number.address
-            guard seen[address.rawValue] == nil, try await admit(candidate.number) == .seen else {
-                continue
-            }
-            seen[address.rawValue]?.isUnreachable = true
+            guard inodes.state(of: address) == .unknown,
+                try await admit(candidate.number) == .seen
+            else { continue }
+            inodes.update(address) { $0.isUnreachable = true }
             add(Finding(.inodeUnreachable, inode: candidate.number, block: address))
             try await walkPending()
         }

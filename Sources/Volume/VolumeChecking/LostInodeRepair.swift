@@ -82,7 +82,7 @@ extension RepairRound {
         let numbered = Self.directoryName + [UInt8(ascii: "~")]
         for entry in entries
         where entry.name == Self.directoryName || entry.name.starts(with: numbered) {
-            guard let inode = checker.seen[entry.inode.address.rawValue],
+            guard let inode = try await seen(entry.inode.address),
                 inode.number == entry.inode, inode.isDirectory, !inode.isDamaged
             else { continue }
             return entry.inode

@@ -182,13 +182,14 @@ extension RepairRound {
     /// spreads them, so that the first belongs to the lowest slot.
     private func spareOrphanDirectories() -> [InodeNumber] {
         let named = checker.slots.compactMap { $0?.orphanDirectory.address }
-        return checker.order.compactMap { checker.seen[$0.rawValue] }
+        // An inode with that mark where it does not belong has a record (InodeTable T1).
+        return checker.inodes.open
             .filter { inode in
                 !inode.isDamaged && inode.isDirectory && inode.flags.contains(.system)
                     && !named.contains(inode.number.address)
                     && inode.number != checker.superblock.root
             }
-            .map(\.number).sorted()
+            .map(\.number)
     }
 
     /// Makes an orphan directory; nil if no block is free.

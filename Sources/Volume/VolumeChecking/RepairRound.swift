@@ -25,8 +25,9 @@ final class RepairRound {
     var nextFree: (group: UInt32, index: UInt32) = (0, 1)
 
     /// Of directories with entries in several places, the one that keeps its own where that is not
-    /// the one that was met first: the one that the directory names as its parent.
-    lazy var keepers: [BlockAddress: InodeNumber] = findKeepers()
+    /// the one that was met first: the one that the directory names as its parent. Nil until they
+    /// are looked for.
+    var keepers: [BlockAddress: InodeNumber]?
 
     init(
         _ checker: VolumeChecker,
@@ -156,6 +157,36 @@ final class RepairRound {
     }
 
     // MARK: inodes
+
+    /// What the check knows of the inode whose block is at an address; nil if it saw none there. Of
+    /// one with which nothing is wrong that is what its block says.
+    func seen(_ address: BlockAddress) async throws(CheckError) -> SeenInode? {
+        switch checker.inodes.state(of: address) {
+        case .unknown: return nil
+        case .open: return checker.inodes[address]
+        case .settled, .awaiting: break
+        }
+        let buffer = makeBuffer()
+        try await read(address, into: buffer)
+        let generation = BlockHeader.generation(of: buffer.readOnly)
+        let number = InodeNumber(address: address, generation: generation)
+        guard let record = try await readInode(number, into: buffer) else { return nil }
+        return SeenInode(number, quiet: record, isWalked: true)
+    }
+
+    /// Calls `body` for every inode that the check saw, in the order of their blocks.
+    func forEachInode(
+        _ body: (SeenInode) async throws(CheckError) -> Void
+    ) async throws(CheckError) {
+        for group in 0..<superblock.groupCount {
+            var next: UInt32 = 0
+            while let index = checker.inodes.next(inGroup: group, from: next) {
+                next = index + 1
+                let address = superblock.groupStart(group) + UInt64(index)
+                if let inode = try await seen(address) { try await body(inode) }
+            }
+        }
+    }
 
     /// Reads the block of an inode; nil if it is not sound, or another one by now.
     func readInode(

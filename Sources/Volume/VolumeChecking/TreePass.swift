@@ -24,6 +24,8 @@ final class InodeVisit {
     var lastKey: UInt64?
     /// Names whose key has the same hash as the last one's.
     var namesOfHash: [[UInt8]] = []
+    /// Entries of directories, of those that count.
+    var subdirectories: UInt32 = 0
     /// The slot whose orphan directory this is.
     var orphanSlot: SlotIndex?
 
@@ -35,7 +37,7 @@ final class InodeVisit {
 
 /// What became of an inode that something leads to.
 enum Admission {
-    /// It is in `seen`, damaged or not.
+    /// It has a record in `inodes`, damaged or not.
     case seen
     /// There is no such inode.
     case missing
@@ -62,7 +64,7 @@ extension VolumeChecker {
             )
             return
         }
-        guard let inode = seen[number.address.rawValue], !inode.isDamaged else { return }
+        guard let inode = inodes[number.address], !inode.isDamaged else { return }
         if !inode.isDirectory {
             add(Finding(.inodeModeInvalid, inode: number, found: UInt64(inode.mode)))
         } else if inode.parent != number {
@@ -85,61 +87,78 @@ extension VolumeChecker {
         }
     }
 
-    /// Takes an inode into `seen`, and checks all of it but the entries of a directory, which is
-    /// put on the list.
+    /// Takes an inode into `inodes`, and checks all of it but the entries of a directory, which is
+    /// put on the list. One that was there gets its record again if it has none.
     func admit(_ number: InodeNumber, isAnchor: Bool = false) async throws(CheckError)
         -> Admission
     {
         let address = number.address
-        if let known = seen[address.rawValue] {
-            return known.number.generation == number.generation ? .seen : .missing
+        switch inodes.state(of: address) {
+        case .unknown: break
+        case .open:
+            return inodes[address]?.number.generation == number.generation ? .seen : .missing
+        case .settled, .awaiting: return try await reopen(number)
         }
         guard let (group, index) = place(of: address),
             use.use(group: group, index: index) != .metadata
         else { return .missing }
         let isTaken = use.use(group: group, index: index) == .data
         let buffer = makeBuffer()
-        var error = try await read(
-            address,
-            into: buffer,
-            kind: .inode,
-            owner: address.rawValue,
-            generation: number.generation
-        )
+        let (record, error) = try await readInode(number, into: buffer)
         if let error, isTaken || !isDamage(error, mark: use.mark(group: group, index: index)) {
             return .missing
         }
-        var record: InodeRecord?
-        if error == nil {
-            do throws(FormatError) {
-                guard number.generation <= BlockHeader.largestNumber else {
-                    throw .invalidField(address, field: "generation", value: number.generation)
-                }
-                record = try InodeRecord(fields: buffer.readOnly, at: address)
-                if let record { try checkShape(record, address) }
-            } catch let caught {
-                error = caught
-                record = nil
-            }
-        }
-        _ = try await claimMetadata(address, for: number, as: .inode)
-        order.append(address)
-        var inode = SeenInode(
-            number: number,
-            mode: record?.mode ?? 0,
-            linkCount: record?.linkCount ?? 0,
-            flags: record?.flags ?? [],
-            orphanSlot: record?.orphanSlot ?? SlotIndex(0),
-            parent: record?.parent ?? number
-        )
+        var inode = SeenInode(number, record)
         inode.isAnchor = isAnchor
-        inode.isDamaged = record == nil
-        seen[address.rawValue] = inode
+        inodes.insert(inode)
+        _ = try await claimMetadata(address, for: number, as: .inode)
         if let record {
             try await checkInode(inode, InodeVisit(number: number, record: record), buffer)
         } else {
             add(Finding(.inodeDamaged, inode: number, block: address, error: error))
         }
+        return .seen
+    }
+
+    /// Reads the block of an inode. What is wrong with it is given back, for the caller to judge.
+    private func readInode(
+        _ number: InodeNumber,
+        into buffer: AlignedBuffer
+    ) async throws(CheckError) -> (record: InodeRecord?, error: FormatError?) {
+        let address = number.address
+        if let error = try await read(
+            address,
+            into: buffer,
+            kind: .inode,
+            owner: address.rawValue,
+            generation: number.generation
+        ) {
+            return (nil, error)
+        }
+        do throws(FormatError) {
+            guard number.generation <= BlockHeader.largestNumber else {
+                throw .invalidField(address, field: "generation", value: number.generation)
+            }
+            let record = try InodeRecord(fields: buffer.readOnly, at: address)
+            try checkShape(record, address)
+            return (record, nil)
+        } catch {
+            return (nil, error)
+        }
+    }
+
+    /// Reads the block of an inode without a record again. It was sound, and nobody writes (C1); a
+    /// device that gives other bytes the second time is caught all the same.
+    func reopen(_ number: InodeNumber) async throws(CheckError) -> Admission {
+        let isWalked = inodes.state(of: number.address) == .settled
+        let (record, error) = try await readInode(number, into: makeBuffer())
+        if let record {
+            inodes.reopen(SeenInode(number, quiet: record, isWalked: isWalked))
+            return .seen
+        }
+        if let error, !isDamage(error, mark: .metadata) { return .missing }
+        inodes.reopen(SeenInode(number, nil))
+        add(Finding(.inodeDamaged, inode: number, block: number.address, error: error))
         return .seen
     }
 
@@ -262,24 +281,15 @@ extension VolumeChecker {
     // MARK: directories
 
     private func walkDirectory(_ number: InodeNumber) async throws(CheckError) {
+        let address = number.address
+        if inodes.state(of: address) == .awaiting { _ = try await reopen(number) }
         let buffer = makeBuffer()
-        // It was sound when it was admitted, and nobody writes (C1); a device that gives other
-        // bytes the second time is caught all the same.
-        if let error = try await read(
-            number.address,
-            into: buffer,
-            kind: .inode,
-            owner: number.address.rawValue,
-            generation: number.generation
-        ) {
-            add(Finding(.inodeDamaged, inode: number, block: number.address, error: error))
-            return
-        }
-        let record: InodeRecord
-        do throws(FormatError) {
-            record = try InodeRecord(fields: buffer.readOnly, at: number.address)
-        } catch {
-            add(Finding(.inodeDamaged, inode: number, block: number.address, error: error))
+        let (found, error) = try await readInode(number, into: buffer)
+        guard let record = found else {
+            // Sound when it was admitted: see `reopen`.
+            if inodes[address]?.isDamaged != true {
+                add(Finding(.inodeDamaged, inode: number, block: address, error: error))
+            }
             return
         }
         let visit = InodeVisit(number: number, record: record)
@@ -297,7 +307,12 @@ extension VolumeChecker {
                 )
             )
         }
-        seen[number.address.rawValue]?.isIncomplete = !visit.isComplete
+        inodes.update(address) {
+            $0.isWalked = true
+            $0.isIncomplete = !visit.isComplete
+            $0.subdirectories = visit.subdirectories
+        }
+        inodes.settle(address)
     }
 }
 

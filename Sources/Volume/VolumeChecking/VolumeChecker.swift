@@ -29,7 +29,9 @@
 // C3. One damage, one finding, as far as that is possible: what cannot be judged because something
 // above it
 //     is damaged is left out (`InodeVisit.isComplete`, `BlockUse.isKnown`).
-// C4. Memory: four bits a block, about a hundred bytes for each inode, and one leaf of a directory.
+// C4. Memory: six bits for each block that is in use, 16 bytes for each directory that is still to be
+// walked, one leaf of a directory, and a record for each inode with which something is wrong or of which
+// an entry is still missing (`InodeTable`): nothing for those that are right.
 //
 // Findings are values (`Finding`) that hold what a repair needs: see VolumeRepair. Sources of the
 // shape: e2fsck's passes; fsck.ocfs2, where every check has a name and a paragraph.
@@ -83,10 +85,8 @@ package final class VolumeChecker {
     var slots: [SlotDescriptor?] = []
     /// Sound groups, by index; nil where damaged.
     var groups: [ResourceGroupRecord?] = []
-    /// Everything known of the inodes seen, by address.
-    var seen: [UInt64: SeenInode] = [:]
-    /// The keys of `seen` in the order in which they came: what is iterated instead.
-    var order: [BlockAddress] = []
+    /// The inodes seen.
+    var inodes: InodeTable
     /// Directories whose entries are still to be read, last in first out.
     var pending: [InodeNumber] = []
     /// What is gathered of the one inode that is being inspected on a mounted volume, where nothing
@@ -131,6 +131,7 @@ package final class VolumeChecker {
         try await checker.checkLinks()
         try await checker.checkBlocks()
         try await checker.freeGuard()
+        checker.report.mostInodeRecords = checker.inodes.mostRecords
         return checker
     }
 
@@ -155,9 +156,11 @@ package final class VolumeChecker {
         self.progress = progress
         report = CheckReport(superblock: superblock)
         use = BlockUse(superblock)
+        inodes = InodeTable(superblock)
     }
 
     func add(_ finding: Finding) {
+        if let number = finding.inode { inodes.noteFinding(of: number.address) }
         report.findingCount += 1
         if report.findings.count < options.findingLimit { report.findings.append(finding) }
     }
@@ -352,33 +355,4 @@ package final class VolumeChecker {
             )
         }
     }
-}
-
-/// What is known of an inode once it has been read.
-struct SeenInode {
-    var number: InodeNumber
-    var mode: UInt32
-    var linkCount: UInt32
-    var flags: InodeFlags
-    var orphanSlot: SlotIndex
-    /// Entries that lead to it, in directories that are not orphan lists.
-    var links: UInt32 = 0
-    /// Directories that name it as their parent and that it has an entry for.
-    var subdirectories: UInt32 = 0
-    /// The slot whose orphan directory lists it.
-    var listedIn: SlotIndex?
-    /// Its block could not be read: nothing else is known.
-    var isDamaged = false
-    /// A directory some of whose entries could not be read.
-    var isIncomplete = false
-    /// Found by pass 5, not by way of a directory.
-    var isUnreachable = false
-    /// Part of the file system itself: the root and the orphan directories.
-    var isAnchor = false
-    /// The first directory that was found to have an entry for it; of a directory the one that
-    /// counts.
-    var linkedFrom: InodeNumber?
-    var parent: InodeNumber
-
-    var isDirectory: Bool { mode & 0o170000 == 0o040000 }
 }
