@@ -1,5 +1,5 @@
-// Many seeds on all cores: a process for each core, so that a run that traps takes nothing with it but its
-// own seed.
+// Many seeds on all cores: a process for each core, so that a run that traps, or never ends, takes nothing
+// with it but its own seed.
 
 import Glibc
 import LinuxSystem
@@ -49,20 +49,35 @@ final class SeedWorkers: @unchecked Sendable {
     private let last: UInt64
     private let plan: @Sendable (UInt64) -> SimulationPlan
     private let arguments: [String]
+    private let settings: Settings
     private(set) var total = SimulationReport()
     private(set) var passed = 0
     private(set) var failed = 0
+
+    /// How seeds are run.
+    struct Settings {
+        /// Real seconds that one run may take.
+        var limit = 300
+        /// No seed is begun after one has failed.
+        var endsAtFailure = false
+    }
+
+    /// What was asked of a node that is dead is never answered, so what such a task holds stays in memory:
+    /// some MiB for each run. After so many runs a worker makes room for another.
+    private static let runsOfWorker = 64
 
     /// `arguments`: what makes this program a worker with the same plans.
     init(
         _ seeds: ClosedRange<UInt64>,
         arguments: [String],
+        settings: Settings,
         plan: @escaping @Sendable (UInt64) -> SimulationPlan
     ) {
         next = seeds.lowerBound
         last = seeds.upperBound
         self.plan = plan
         self.arguments = arguments
+        self.settings = settings
     }
 
     /// Runs all seeds; returns when the last one has ended.
@@ -103,7 +118,7 @@ final class SeedWorkers: @unchecked Sendable {
 
     private func take() -> UInt64? {
         latch.withLock {
-            guard next <= last else { return nil }
+            guard next <= last, failed == 0 || !settings.endsAtFailure else { return nil }
             next += 1
             return next - 1
         }
@@ -112,27 +127,46 @@ final class SeedWorkers: @unchecked Sendable {
     /// One worker after the other, until there are no seeds.
     private func work() {
         var worker: ChildProcess?
+        var runs = 0
         while let seed = take() {
+            if runs == Self.runsOfWorker {
+                _ = worker?.end()
+                worker = nil
+            }
             do {
                 let current = try worker ?? ChildProcess("\(ownFolder)/\(ownName)", arguments)
+                runs = worker == nil ? 1 : runs + 1
                 worker = current
-                let line = current.write("\(seed)") ? current.readLine() : nil
-                if let line, let result = RunResult(line) {
-                    record(result)
-                    continue
+                if let failure = ask(current, seed) {
+                    worker = nil
+                    fail(seed, failure)
                 }
-                worker = nil
-                let code = current.end()
-                var result = RunResult(seed: seed, arguments: plan(seed).arguments)
-                result.failure = "the program ended with \(code); a broken invariant is told above"
-                record(result)
             } catch {
-                var result = RunResult(seed: seed, arguments: plan(seed).arguments)
-                result.failure = "\(error)"
-                record(result)
+                fail(seed, "\(error)")
             }
         }
         _ = worker?.end()
+    }
+
+    /// Has a worker run a seed. Returns nil if it told how that ended, else why it did not; it is gone then.
+    private func ask(_ worker: ChildProcess, _ seed: UInt64) -> String? {
+        let isRunning = worker.write("\(seed)")
+        if isRunning, !worker.says(within: Int32(settings.limit) * 1_000) {
+            kill(worker.process, SIGKILL)
+            _ = worker.end()
+            return "no end after \(settings.limit) s"
+        }
+        if isRunning, let line = worker.readLine(), let result = RunResult(line) {
+            record(result)
+            return nil
+        }
+        return "the program ended with \(worker.end()); a broken invariant is told above"
+    }
+
+    private func fail(_ seed: UInt64, _ why: String) {
+        var result = RunResult(seed: seed, arguments: plan(seed).arguments)
+        result.failure = why
+        record(result)
     }
 
     private func record(_ result: RunResult) {

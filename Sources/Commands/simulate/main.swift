@@ -27,6 +27,12 @@ struct Simulate: ParsableCommand {
     @Option(help: "Processes that run seeds. (default: one for each core)")
     var jobs: Int?
 
+    @Option(help: "Real time that a run may take, in seconds, when there are several.")
+    var limit = 300
+
+    @Flag(help: "Begin no seed any more when one has failed.")
+    var untilFailure = false
+
     @Option(help: "Operations in a run.")
     var steps: Int?
 
@@ -68,6 +74,7 @@ struct Simulate: ParsableCommand {
         guard steps ?? 1 >= 0 else { throw ValidationError("--steps is not negative") }
         guard count > 0 else { throw ValidationError("--count is at least 1") }
         guard (1...1024).contains(jobs ?? 1) else { throw ValidationError("--jobs is 1 to 1024") }
+        guard (1...86_400).contains(limit) else { throw ValidationError("--limit is 1 to 86400") }
         guard !concurrent || !sequential else {
             throw ValidationError("--concurrent and --sequential exclude each other")
         }
@@ -170,6 +177,7 @@ struct Simulate: ParsableCommand {
         let workers = SeedWorkers(
             seeds,
             arguments: ["--worker"] + CommandLine.arguments.dropFirst(),
+            settings: SeedWorkers.Settings(limit: limit, endsAtFailure: untilFailure),
             // Checked before: the options are right for any seed.
             plan: { seed in (try? self.plan(seed)) ?? .drawn(seed: seed) }
         )

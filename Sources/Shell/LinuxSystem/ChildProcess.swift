@@ -68,6 +68,13 @@ package struct ChildProcess: @unchecked Sendable {
         return text.hasSuffix("\n") ? String(text.dropLast()) : text
     }
 
+    /// Whether it prints something, or ends, within some milliseconds. Of what was read already and not
+    /// taken by `readLine` nothing is known: for programs that answer a line with a line.
+    package func says(within milliseconds: Int32) -> Bool {
+        var question = pollfd(fd: fileno(output), events: Int16(POLLIN), revents: 0)
+        return poll(&question, 1, milliseconds) != 0
+    }
+
     /// Writes a line to it at once. False when it does not read any more.
     package func write(_ line: String) -> Bool {
         fputs(line + "\n", input) >= 0 && fflush(input) == 0
