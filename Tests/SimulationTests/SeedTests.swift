@@ -40,6 +40,10 @@ enum SeedFile {
     /// The plan of a command line; nil if it is none.
     private static func plan(_ words: [String]) -> SimulationPlan? {
         var plan = SimulationPlan(seed: 0, steps: 200, nodes: 3, faults: .remount)
+        // A seed alone decides all.
+        if words.count == 2, words[0] == "--seed", let seed = UInt64(words[1]), seed > 0 {
+            return .drawn(seed: seed)
+        }
         var rest = words[...]
         while let word = rest.popFirst() {
             if word == "--concurrent" || word == "--sequential" {

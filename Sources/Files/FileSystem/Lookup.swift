@@ -33,7 +33,9 @@ extension MountedVolume {
         try checkEntry(found, of: directory)
         let child = remember(found.inode)
         do throws(FileError) {
-            let reply = try await entryReply(child, interruption, isEntryCacheable: true)
+            let childStored = try await holdEntry(child, .shared, interruption)
+            defer { release(child, .shared) }
+            let reply = entry(child, childStored, isEntryCacheable: true)
             directory.answered.add(name)
             return .found(reply)
         } catch {

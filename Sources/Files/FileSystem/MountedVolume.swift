@@ -242,6 +242,24 @@ package final class MountedVolume: FileOperations {
         }
     }
 
+    /// As `hold`, of an inode that an entry leads to while its directory is held: it is there, or the
+    /// volume is damaged.
+    func holdEntry(
+        _ inode: Inode,
+        _ mode: HolderMode,
+        _ interruption: Interruption? = nil
+    ) async throws(FileError) -> StoredInode {
+        do throws(FileError) {
+            return try await hold(inode, mode, interruption)
+        } catch .stale where !inode.isFreed {
+            throw damaged(
+                inode.number.address,
+                "inode that an entry leads to",
+                inode.number.generation
+            )
+        }
+    }
+
     /// As `hold`, at once or not at all.
     func holdIfCached(_ inode: Inode, _ mode: HolderMode) -> StoredInode? {
         guard !inode.isFreed, let stored = inode.stored,

@@ -142,6 +142,9 @@ struct PageUse {
         var bytes: ByteRanges
     }
     private var overtaking: [DirectWrite] = []
+    /// Pages of which what a mapping had changed was written back since they were dropped last, and
+    /// maybe more (KERNEL M6).
+    private var writtenBack = ByteRanges()
 
     /// Enters a waiting request; ends with `unpark`.
     mutating func park(_ kind: ParkedRequest.Kind, _ pages: Range<UInt64>) -> UInt64 {
@@ -168,6 +171,19 @@ struct PageUse {
         forget(overtaken: wholePages(in: bytes))
         note(pages(around: bytes))
     }
+
+    /// What a mapping has changed in these pages was carried out.
+    mutating func noteWriteBack(_ pages: Range<UInt64>) {
+        writtenBack.add(pages)
+        writtenBack.coarsen(above: Self.mostPieces)
+    }
+
+    /// Whether a cached write over these pages may be older than they are, or newer: nobody can tell
+    /// in which order the kernel put the bytes there.
+    func mayDisagree(_ pages: Range<UInt64>) -> Bool { writtenBack.overlaps(pages) }
+
+    /// The kernel has dropped these pages after such a write.
+    mutating func noteDropped(_ pages: Range<UInt64>) { writtenBack.subtract(pages) }
 
     private mutating func forget(overtaken range: Range<UInt64>) {
         for index in overtaking.indices { overtaking[index].bytes.subtract(range) }
@@ -211,6 +227,7 @@ struct PageUse {
     mutating func forgetAll() {
         upToDate = ByteRanges()
         overtaking = []
+        writtenBack = ByteRanges()
     }
 
     func mayBeUpToDate(_ pages: Range<UInt64>) -> Bool { upToDate.overlaps(pages) }

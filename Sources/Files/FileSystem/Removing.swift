@@ -48,7 +48,7 @@ extension MountedVolume {
         try checkEntry(removal.entry, of: parentInode)
         let childInode = remember(removal.entry.inode)
         defer { unrefer(childInode) }
-        let childStored = try await hold(childInode, .exclusive, interruption)
+        let childStored = try await holdEntry(childInode, .exclusive, interruption)
         defer { release(childInode, .exclusive) }
         let child = Held(inode: childInode, stored: childStored)
         try checkChild(childInode, childStored)

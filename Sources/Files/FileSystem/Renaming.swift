@@ -228,7 +228,7 @@ extension MountedVolume {
                 held.append(
                     Held(
                         inode: inode,
-                        stored: try await hold(inode, .exclusive, interruption)
+                        stored: try await holdEntry(inode, .exclusive, interruption)
                     )
                 )
             } catch {

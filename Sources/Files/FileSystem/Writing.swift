@@ -53,9 +53,13 @@ extension MountedVolume {
             inode.pageUse.endDirectWrite(ticket)
         }
         guard count > 0, !flags.isWriteback else { return buffer.count }
-        let isContended = inode.invalidations != invalidations || inode.wasInvalidatedWhileWritable
+        let cached = pages(around: offset..<offset + UInt64(count))
+        let isContended =
+            inode.invalidations != invalidations || inode.wasInvalidatedWhileWritable
+            || inode.pageUse.mayDisagree(cached)
         if !flags.isDirect, isContended || start != offset {
             await invalidateAfterwards(inode, offset..<offset + UInt64(count))
+            inode.pageUse.noteDropped(cached)
         }
         if !flags.isDirect, start != offset { await invalidateAfterwards(inode, written) }
         // For others the kernel asks for FSYNC itself.
@@ -119,7 +123,13 @@ extension MountedVolume {
         if flags.dropsPrivileges { dropPrivileges(stored) }
         let range = start..<start + UInt64(bytes.count)
         if flags.isWriteback {
-            return (start, try await writeBackHeld(inode, stored, range, bytes))
+            do throws(FileError) {
+                return (start, try await writeBackHeld(inode, stored, range, bytes))
+            } catch {
+                // The page would go on showing here what is nowhere else (rule M7).
+                dropUnwritten(inode, pages(around: range))
+                throw error
+            }
         }
         if !flags.isDirect {
             inode.pageUse.noteCachedWrite(offset..<offset + UInt64(buffer.count))
@@ -139,6 +149,7 @@ extension MountedVolume {
         _ range: Range<UInt64>,
         _ bytes: UnsafeRawBufferPointer
     ) async throws(FileError) -> Int {
+        inode.pageUse.noteWriteBack(pages(around: range))
         for piece in inode.pageUse.notOvertaken(range) {
             let start = Int(piece.lowerBound - range.lowerBound)
             _ = try await writeHeld(
@@ -177,6 +188,8 @@ extension MountedVolume {
         return try await holdParked(inode, .exclusive, .partialWrite, page, interruption)
     }
 
+    /// Has pages dropped that show what is not in the file, without waiting for it.
+    ///
     /// A write(2) that must wait for the lock has already put its bytes into pages of the kernel,
     /// which has taken those that it covers as a whole for up to date. Nobody shall read or store
     /// there before the write is carried out.

@@ -56,13 +56,18 @@ extension Simulation {
                 throw error
             }
         }
+        if node.withdrawal == nil {
+            do {
+                return try await within("unmounting") { try await self.cluster.unmount(0) }
+            } catch {
+                guard node.withdrawal != nil else { throw error }
+            }
+        }
         if let withdrawal = node.withdrawal {
             log("n1 withdraws: \(withdrawal)")
             report.withdrawals += 1
             if node.wroteAfterWithdrawal { throw SimulationFailure("n1 wrote after it had (V4)") }
             cluster.abandon(0)
-        } else {
-            try await within("unmounting") { try await self.cluster.unmount(0) }
         }
     }
 

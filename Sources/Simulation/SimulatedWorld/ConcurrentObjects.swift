@@ -75,11 +75,9 @@ final class Register {
         }.map(\.value)
     }
 
-    /// Whether a read that began at `step` may return parts of several values: some write is in
-    /// doubt.
-    func mayBeTorn(readFrom step: Int) -> Bool {
-        writes.contains { $0.doubtfulSince.map { $0 < step } ?? false }
-    }
+    /// Whether a read that ends now may return parts of several values: some write is in doubt. (A read
+    /// that began before the death may have waited for the dead node's lock.)
+    var mayBeTorn: Bool { writes.contains { $0.doubtfulSince != nil } }
 
     /// Whether a read by `life` that began at `step` may return `value`; if so, what follows.
     /// Nothing does if the reader's daemon is dead: what it sees may be lost.

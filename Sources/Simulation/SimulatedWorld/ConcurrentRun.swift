@@ -312,7 +312,7 @@ final class ConcurrentRun {
         _ register: Register,
         from step: Int
     ) -> Bool {
-        guard register.mayBeTorn(readFrom: step) else { return false }
+        guard register.mayBeTorn else { return false }
         let records = register.candidates(readFrom: step).map { record($0, bytes.count) }
         if records.contains(bytes) { return false }
         var start = 0

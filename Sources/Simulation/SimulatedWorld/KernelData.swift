@@ -184,7 +184,7 @@ extension KernelModel {
             isDirect: isDirect,
             dropsPrivileges: true
         )
-        return try await ask { () async throws(FileError) in
+        let written = try await ask { () async throws(FileError) in
             try await self.volume.write(
                 node,
                 handle,
@@ -194,6 +194,8 @@ extension KernelModel {
                 nil
             )
         }
+        trace?("\(name) has written \(file.inode.identity) \(offset)+\(written)")
+        return written
     }
 
     // MARK: Mappings

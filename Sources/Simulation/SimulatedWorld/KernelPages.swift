@@ -246,6 +246,7 @@ extension KernelModel {
                     nil
                 )
             }
+            trace?("\(name) has written (mapping) \(inode.identity) \(offset)")
         } catch {
             writebackErrors.append(error)
         }

@@ -33,6 +33,8 @@ extension Simulation {
     /// Scrubs on some node to the end, while others do what they do.
     func scrubOnce() async throws {
         let living = cluster.living
+        // All may just be leaving, to come back.
+        guard !living.isEmpty else { return await engine.sleep(nanoseconds: 300_000) }
         let node = living[dice.below(living.count)]
         log("\(node.kernel.name): scrub")
         let running = Self.begin(on: node)

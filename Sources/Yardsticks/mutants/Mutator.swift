@@ -20,12 +20,22 @@ struct Mutant {
 struct Mutator {
     let file: String
     let lines: [String]
+    let style: Style
     private(set) var mutants: [Mutant] = []
     private(set) var output: [String] = []
     private var next: Int
 
-    init(file: String, text: String, firstNumber: Int) {
+    /// How the sources of a part of the program are written.
+    enum Style {
+        /// Effects are collected: two of them may change places. What throws is no statement.
+        case locks
+        /// Statements wait and throw.
+        case cluster
+    }
+
+    init(file: String, text: String, firstNumber: Int, style: Style) {
         self.file = file
+        self.style = style
         lines = text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
         next = firstNumber
     }
@@ -43,7 +53,7 @@ struct Mutator {
         var index = 0
         while index < lines.count {
             // Only what has effects: the order of two assignments means nothing.
-            if index + 1 < lines.count, isStatement(index), isStatement(index + 1),
+            if style == .locks, index + 1 < lines.count, isStatement(index), isStatement(index + 1),
                 indent(index) == indent(index + 1), lines[index].contains("&effects"),
                 lines[index + 1].contains("&effects")
             {
@@ -74,7 +84,27 @@ struct Mutator {
     ]
 
     /// What is for the administrator only: ages, and room reserved.
-    private static let observed = [".since = ", "reserveCapacity"]
+    private static let observed = [
+        ".since = ", "reserveCapacity", "counters.", "locks.note(", ".step = ", "onReport",
+    ]
+
+    /// Whether a statement begins with a word that makes it none. What throws and waits may be left
+    /// out among the cluster's, with what is given back unused.
+    private func isExcluded(_ text: Substring) -> Bool {
+        if style == .cluster, text.hasPrefix("try ") || text.hasPrefix("self.") { return false }
+        return Self.excluded.contains { text.hasPrefix($0) }
+    }
+
+    /// Whether a line gives a constant its first value, which must not be left out.
+    private func isFirstValue(_ text: Substring) -> Bool {
+        guard let sign = text.firstRange(of: " = ") else { return false }
+        let name = text[..<sign.lowerBound]
+        return lines.contains {
+            let line = $0.drop { $0 == " " }
+            return line.hasPrefix("let \(name): ") && !line.contains("=")
+                || line.hasPrefix("var \(name): ") && !line.contains("=") && !line.hasSuffix("?")
+        }
+    }
 
     private static func isBalanced(_ text: some StringProtocol) -> Bool {
         var depth = 0
@@ -98,8 +128,8 @@ struct Mutator {
     private func isStatement(_ index: Int) -> Bool {
         let text = trimmed(index)
         guard let first = text.first, first.isLowercase, indent(index).count >= 8,
-            !Self.excluded.contains(where: { text.hasPrefix($0) }), Self.isBalanced(text),
-            text.hasSuffix(")") || text.contains("= ")
+            !isExcluded(text), Self.isBalanced(text), !text.contains("activeMutant"),
+            text.hasSuffix(")") || text.contains("= "), !isFirstValue(text)
         else { return false }
         if text.contains("{") || text.contains("//") || isInInitializer(index) { return false }
         if Self.observed.contains(where: { text.contains($0) }) { return false }
@@ -120,6 +150,8 @@ struct Mutator {
             return false
         }
         let after = index + 1 < lines.count ? trimmed(index + 1) : ""
+        // What a closure of one line gives back.
+        if before.hasSuffix(" in"), after.hasPrefix("}") { return false }
         return ![".", "?", ":", "&&", "||", "+", "-", "="].contains { after.hasPrefix($0) }
     }
 
@@ -144,6 +176,7 @@ struct Mutator {
 
     private mutating func rewritten(_ index: Int) -> String {
         let text = trimmed(index)
+        if text.contains("activeMutant") { return lines[index] }
         if isStatement(index) { return leftOut(index) }
         if text == "return true" || text == "return false" {
             let isTrue = text == "return true"

@@ -1,8 +1,11 @@
-// Puts defects into a copy of the lock manager's core, each behind a switch: tools/mutations builds
-// the copy once and runs the checks with one defect after the other switched on.
+// Puts defects into a copy of the sources, each behind a switch: tools/mutations builds the copy once
+// and runs the checks with one defect after the other switched on.
 //
-//   mutants TREE      changes the sources of the copy in TREE; prints a line per defect:
-//                     number, file, line, kind, change, separated by tabs
+//   mutants TREE                      changes the lock manager's core in the copy in TREE; prints a
+//                                     line per defect: number, file, line, kind, change, separated
+//                                     by tabs
+//   mutants TREE --cluster DEFECTS    changes journal, store, file system and glocks: first what the
+//                                     list says (`WrittenDefect`), then whatever can be changed
 
 import Glibc
 
@@ -11,6 +14,12 @@ private let untouched = [
     "Counters.swift", "Description.swift", "Digest.swift", "Fingerprint.swift",
     "Invariants.swift", "LockMessage.swift", "Lockspace.swift", "MessageFingerprint.swift",
     "Records.swift", "Slab.swift",
+]
+
+/// The same of the cluster.
+private let untouchedOfCluster = [
+    "GlockActivity.swift", "HolderActivity.swift", "Inspecting.swift", "LogListing.swift",
+    "StorageError.swift", "StoreError.swift", "Usage.swift",
 ]
 
 private func fail(_ line: String) -> Never {
@@ -49,19 +58,93 @@ private func names(in folder: String) -> [String] {
     return found.sorted()
 }
 
-guard CommandLine.arguments.count == 2 else { fail("usage: mutants TREE") }
-let tree = CommandLine.arguments[1]
-var paths = names(in: "\(tree)/Sources/Locks/LockCore").filter { !untouched.contains($0) }
-    .map { "Sources/Locks/LockCore/\($0)" }
-paths.append("Sources/Base/Vocabulary/LockMode.swift")
-var number = 1
-for path in paths {
-    var mutator = Mutator(file: path, text: read("\(tree)/\(path)"), firstNumber: number)
-    mutator.run()
-    number += mutator.mutants.count
-    save("\(tree)/\(path)", mutator.output.joined(separator: "\n"))
-    for mutant in mutator.mutants {
+/// One change after the other, each behind its switch; prints what they are.
+private struct Campaign {
+    let tree: String
+    private var number = 1
+
+    init(tree: String) { self.tree = tree }
+
+    private func tell(_ mutant: Mutant) {
         print(mutant.number, mutant.file, mutant.line, mutant.kind, mutant.change, separator: "\t")
     }
+
+    mutating func change(_ paths: [String], _ style: Mutator.Style) {
+        for path in paths {
+            var mutator = Mutator(
+                file: path,
+                text: read("\(tree)/\(path)"),
+                firstNumber: number,
+                style: style
+            )
+            mutator.run()
+            number += mutator.mutants.count
+            save("\(tree)/\(path)", withImport(mutator.output.joined(separator: "\n")))
+            mutator.mutants.forEach(tell)
+        }
+    }
+
+    /// Puts in the defects of a list.
+    mutating func change(by list: [WrittenDefect]) {
+        for defect in list {
+            let path = "\(tree)/\(defect.file)"
+            guard let (text, line) = defect.applied(to: read(path), number: number) else {
+                fail(
+                    "\(defect.name): what it changes does not stand exactly once in \(defect.file)"
+                )
+            }
+            save(path, withImport(text))
+            tell(
+                Mutant(
+                    number: number,
+                    file: defect.file,
+                    line: line,
+                    kind: "deliberate",
+                    change: "\(defect.name): \(defect.story)"
+                )
+            )
+            number += 1
+        }
+    }
+
+    /// The switch stands in a module that not every file knows.
+    private func withImport(_ text: String) -> String {
+        let lines = text.split(separator: "\n")
+        if lines.contains(where: { $0.hasSuffix("import Vocabulary") }) { return text }
+        return "import Vocabulary\n" + text
+    }
+}
+
+private func paths(in folders: [String], without untouched: [String]) -> [String] {
+    folders.flatMap { folder in
+        names(in: "\(tree)/\(folder)").filter { !untouched.contains($0) }.map { "\(folder)/\($0)" }
+    }
+}
+
+let words = CommandLine.arguments
+guard words.count == 2 || words.count == 4 && words[2] == "--cluster" else {
+    fail("usage: mutants TREE [--cluster DEFECTS]")
+}
+let tree = words[1]
+private var campaign = Campaign(tree: tree)
+if words.count == 2 {
+    campaign.change(
+        paths(in: ["Sources/Locks/LockCore"], without: untouched)
+            + ["Sources/Base/Vocabulary/LockMode.swift"],
+        .locks
+    )
+} else {
+    guard let list = WrittenDefect.list(read(words[3])) else { fail("\(words[3]): no such list") }
+    campaign.change(by: list)
+    campaign.change(
+        paths(
+            in: [
+                "Sources/Disk/Journaling", "Sources/Files/FileStore", "Sources/Files/FileSystem",
+                "Sources/Locks/LockCache",
+            ],
+            without: untouchedOfCluster
+        ),
+        .cluster
+    )
 }
 save("\(tree)/Sources/Base/Vocabulary/Switch.swift", Switch.source)
