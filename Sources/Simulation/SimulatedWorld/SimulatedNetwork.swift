@@ -68,10 +68,17 @@ final class SimulatedNetwork {
         }
         for (end, peer) in [(one, other), (other, one)] {
             guard let attached = self.end(of: end), !attached.isDead else { continue }
+            let lost = self.end(of: peer)
             attached.engine.clock.schedule(
                 at: attached.engine.clock.now.advanced(nanoseconds: delay()),
                 in: attached.engine,
-                EngineBound { [weak self] in self?.onLost?(end, peer) }
+                EngineBound { [weak self] in
+                    // Whoever has come back meanwhile, at either end, has another connection.
+                    guard let self, !attached.isDead, self.end(of: end) === attached,
+                        self.end(of: peer) === lost
+                    else { return }
+                    self.onLost?(end, peer)
+                }
             )
         }
     }

@@ -80,7 +80,7 @@ struct Mutator {
         "let ", "var ", "return", "case ", "guard ", "if ", "else", "for ", "while ", "switch ",
         "default", "break", "continue", "throw", "defer", "precondition", "assert", "counters.",
         "func ", "import ", "struct ", "try ", "self.", "@", "//", "}", "repeat", "mutating ",
-        "package ", "private ", "static ", "init", "enum ", "extension ", "fatalError",
+        "package ", "private ", "static ", "init", "enum ", "extension ", "fatalError", "async ",
     ]
 
     /// What is for the administrator only: ages, and room reserved.

@@ -19,7 +19,7 @@ private let untouched = [
 /// The same of the cluster.
 private let untouchedOfCluster = [
     "GlockActivity.swift", "HolderActivity.swift", "Inspecting.swift", "LogListing.swift",
-    "StorageError.swift", "StoreError.swift", "Usage.swift",
+    "FileOperations.swift", "StorageError.swift", "StoreError.swift", "Usage.swift",
 ]
 
 private func fail(_ line: String) -> Never {
