@@ -477,7 +477,7 @@ final class ConcurrentRun {
     private func checkName(_ process: inout SimulatedProcess) async throws {
         let index = process.dice.below(names.count)
         let name = names[index]
-        let (before, wasThere) = (name.version, name.isThere)
+        let before = name.version
         guard name.isQuiet else { return }
         let result = await Simulation.result { () async throws(FileError) in
             try await process.node.kernel.status(path("name\(index)"))
@@ -493,7 +493,8 @@ final class ConcurrentRun {
         if name.isDoubtful {
             if process.isOrphan { return }
             name.settle(isThere: isShown)
-        } else if isShown != wasThere {
+        } else if isShown != name.isThere {
+            // As it was all the time, or as another look has found out meanwhile.
             throw SimulationFailure(
                 "name \(index) is \(isShown ? "shown, and is gone" : "not shown, and is there")"
             )
