@@ -244,7 +244,7 @@ let commands: [Target] = [
     ),
     command(
         "simulate",
-        ["Vocabulary", "CrashWorld", "SimulatedWorld", "LinuxSystem", argumentParser]
+        ["Vocabulary", "Execution", "CrashWorld", "SimulatedWorld", "LinuxSystem", argumentParser]
     ),
     command("locksim", ["Vocabulary", "LockWorld", argumentParser]),
 ]

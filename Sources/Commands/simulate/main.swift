@@ -1,4 +1,5 @@
 import ArgumentParser
+import Execution
 import Glibc
 import SimulatedWorld
 import Vocabulary
@@ -192,6 +193,8 @@ struct Simulate: ParsableCommand {
                 + "\(workers.passed) passed in \(Int(seconds)) s (\(Int(speed)) times real time)"
         )
         print(workers.total.summary)
+        let unreached = workers.total.probes.probes(contained: false).map { "\($0)" }
+        if !unreached.isEmpty { print("never reached: \(unreached.joined(separator: ", "))") }
         if workers.failed > 0 { throw ExitCode(1) }
     }
 }

@@ -3,6 +3,7 @@
 
 import BlockIO
 import DiskFormat
+import Execution
 package import Vocabulary
 
 /// What a dead node's log knows better than the places where its blocks belong.
@@ -55,6 +56,7 @@ package final class DeadLog {
             for block in found {
                 let entry = block.entry
                 if let other = known[entry.address] {
+                    reached(.severalImages)
                     if other.version >= entry.version { continue }
                 } else {
                     addresses.append(entry.address)
@@ -92,6 +94,7 @@ package final class DeadLog {
         whenQuiet: (() async throws(StorageError) -> Void)? = nil
     ) async throws(StorageError) {
         let wanted = newest.filter { !isSettled($0.image.covering) }
+        if wanted.count < newest.count { reached(.survivorHolds) }
         report.skipped += newest.count - wanted.count
         var doubtful: [Wanted] = []
         for start in stride(from: 0, to: wanted.count, by: batchLength) {
@@ -201,9 +204,16 @@ package final class DeadLog {
             at: wanted.address,
             volume: ring.superblock.volume
         )
-        if let found { return found.version < wanted.image.version }
+        if let found {
+            if found.version > wanted.image.version { reached(.placeIsNewer) }
+            return found.version < wanted.image.version
+        }
         let claimed = claimedVersion(wanted.address, bytes)
-        if claimed == wanted.image.version && !isQuiet { return nil }
+        if claimed == wanted.image.version && !isQuiet {
+            reached(.doubtfulPlace)
+            return nil
+        }
+        if claimed == wanted.image.version { reached(.tornPlace) }
         return claimed <= wanted.image.version
     }
 

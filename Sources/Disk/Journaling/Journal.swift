@@ -225,11 +225,13 @@ package final class Journal {
         while true {
             if isStopped { throw .stopped }
             if hasRoom(blocks) { return makeHandle(blocks) }
+            if running.isClosing { reached(.waitForClosing) }
             if running.reserved + blocks > largestTransaction, running.hasContent {
                 requestCommit()
             }
             if !fitsRing(blocks) {
                 counters.waitsForSpace += 1
+                reached(.waitForLogRoom)
                 startCheckpoint()
             }
             await roomChanged.wait()

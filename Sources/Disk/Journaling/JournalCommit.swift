@@ -102,6 +102,7 @@ extension Journal {
     private func write(_ logged: LoggedTransaction) async throws(StorageError) {
         guard let buffer = logged.buffer else { return }
         let first = min(logged.blockCount, ring.contiguous(from: logged.place))
+        if first < logged.blockCount { reached(.logWraps) }
         for piece in [0..<first, first..<logged.blockCount] where !piece.isEmpty {
             try requireRunning()
             let bytes = buffer.readOnly.window(

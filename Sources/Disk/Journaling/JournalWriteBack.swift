@@ -29,6 +29,7 @@ extension Journal {
                 addToCovering(copy)
             }
             if let older = copy.image {
+                if copy.isWriting { reached(.newerWhileWriting) }
                 precondition(older.version < image.version, "J5: \(copy.address) gets older")
                 older.transaction.release()
             }
@@ -63,6 +64,7 @@ extension Journal {
         guard copy.isWriting, !copy.isOrphanWrite else { return }
         copy.isOrphanWrite = true
         orphanWrites += 1
+        reached(.lateWrite)
     }
 
     private func clearImage(_ copy: HomeCopy) {
@@ -164,6 +166,7 @@ extension Journal {
         var pieces: [[Claim]] = []
         for copy in copies {
             guard let image = copy.image, let buffer = image.transaction.buffer else {
+                reached(.imageGivenUp)
                 finishWrite(copy, version: nil)
                 continue
             }
@@ -270,6 +273,7 @@ extension Journal {
             if copies.contains(where: { $0.needsWrite && !$0.isWriting }) {
                 try await writeHome(copies)
             } else if orphanWrites > 0 || copies.contains(where: \.isWriting) {
+                if orphanWrites > 0 { reached(.settleWaitsForLateWrite) }
                 await wroteHome.wait()
             } else {
                 return

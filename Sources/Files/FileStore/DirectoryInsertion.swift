@@ -1,4 +1,5 @@
 import DiskFormat
+import Execution
 package import Journaling
 package import Vocabulary
 
@@ -35,6 +36,7 @@ extension Directory {
         }
         guard result.found == nil else { throw .exists }
         guard let (place, key) = result.gap else { throw .noSpace }
+        if key & 0xFF != 0 { reached(.hashCollision) }
         let tree = result.tree
         let size = DirectoryEntryRecord.fixedByteCount + name.count
         var cost = OperationCost(newBlocks: 0, modifiedBlocks: place.path.steps.count + 2)

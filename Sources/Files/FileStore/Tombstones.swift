@@ -1,4 +1,5 @@
 import DiskFormat
+import Execution
 import Journaling
 import Vocabulary
 
@@ -45,6 +46,7 @@ struct Tombstones {
             if next >= waiting.count { next = 0 }
             let place = waiting[next]
             if cache.cached(start + UInt64(place))?.isDirty ?? false {
+                reached(.tombstoneWaits)
                 next += 1
             } else {
                 home.append(place)

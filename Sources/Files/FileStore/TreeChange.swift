@@ -2,6 +2,7 @@
 // fail but by damage; the blocks it may need have been set aside.
 
 import DiskFormat
+import Execution
 import Journaling
 import Vocabulary
 
@@ -85,6 +86,7 @@ extension Tree {
         _ height: Int,
         _ allocator: Allocator
     ) throws(StoreError) -> TreePointer {
+        reached(.nodeSplit)
         var pointers = read(area)
         pointers.insert(pointer, at: slot)
         let middle = slot == area.count ? area.count : pointers.count / 2
@@ -108,6 +110,7 @@ extension Tree {
         do throws(Interruption) { root = try PointerArea(root: inode) } catch {
             throw .damaged(inode.number.address, "pointer count", UInt64(inode.record.rootCount))
         }
+        reached(.treeGrows)
         var pointers = read(root)
         pointers.insert(pointer, at: slot)
         allocator.transaction.modify(inode.block)
@@ -208,6 +211,7 @@ extension Tree {
         }
         guard deepest > 0 else { return }
         allocator.transaction.modify(inode.block)
+        reached(.treeShrinks)
         inode.record.height -= UInt8(deepest)
         writeRoot(raised)
     }

@@ -123,6 +123,7 @@ extension MountedVolume {
         } else {
             let answered = inode.answered
             inode.answered = AnsweredNames()
+            if answered.overflowed { reached(.namesOverflowed) }
             counters.invalidatedNames += UInt64(answered.names.count)
             await kernel.invalidateEntries(
                 of: inode.handle,
@@ -156,7 +157,10 @@ extension MountedVolume {
             await locks.drain(inode.glock, to: mode)
             inode.pageUse.touched.coarsen(above: PageUse.mostPieces)
             ranges = inode.pageUse.touched.take()
-            if !ranges.isEmpty { counters.repeatedInvalidations += 1 }
+            if !ranges.isEmpty {
+                counters.repeatedInvalidations += 1
+                reached(.passRepeated)
+            }
         }
         inode.pageUse.isInvalidating = false
         inode.pageUse.forgetAll()
@@ -201,10 +205,13 @@ extension MountedVolume {
         while !isComplete {
             doubtful = inode.pageUse.parkedPages([.partialWrite])
             let holes = inode.pageUse.parkedPages([.fill, .writeBack, .partialWrite])
+            if !holes.isEmpty { reached(.pagesLeftOut) }
             isComplete = await ends(drop(without(holes, ranges), inode, kernel), inode)
+            if !isComplete { reached(.passRestarted) }
         }
         for page in doubtful where inode.pageUse.mayBeUpToDate(page) {
             counters.doubtfulPages += 1
+            reached(.doubtfulPage)
             await dropIfFree(page, inode, kernel, milliseconds: Self.patience)
         }
     }

@@ -124,6 +124,7 @@ package final class JournalRecovery: LockClient {
         }
         let settled = try await lockFootprint(slots.compactMap { logs[$0] })
         guard isCurrent() else {
+            reached(.recoveryOvertaken)
             unlockAll()
             return nil
         }
@@ -170,6 +171,7 @@ package final class JournalRecovery: LockClient {
     private func quieten(_ journals: Int) async throws(StorageError) {
         if isQuiet { return }
         isQuiet = true
+        reached(.recoveryQuietens)
         wishes[journals].status = nil
         service.convert(
             wishes[journals].lock,

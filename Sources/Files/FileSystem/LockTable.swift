@@ -219,6 +219,7 @@ package final class LockTable: LockClient {
     /// Lets those in who use some of these bytes, until the next call (Glock G4b).
     package func admitUsers(of bytes: [Range<UInt64>], _ glock: Glock) {
         change(glock) { $0.admitUsers(of: bytes, &$1) }
+        if glock.machine.urgentAdmissions > 0 { reached(.urgentHolder) }
     }
 
     /// Waits until nobody is inside who needs more than `mode`.
@@ -259,6 +260,9 @@ package final class LockTable: LockClient {
             )
         } else {
             note(glock, .refused(.exclusive))
+            if completion.status != .shutDown {
+                reached(glock.held == .protectedRead ? .upgradeRefused : .probeRefused)
+            }
         }
         change(glock) { $0.completed(completion.status, completion.mode, &$1) }
     }

@@ -397,6 +397,7 @@ package final class MountedVolume: FileOperations {
     package func withdraw(_ reason: String) {
         guard !isWithdrawn else { return }
         isWithdrawn = true
+        reached(.withdrawal)
         counters.storageErrors += 1
         journal.stop()
         dirtyAccount.stop()

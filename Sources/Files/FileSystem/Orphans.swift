@@ -85,6 +85,7 @@ extension MountedVolume {
         child.stored.record.flags.insert(.orphan)
         child.stored.record.orphanSlot = slot
         counters.orphansListed += 1
+        reached(.orphanMade)
     }
 
     /// Begins to wait until nobody has an orphan open on any node, and frees it then.
@@ -174,6 +175,7 @@ extension MountedVolume {
     /// The orphan directory of a slot.
     private func orphanDirectory(of slot: SlotIndex) async throws(FileError) -> Inode {
         if slot == self.slot { return remember(orphanDirectory) }
+        reached(.orphanOfTheAbsent)
         return remember(try await readDescriptor(slot).orphanDirectory)
     }
 

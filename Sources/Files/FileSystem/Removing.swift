@@ -64,6 +64,7 @@ extension MountedVolume {
             childInode.opens == 0
             ? await locks.enterWithoutQueueing(openLock, .exclusive) : false
         defer { if isAlone { locks.leave(openLock, .exclusive) } }
+        if !isAlone, childInode.opens == 0 { reached(.lastNameWhileOpenElsewhere) }
         if isAlone, try await removeWhole(directory, child, removal) { return }
         try await removeName(directory, child, removal, orphaning: true)
         awaitClosing(of: childInode)

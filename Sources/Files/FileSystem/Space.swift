@@ -62,6 +62,7 @@ extension MountedVolume {
         defer { spaceGate.leave() }
         switch effort {
         case .settle:
+            reached(.roomBySettling)
             do throws(StorageError) {
                 try await journal.checkpointAll()
             } catch {
@@ -88,6 +89,7 @@ extension MountedVolume {
             }
         }
         if held.isEmpty { return false }
+        reached(.roomByBarrier)
         try await locks.enter(barrierGlock, .exclusive)
         defer {
             locks.leave(barrierGlock, .exclusive)

@@ -57,6 +57,7 @@ extension MountedVolume {
         let isContended =
             inode.invalidations != invalidations || inode.wasInvalidatedWhileWritable
             || inode.pageUse.mayDisagree(cached)
+        if !flags.isDirect, inode.pageUse.mayDisagree(cached) { reached(.pagesDisagree) }
         if !flags.isDirect, isContended || start != offset {
             await invalidateAfterwards(inode, offset..<offset + UInt64(count))
             inode.pageUse.noteDropped(cached)
@@ -85,6 +86,7 @@ extension MountedVolume {
             }
         if let ticket { inode.pageUse.whenParked?(ticket) }
         defer { if let ticket { inode.pageUse.unpark(ticket) } }
+        reached(.waitForDirtyRoom)
         try await dirtyAccount.waitForRoom(interruption)
     }
 
@@ -128,6 +130,7 @@ extension MountedVolume {
             } catch {
                 // The page would go on showing here what is nowhere else (rule M7).
                 dropUnwritten(inode, pages(around: range))
+                reached(.storeLost)
                 throw error
             }
         }
@@ -150,7 +153,9 @@ extension MountedVolume {
         _ bytes: UnsafeRawBufferPointer
     ) async throws(FileError) -> Int {
         inode.pageUse.noteWriteBack(pages(around: range))
-        for piece in inode.pageUse.notOvertaken(range) {
+        let pieces = inode.pageUse.notOvertaken(range)
+        if pieces != [range] { reached(.writeBackOvertaken) }
+        for piece in pieces {
             let start = Int(piece.lowerBound - range.lowerBound)
             _ = try await writeHeld(
                 inode,
@@ -180,6 +185,7 @@ extension MountedVolume {
         }
         guard !flags.isDirect else { return try await hold(inode, .exclusive, interruption) }
         if inode.glock.held != .exclusive || inode.glock.machine.phase != .steady {
+            if !wholePages(in: range).isEmpty { reached(.unwrittenDropped) }
             dropUnwritten(inode, wholePages(in: range))
         }
         guard let page = lockedPage(of: range) else {

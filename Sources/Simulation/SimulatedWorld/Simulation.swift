@@ -6,6 +6,8 @@ import ClusterNode
 import Execution
 import FileSystem
 import LockCache
+import LockCore
+import NodeService
 import SimulatedMachine
 import Vocabulary
 import VolumeChecking
@@ -54,7 +56,8 @@ package final class Simulation {
         _ plan: SimulationPlan,
         tell: ((String) -> Void)? = nil
     ) throws -> SimulationReport {
-        try runSimulated(seed: plan.seed, stepLimit: 50_000_000) { engine in
+        _ = Probes.take()
+        return try runSimulated(seed: plan.seed, stepLimit: 50_000_000) { engine in
             let cluster = try await SimulatedCluster(engine: engine, plan)
             let simulation = Simulation(plan, engine, cluster, tell)
             do {
@@ -66,6 +69,7 @@ package final class Simulation {
                 throw SimulationFailure("\(error)\n  \(end)")
             }
             simulation.report.messages = cluster.messageCount
+            simulation.report.probes = Probes.take()
             simulation.report.jobs = engine.seededExecutor.steps
             simulation.report.virtualTime = engine.clock.now.rawValue
             simulation.report.scheduleHash = engine.seededExecutor.scheduleHash
@@ -177,6 +181,11 @@ package final class Simulation {
         report.cachedNames += node.kernel.cachedNames
         report.cachedPages += node.kernel.cachedPageReads
         report.demotions += Int(node.volume.counters.demotions)
+        // The lock manager's core is pure: it counts.
+        let locks = node.member.runtime.locks.counters
+        if locks.movesIn > 0 { reached(.masterMoved) }
+        if locks.staleMessages > 0 { reached(.staleMessage) }
+        if locks.views > locks.recoveries { reached(.lockRecoveryOvertaken) }
     }
 
     func check() async throws {

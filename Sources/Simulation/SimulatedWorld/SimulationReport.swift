@@ -1,3 +1,4 @@
+package import Execution
 package import Vocabulary
 
 /// What a run that ended well has done.
@@ -37,6 +38,8 @@ package struct SimulationReport: Hashable, Sendable {
     /// Nanoseconds of the nodes' time.
     package var virtualTime: UInt64 = 0
     package var scheduleHash: UInt64 = 0
+    /// Rare branches that were taken.
+    package var probes = ProbeSet()
 
     package init() {}
 
@@ -58,6 +61,7 @@ package struct SimulationReport: Hashable, Sendable {
         for (_, path) in Self.figures { self[keyPath: path] += other[keyPath: path] }
         virtualTime += other.virtualTime
         scheduleHash ^= other.scheduleHash
+        probes.formUnion(other.probes)
     }
 
     /// For another process.
@@ -68,6 +72,7 @@ package struct SimulationReport: Hashable, Sendable {
         return .object(
             counts + [
                 .init("virtualTime", .number(virtualTime)), .init("hash", .number(scheduleHash)),
+                .init("probes", .number(probes.bits)),
             ]
         )
     }
@@ -77,6 +82,7 @@ package struct SimulationReport: Hashable, Sendable {
         for (name, path) in Self.figures { self[keyPath: path] = Int(clamping: json.number(name)) }
         virtualTime = json.number("virtualTime")
         scheduleHash = json.number("hash")
+        probes = ProbeSet(bits: json.number("probes"))
     }
 
     /// One line for people: what there was.
@@ -92,7 +98,8 @@ package struct SimulationReport: Hashable, Sendable {
             ("nodes that stood still", pauses), ("partitions", partitions),
             ("without space", withoutSpace), ("turned bits", rotted), ("scrubs", scrubs),
         ].filter { $0.1 > 0 }.map { "\($0.1) \($0.0)" }
+        let count = probes.probes(contained: true).count
         return (words + events).joined(separator: ", ")
-            + ", hash \(String(scheduleHash, radix: 16))"
+            + ", \(count) of \(Probe.allCases.count) probes, hash \(String(scheduleHash, radix: 16))"
     }
 }

@@ -1,0 +1,142 @@
+// Marks on branches that are rarely taken. A batch of simulated runs tells which of them no run has
+// reached: what is never reached is not tested, however many seeds pass.
+//
+// A probe stands where the rare thing is known to happen, not where it is tried. It costs a load, and a
+// store the first time. Source of the idea: the CODE_PROBE of FoundationDB.
+
+import Synchronization
+
+/// A branch that is rarely taken. One line in `Docs/SIMULATION.md` would say no more than its name does.
+package enum Probe: Int, CaseIterable, Sendable {
+    // Journal
+    /// A transaction stands at the end of the ring and at its beginning.
+    case logWraps
+    /// An operation waits for room in the log.
+    case waitForLogRoom
+    /// An operation waits while a transaction closes.
+    case waitForClosing
+    /// A block is freed, or changes its lock, while its image is being written in place.
+    case lateWrite
+    /// A lock that is given up waits for such a write.
+    case settleWaitsForLateWrite
+    /// A newer image becomes durable while an older one is being written in place.
+    case newerWhileWriting
+    /// An image is given up between its choice and its write.
+    case imageGivenUp
+
+    // Replay and recovery
+    /// A place is newer than the image in a dead log.
+    case placeIsNewer
+    /// A place is torn, and the image in the log replaces it.
+    case tornPlace
+    /// Whether a place is torn cannot be told yet.
+    case doubtfulPlace
+    /// A dead log has several images of one block.
+    case severalImages
+    /// A survivor holds what a dead log covers.
+    case survivorHolds
+    /// A newer view comes during a recovery.
+    case recoveryOvertaken
+    /// A recovery takes the log barrier in EX.
+    case recoveryQuietens
+    /// The orphans of a slot that nobody is in are freed by another node.
+    case orphanOfTheAbsent
+
+    // Locks
+    /// A conversion from PR to EX is refused, and the cache emptied first.
+    case upgradeRefused
+    /// An operation enters during an invalidation, because it holds a page that this waits for.
+    case urgentHolder
+    /// A request without queueing is refused.
+    case probeRefused
+    /// A node gets the mastership of a resource from another one.
+    case masterMoved
+    /// A view comes while the lock tables of an older one are being rebuilt.
+    case lockRecoveryOvertaken
+    /// A message of an older view is dropped.
+    case staleMessage
+
+    // The kernel's caches
+    /// All names of a directory are dropped, as too many were told.
+    case namesOverflowed
+    /// An invalidation leaves out the pages of waiting requests (D2).
+    case pagesLeftOut
+    /// An invalidation is begun again, because a request parked meanwhile.
+    case passRestarted
+    /// A page that may be up to date is dropped by a call of its own (D3).
+    case doubtfulPage
+    /// An invalidation is repeated for what was filled meanwhile (D4).
+    case passRepeated
+    /// A waiting write drops its whole pages (D5).
+    case unwrittenDropped
+    /// A write-back leaves out what was written past the page cache (M4).
+    case writeBackOvertaken
+    /// A cached write meets pages of which a write-back was carried out (M6).
+    case pagesDisagree
+    /// A write-back of a mapping fails (M7).
+    case storeLost
+
+    // Space
+    /// Room is looked for by bringing home what was freed.
+    case roomBySettling
+    /// Room is looked for by emptying all logs.
+    case roomByBarrier
+    /// A freed inode's block waits until its tombstone is home.
+    case tombstoneWaits
+    /// A writer waits because too much data is dirty.
+    case waitForDirtyRoom
+
+    // Names and trees
+    /// Two names of a directory have the same hash.
+    case hashCollision
+    /// A tree becomes higher.
+    case treeGrows
+    /// A tree becomes lower.
+    case treeShrinks
+    /// A node of a tree is split.
+    case nodeSplit
+    /// An inode becomes an orphan.
+    case orphanMade
+    /// A file that another node has open loses its last name.
+    case lastNameWhileOpenElsewhere
+    /// The node withdraws.
+    case withdrawal
+}
+
+/// A set of probes.
+package struct ProbeSet: Hashable, Sendable {
+    /// A bit for each, in the order of their declaration: for another process of the same build.
+    package private(set) var bits: UInt64
+
+    package init(bits: UInt64 = 0) { self.bits = bits }
+
+    package func contains(_ probe: Probe) -> Bool { bits >> UInt64(probe.rawValue) & 1 != 0 }
+
+    package mutating func insert(_ probe: Probe) { bits |= 1 << UInt64(probe.rawValue) }
+
+    package mutating func formUnion(_ other: ProbeSet) { bits |= other.bits }
+
+    /// Those in it, or not in it, in the order of their declaration.
+    package func probes(contained: Bool) -> [Probe] {
+        Probe.allCases.filter { contains($0) == contained }
+    }
+}
+
+/// What this process has reached.
+package enum Probes {
+    private static let reached = Atomic<UInt64>(0)
+
+    fileprivate static func insert(_ probe: Probe) {
+        let bit: UInt64 = 1 << UInt64(probe.rawValue)
+        if reached.load(ordering: .relaxed) & bit != 0 { return }
+        reached.bitwiseOr(bit, ordering: .relaxed)
+    }
+
+    /// What was reached since the last call.
+    package static func take() -> ProbeSet {
+        ProbeSet(bits: reached.exchange(0, ordering: .relaxed))
+    }
+}
+
+/// A rare branch is taken.
+package func reached(_ probe: Probe) { Probes.insert(probe) }
