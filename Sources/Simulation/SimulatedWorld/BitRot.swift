@@ -102,6 +102,10 @@ extension SimulatedCluster {
         let isRead = found.filter { block in !unread.contains { $0.rawValue == UInt16(block.kind) }
         }
         if !isRead.isEmpty, !dice.oneIn(4) { found = isRead }
+        // A volume of a single group has no copy of its superblock: nothing is left without it.
+        if plan.copies.isEmpty {
+            found.removeAll { UInt16($0.kind) == BlockKind.superblock.rawValue }
+        }
         let kinds = Set(found.map(\.kind)).sorted()
         guard !kinds.isEmpty else { return nil }
         let kind = kinds[dice.below(kinds.count)]

@@ -31,6 +31,8 @@ final class ConcurrentRun {
     private(set) var failure: String?
     private(set) var operations = 0
     var deaths: ConcurrentDeaths
+    /// In every third run.
+    private let storm: ConcurrentStorm?
 
     /// Processes that have not ended, and when the last one has.
     private var left = 0
@@ -67,6 +69,7 @@ final class ConcurrentRun {
         registers = (0..<fileCount).map { [slots] _ in slots.map { _ in Register() } }
         names = (0..<6).map { _ in ContestedName() }
         deaths = ConcurrentDeaths(simulation)
+        storm = simulation.dice.oneIn(3) ? ConcurrentStorm() : nil
     }
 
     private var step: Int { cluster.executor.steps }
@@ -196,6 +199,7 @@ final class ConcurrentRun {
         sizes.died(life, at: step)
         appended.died(life)
         for name in names { name.died(life) }
+        storm?.died(life)
     }
 
     private func act(_ process: inout SimulatedProcess) async throws {
@@ -205,6 +209,7 @@ final class ConcurrentRun {
             )
         }
         if process.dice.oneIn(30) { process.node.kernel.shrink() }
+        if let storm, try await storm.act(&process) { return }
         switch process.dice.below(16) {
         case 0...3: try await writeRegister(&process)
         case 4: try await append(&process)
