@@ -1,0 +1,172 @@
+// Many names at a time: in every third concurrent run one process of each node has a directory of its own, in
+// which names come and go in bursts, faster than the journal can write them home. All others list it, and ask
+// for every name in it. This is what fills logs, makes trees of directories and frees blocks whose images
+// are being written.
+
+import FileSystem
+import Vocabulary
+
+/// The directory of one process.
+private final class StormDirectory {
+    let path: PathNames
+    let process: Int
+    let life: Life
+    var names: [Int] = []
+    var next = 0
+    /// Grows with every burst.
+    var version = 0
+    /// The names are changing.
+    var isBusy = false
+    /// The node of its process has died: nobody knows what is in it.
+    var isLost = false
+
+    init(_ process: SimulatedProcess) {
+        path = [Array("storm\(process.number)".utf8)]
+        self.process = process.number
+        life = process.life
+    }
+
+    func path(_ name: Int) -> PathNames { path + [Self.text(name)] }
+
+    static func text(_ name: Int) -> [UInt8] { Array("a name of some length, number \(name)".utf8) }
+}
+
+/// All of them.
+final class ConcurrentStorm {
+    private var directories: [StormDirectory] = []
+
+    /// Names that a directory has at most.
+    private static let most = 330
+
+    /// Perhaps does something of this instead of anything else. Returns whether it did.
+    func act(_ process: inout SimulatedProcess) async throws -> Bool {
+        if process.number % 3 == 0, process.dice.oneIn(3) {
+            try await burst(&process)
+            return true
+        }
+        guard !directories.isEmpty, process.dice.oneIn(12) else { return false }
+        try await look(&process)
+        return true
+    }
+
+    /// The node of a life is dead.
+    func died(_ life: Life) {
+        for directory in directories where directory.life == life { directory.isLost = true }
+    }
+
+    private func burst(_ process: inout SimulatedProcess) async throws {
+        try process.demandDaemon()
+        let kernel = process.node.kernel
+        let directory: StormDirectory
+        if let known = directories.first(where: { $0.process == process.number }) {
+            directory = known
+        } else {
+            directory = StormDirectory(process)
+            directory.isBusy = true
+            directories.append(directory)
+            try await kernel.make(.directory(mode: 0o755), directory.path)
+        }
+        directory.isBusy = true
+        directory.version += 1
+        defer { directory.isBusy = false }
+        let count = 20 + process.dice.below(50)
+        let isFull = directory.names.count + count > Self.most
+        if isFull || (!directory.names.isEmpty && process.dice.oneIn(4)) {
+            try await remove(isFull ? 4 * count : count, directory, &process)
+        } else if !directory.names.isEmpty, process.dice.oneIn(5) {
+            try await rename(count, directory, &process)
+        } else {
+            try await make(count, directory, &process)
+        }
+    }
+
+    private func make(
+        _ count: Int,
+        _ directory: StormDirectory,
+        _ process: inout SimulatedProcess
+    ) async throws {
+        let kernel = process.node.kernel
+        for _ in 0..<count {
+            let name = directory.next
+            directory.next += 1
+            let file = try await kernel.open(
+                directory.path(name),
+                .writing,
+                creates: 0o600,
+                isExclusive: true
+            )
+            if process.dice.oneIn(4) {
+                let length = 1 + process.dice.below(process.dice.oneIn(8) ? 60_000 : 5_000)
+                try await process.node.write(file, 0, patternBytes(UInt64(name), count: length))
+            }
+            try await kernel.close(file)
+            try process.demandDaemon()
+            directory.names.append(name)
+        }
+    }
+
+    private func remove(
+        _ count: Int,
+        _ directory: StormDirectory,
+        _ process: inout SimulatedProcess
+    ) async throws {
+        for _ in 0..<min(count, directory.names.count) {
+            let index = process.dice.below(directory.names.count)
+            let name = directory.names[index]
+            try await process.node.kernel.remove(directory.path(name), isDirectory: false)
+            try process.demandDaemon()
+            directory.names.swapAt(index, directory.names.count - 1)
+            directory.names.removeLast()
+        }
+    }
+
+    private func rename(
+        _ count: Int,
+        _ directory: StormDirectory,
+        _ process: inout SimulatedProcess
+    ) async throws {
+        for _ in 0..<min(count, directory.names.count) {
+            let index = process.dice.below(directory.names.count)
+            let name = directory.next
+            directory.next += 1
+            try await process.node.kernel.rename(
+                directory.path(directory.names[index]),
+                to: directory.path(name),
+                .noReplace
+            )
+            try process.demandDaemon()
+            directory.names[index] = name
+        }
+    }
+
+    /// Lists a directory, and asks for its names.
+    private func look(_ process: inout SimulatedProcess) async throws {
+        let directory = directories[process.dice.below(directories.count)]
+        guard !directory.isBusy, !directory.isLost else { return }
+        let kernel = process.node.kernel
+        let before = directory.version
+        let dots = [Array(".".utf8), Array("..".utf8)]
+        let listed = Set(try await kernel.list(directory.path).map(\.name)).subtracting(dots)
+        try process.demandLife()
+        var isSteady: Bool { directory.version == before && !directory.isLost }
+        guard isSteady else { return }
+        let names = directory.names
+        if let lacking = names.first(where: { !listed.contains(StormDirectory.text($0)) }) {
+            throw SimulationFailure("a list of \(text(directory.path)) lacks number \(lacking)")
+        }
+        guard listed.count == names.count else {
+            throw SimulationFailure(
+                "a list of \(text(directory.path)) has \(listed.count) names, not \(names.count)"
+            )
+        }
+        for name in names where isSteady {
+            let result = await Simulation.result { () async throws(FileError) in
+                _ = try await kernel.status(directory.path(name))
+            }
+            try process.demandLife()
+            if case .failure(let error) = result, isSteady {
+                throw SimulationFailure("\(text(directory.path(name))): \(error)")
+            }
+        }
+    }
+}
