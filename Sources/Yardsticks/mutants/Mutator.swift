@@ -86,6 +86,7 @@ struct Mutator {
     /// What is for the administrator only: ages, and room reserved.
     private static let observed = [
         ".since = ", "reserveCapacity", "counters.", "locks.note(", ".step = ", "onReport",
+        "reached(",
     ]
 
     /// Whether a statement begins with a word that makes it none. What throws and waits may be left
