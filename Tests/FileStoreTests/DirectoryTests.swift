@@ -1,4 +1,5 @@
 import DiskFormat
+import Execution
 import FileStore
 import Journaling
 import SimulatedMachine
@@ -177,6 +178,8 @@ private final class ModelDirectory {
             for name in inOrder[15_000...].reversed() { try await model.remove(name) }
             #expect(model.inode.record.layout == .inlineDirectory)
             try await model.remount()
+            let reached = [Probe.nodeSplit, .treeGrows, .treeShrinks].map(Probes.ever.contains)
+            #expect(reached == [true, true, true])
         }
     }
 
@@ -197,6 +200,7 @@ private final class ModelDirectory {
                 try await model.insert(name)
                 #expect(try await model.directory.find(name)?.key == first + UInt64(number))
             }
+            #expect(Probes.ever.contains(.hashCollision))
             for number in 256..<260 {
                 #expect(
                     await storeError {

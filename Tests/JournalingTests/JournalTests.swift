@@ -222,6 +222,60 @@ import Vocabulary
         }
     }
 
+    @Test func anImageThatIsGivenUpBeforeItsWriteStaysAway() throws {
+        try onTestVolume(seed: 12) { node in
+            try await node.store(5, in: [1, 2, 3])
+            try await node.journal.commit()
+            await node.journal.holdWritesHome()
+            let isDone = Outcome<Bool>()
+            node.engine.spawn {
+                do throws(StorageError) {
+                    try await node.journal.checkpointAll()
+                    isDone.deliver(true)
+                } catch {
+                    isDone.deliver(false)
+                }
+            }
+            // All three are chosen, and wait.
+            await node.engine.sleep(nanoseconds: 1_000_000)
+            let block = try await node.block(2)
+            let transaction = try await node.journal.begin(blocks: 1)
+            transaction.forget(block)
+            transaction.end()
+            try await node.journal.commit()
+            #expect(isDone.value == nil)
+            node.journal.releaseWritesHome()
+            #expect(await isDone.get())
+            try await node.journal.close()
+            #expect([1, 2, 3].map { node.durableValue($0) } == [5, 0, 5])
+            #expect(Probes.ever.contains(.imageGivenUp))
+        }
+    }
+
+    @Test func whoComesWhileATransactionClosesIsInTheNextOne() throws {
+        try onTestVolume(seed: 13) { node in
+            let first = try await node.journal.begin(blocks: 1)
+            first.modify(try await node.block(1))
+            let outcome = Outcome<UInt64>()
+            node.engine.spawn {
+                // Nobody else asks for it: it ends well, or nobody hears of the other one.
+                try? await node.journal.commit()
+            }
+            await node.engine.sleep(nanoseconds: 1_000_000)
+            node.engine.spawn {
+                guard let second = try? await node.journal.begin(blocks: 1) else { return }
+                outcome.deliver(second.sequence)
+                second.end()
+            }
+            await node.engine.sleep(nanoseconds: 1_000_000)
+            #expect(outcome.value == nil)
+            first.end()
+            #expect(await outcome.get() == first.sequence + 1)
+            #expect(Probes.ever.contains(.waitForClosing))
+            try await node.journal.close()
+        }
+    }
+
     @Test func aFreedBlockMayBecomeAnotherAtOnce() throws {
         for seed in 0..<30 as Range<UInt64> {
             try onTestVolume(seed: seed) { node in

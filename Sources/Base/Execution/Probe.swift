@@ -124,17 +124,22 @@ package struct ProbeSet: Hashable, Sendable {
 
 /// What this process has reached.
 package enum Probes {
-    private static let reached = Atomic<UInt64>(0)
+    private static let recent = Atomic<UInt64>(0)
+    private static let all = Atomic<UInt64>(0)
 
     fileprivate static func insert(_ probe: Probe) {
         let bit: UInt64 = 1 << UInt64(probe.rawValue)
-        if reached.load(ordering: .relaxed) & bit != 0 { return }
-        reached.bitwiseOr(bit, ordering: .relaxed)
+        if recent.load(ordering: .relaxed) & bit != 0 { return }
+        recent.bitwiseOr(bit, ordering: .relaxed)
+        all.bitwiseOr(bit, ordering: .relaxed)
     }
+
+    /// What was reached since the process began.
+    package static var ever: ProbeSet { ProbeSet(bits: all.load(ordering: .relaxed)) }
 
     /// What was reached since the last call.
     package static func take() -> ProbeSet {
-        ProbeSet(bits: reached.exchange(0, ordering: .relaxed))
+        ProbeSet(bits: recent.exchange(0, ordering: .relaxed))
     }
 }
 

@@ -1,6 +1,7 @@
 // Many seeds on all cores: a process for each core, so that a run that traps, or never ends, takes nothing
 // with it but its own seed.
 
+import Execution
 import Glibc
 import LinuxSystem
 import SimulatedWorld
@@ -53,6 +54,8 @@ final class SeedWorkers: @unchecked Sendable {
     private(set) var total = SimulationReport()
     private(set) var passed = 0
     private(set) var failed = 0
+    /// Of each probe: how many runs reached it, and the lowest seed of them.
+    private(set) var reaching = Probe.allCases.map { _ in (runs: 0, seed: UInt64.max) }
 
     /// How seeds are run.
     struct Settings {
@@ -174,6 +177,10 @@ final class SeedWorkers: @unchecked Sendable {
             guard let failure = result.failure else {
                 passed += 1
                 total.add(result.report)
+                for probe in result.report.probes.probes(contained: true) {
+                    reaching[probe.rawValue].runs += 1
+                    reaching[probe.rawValue].seed = min(reaching[probe.rawValue].seed, result.seed)
+                }
                 return
             }
             failed += 1

@@ -34,6 +34,9 @@ struct Simulate: ParsableCommand {
     @Flag(help: "Begin no seed any more when one has failed.")
     var untilFailure = false
 
+    @Flag(help: "Tell of each rare branch how many runs took it.")
+    var probes = false
+
     @Option(help: "Operations in a run.")
     var steps: Int?
 
@@ -193,6 +196,12 @@ struct Simulate: ParsableCommand {
                 + "\(workers.passed) passed in \(Int(seconds)) s (\(Int(speed)) times real time)"
         )
         print(workers.total.summary)
+        if probes {
+            for probe in Probe.allCases {
+                let (runs, seed) = workers.reaching[probe.rawValue]
+                print("\(probe): \(runs == 0 ? "never" : "\(runs) runs, first seed \(seed)")")
+            }
+        }
         let unreached = workers.total.probes.probes(contained: false).map { "\($0)" }
         if !unreached.isEmpty { print("never reached: \(unreached.joined(separator: ", "))") }
         if workers.failed > 0 { throw ExitCode(1) }

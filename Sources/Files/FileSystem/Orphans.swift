@@ -158,6 +158,7 @@ extension MountedVolume {
         }
         forgetFreed(child.inode)
         counters.orphansFreed += 1
+        if listInode.number != orphanDirectory { reached(.orphanOfTheAbsent) }
     }
 
     private func freeAttributes(_ child: Held) async throws(FileError) {
@@ -175,7 +176,6 @@ extension MountedVolume {
     /// The orphan directory of a slot.
     private func orphanDirectory(of slot: SlotIndex) async throws(FileError) -> Inode {
         if slot == self.slot { return remember(orphanDirectory) }
-        reached(.orphanOfTheAbsent)
         return remember(try await readDescriptor(slot).orphanDirectory)
     }
 

@@ -3,7 +3,9 @@
 // for every name in it. This is what fills logs, makes trees of directories and frees blocks whose images
 // are being written.
 
+import DiskFormat
 import FileSystem
+import SimulatedMachine
 import Vocabulary
 
 /// The directory of one process.
@@ -12,7 +14,12 @@ private final class StormDirectory {
     let process: Int
     let life: Life
     var names: [Int] = []
-    var next = 0
+    private var next = 0
+    /// All names have the same hash.
+    let collides: Bool
+    /// Names are long, and attributes leave so little room in the inode that a few leaves of them make
+    /// the tree higher.
+    let isNarrow: Bool
     /// Grows with every burst.
     var version = 0
     /// The names are changing.
@@ -20,23 +27,36 @@ private final class StormDirectory {
     /// The node of its process has died: nobody knows what is in it.
     var isLost = false
 
-    init(_ process: SimulatedProcess) {
+    init(_ process: inout SimulatedProcess) {
+        collides = process.dice.oneIn(4)
+        isNarrow = process.dice.oneIn(2)
         path = [Array("storm\(process.number)".utf8)]
         self.process = process.number
         life = process.life
     }
 
-    func path(_ name: Int) -> PathNames { path + [Self.text(name)] }
+    /// Names that it may have at most: of one hash there can be 256.
+    var most: Int { collides ? 200 : 330 }
 
-    static func text(_ name: Int) -> [UInt8] { Array("a name of some length, number \(name)".utf8) }
+    /// The number of a new name.
+    func newName() -> Int {
+        if collides, let free = (0..<512).first(where: { !names.contains($0) }) { return free }
+        next += 1
+        return next
+    }
+
+    func path(_ name: Int) -> PathNames { path + [text(name)] }
+
+    func text(_ name: Int) -> [UInt8] {
+        if collides { return collidingName(name) }
+        let text = "a name of some length, number \(name)"
+        return Array((isNarrow ? text + String(repeating: ".", count: 190) : text).utf8)
+    }
 }
 
 /// All of them.
 final class ConcurrentStorm {
     private var directories: [StormDirectory] = []
-
-    /// Names that a directory has at most.
-    private static let most = 330
 
     /// Perhaps does something of this instead of anything else. Returns whether it did.
     func act(_ process: inout SimulatedProcess) async throws -> Bool {
@@ -61,16 +81,24 @@ final class ConcurrentStorm {
         if let known = directories.first(where: { $0.process == process.number }) {
             directory = known
         } else {
-            directory = StormDirectory(process)
+            directory = StormDirectory(&process)
             directory.isBusy = true
             directories.append(directory)
             try await kernel.make(.directory(mode: 0o755), directory.path)
+            if directory.isNarrow {
+                let room = Int(process.node.volume.superblock.blockSize)
+                try await kernel.setExtendedAttribute(
+                    directory.path,
+                    Array("user.wide".utf8),
+                    [UInt8](repeating: 1, count: room - 468)
+                )
+            }
         }
         directory.isBusy = true
         directory.version += 1
         defer { directory.isBusy = false }
         let count = 20 + process.dice.below(50)
-        let isFull = directory.names.count + count > Self.most
+        let isFull = directory.names.count + count > directory.most
         if isFull || (!directory.names.isEmpty && process.dice.oneIn(4)) {
             try await remove(isFull ? 4 * count : count, directory, &process)
         } else if !directory.names.isEmpty, process.dice.oneIn(5) {
@@ -87,8 +115,7 @@ final class ConcurrentStorm {
     ) async throws {
         let kernel = process.node.kernel
         for _ in 0..<count {
-            let name = directory.next
-            directory.next += 1
+            let name = directory.newName()
             let file = try await kernel.open(
                 directory.path(name),
                 .writing,
@@ -127,8 +154,7 @@ final class ConcurrentStorm {
     ) async throws {
         for _ in 0..<min(count, directory.names.count) {
             let index = process.dice.below(directory.names.count)
-            let name = directory.next
-            directory.next += 1
+            let name = directory.newName()
             try await process.node.kernel.rename(
                 directory.path(directory.names[index]),
                 to: directory.path(name),
@@ -151,7 +177,7 @@ final class ConcurrentStorm {
         var isSteady: Bool { directory.version == before && !directory.isLost }
         guard isSteady else { return }
         let names = directory.names
-        if let lacking = names.first(where: { !listed.contains(StormDirectory.text($0)) }) {
+        if let lacking = names.first(where: { !listed.contains(directory.text($0)) }) {
             throw SimulationFailure("a list of \(text(directory.path)) lacks number \(lacking)")
         }
         guard listed.count == names.count else {

@@ -87,6 +87,12 @@ package struct SimulationPlan: Hashable, Sendable {
         plan.isConcurrent = dice.oneIn(2)
         if plan.isConcurrent { plan.steps *= 2 }
         plan.workload = WorkloadMix.all[dice.below(WorkloadMix.all.count)]
+        // What is deleted has to make room for data: that needs many small files.
+        if faults.contains(.full), dice.oneIn(3),
+            let churn = WorkloadMix.all.first(where: { $0.name == "churn" })
+        {
+            plan.workload = churn
+        }
         return plan
     }
 
@@ -127,9 +133,10 @@ struct ClusterShape {
             )
         }
         deviceSize = 64 << 20
-        spare = UInt64(dice.below(48)) << 16
+        spare = UInt64(dice.below(dice.oneIn(3) ? 48 : 8)) << 16
         if plan.faults.contains(.full), !plan.isConcurrent {
             blockSize = 4096
+            blocksPerGroup = 512
             journalSize = 1 << 20
             deviceSize = nil
         }
