@@ -75,6 +75,8 @@ package enum Probe: Int, CaseIterable, Sendable {
     case pagesDisagree
     /// A write-back of a mapping fails (M7).
     case storeLost
+    /// A write-back brings bytes from behind the end of the file (F8).
+    case storeBehindEnd
 
     // Space
     /// Room is looked for by bringing home what was freed.
@@ -110,10 +112,13 @@ package struct ProbeSet: Hashable, Sendable {
 
     package init(bits: UInt64 = 0) { self.bits = bits }
 
+    /// Whether a probe is in it.
     package func contains(_ probe: Probe) -> Bool { bits >> UInt64(probe.rawValue) & 1 != 0 }
 
+    /// Puts a probe in.
     package mutating func insert(_ probe: Probe) { bits |= 1 << UInt64(probe.rawValue) }
 
+    /// Puts all of another set in.
     package mutating func formUnion(_ other: ProbeSet) { bits |= other.bits }
 
     /// Those in it, or not in it, in the order of their declaration.

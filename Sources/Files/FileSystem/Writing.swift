@@ -113,16 +113,22 @@ extension MountedVolume {
         var start = offset
         if flags.isWriteback {
             // A mapping does not make a file longer (rule F8).
-            guard offset < stored.record.size else { return (offset, 0) }
-            let rest = stored.record.size - offset
+            let rest = stored.record.size - min(offset, stored.record.size)
             if UInt64(bytes.count) > rest {
+                let cut = bytes[Int(rest)...]
                 bytes = UnsafeRawBufferPointer(rebasing: bytes[..<Int(rest)])
+                // Should the file grow again, the page would show here what nobody else has.
+                if cut.contains(where: { $0 != 0 }) {
+                    reached(.storeBehindEnd)
+                    dropUnwritten(inode, pages(around: offset..<offset + UInt64(buffer.count)))
+                }
             }
+            if bytes.isEmpty { return (offset, 0) }
         } else if flags.appends {
             start = stored.record.size
             guard start <= Self.largestFile - UInt64(bytes.count) else { throw .tooLarge }
         }
-        if flags.dropsPrivileges { dropPrivileges(stored) }
+        if flags.dropsPrivileges { try await dropPrivilegesFirst(inode, stored) }
         let range = start..<start + UInt64(bytes.count)
         if flags.isWriteback {
             do throws(FileError) {
@@ -208,6 +214,22 @@ extension MountedVolume {
                 data: (range.lowerBound, UInt64(range.count))
             )
         }
+    }
+
+    /// Logs that set-user-id and set-group-id go, before a write that may fail half way: what is changed
+    /// in memory and not logged would be true on this node alone.
+    private func dropPrivilegesFirst(
+        _ inode: Inode,
+        _ stored: StoredInode
+    ) async throws(FileError) {
+        let mode = stored.record.mode
+        guard mode & 0o4000 != 0 || mode & 0o2010 == 0o2010 else { return }
+        let transaction = try await begin(blocks: 1)
+        defer { transaction.end() }
+        dropPrivileges(stored)
+        stored.record.changed = now
+        stored.store(in: transaction)
+        inode.lastSequence = transaction.sequence
     }
 
     /// Set-user-id and, of executables, set-group-id go when somebody writes.
