@@ -200,6 +200,11 @@ final class ConcurrentRun {
         appended.died(life)
         for name in names { name.died(life) }
         storm?.died(life)
+        begin()
+        engine.spawn {
+            await self.readOn(node, life)
+            self.end()
+        }
     }
 
     private func act(_ process: inout SimulatedProcess) async throws {
@@ -226,6 +231,31 @@ final class ConcurrentRun {
         case 8: try await checkLog(process)
         case 9: try await checkListing(process)
         default: try await checkName(&process)
+        }
+    }
+
+    /// The processes of a dead node go on reading through mappings, which ask nobody, until its guardian
+    /// has taken the last page back: what they see must be right for as long as they see anything.
+    private func readOn(_ node: SimulatedNode, _ life: Life) async {
+        while !node.kernel.isDead, failure == nil {
+            for (file, registers) in registers.enumerated() {
+                for (slot, register) in registers.enumerated() {
+                    let (offset, count) = slots[slot]
+                    guard
+                        let bytes = node.kernel.mapped(path("r\(file)"), at: offset, count: count)
+                    else { continue }
+                    simulation.report.orphanReads += 1
+                    let value = (0..<8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64(bytes[$1]) }
+                    let isRight =
+                        bytes == record(value, count)
+                        ? register.read(value, by: life, from: step, isOrphan: true)
+                        : isTorn(bytes, at: offset, register, from: step)
+                    if !isRight {
+                        fail("\(node.kernel.name), dead: r\(file) slot \(slot): old value \(value)")
+                    }
+                }
+            }
+            await engine.sleep(nanoseconds: 50_000)
         }
     }
 

@@ -57,7 +57,7 @@ extension Simulation {
     }
 
     func close(_ handle: HeldFile) async throws {
-        if handle.node.isDead { return }
+        if handle.node.isDead || handle.file.isClosed { return }
         try await within("close #\(handle.object)") {
             try await handle.node.kernel.close(handle.file)
         }

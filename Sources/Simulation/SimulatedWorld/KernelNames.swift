@@ -58,6 +58,29 @@ extension KernelModel {
         return (try await walk(Array(path.dropLast()), distrusts: distrusts), name)
     }
 
+    /// What a program finds through a mapping of a file without asking anybody: bytes of pages that are
+    /// all there. Nil if one is not, or no name leads there without a question.
+    package func mapped(_ path: PathNames, at offset: UInt64, count: Int) -> [UInt8]? {
+        var here = root
+        for name in path {
+            guard let next = here.names[name]?.target else { return nil }
+            here = next
+        }
+        guard !isDead, offset + UInt64(count) <= here.size else { return nil }
+        var result: [UInt8] = []
+        let unit = UInt64(KernelPage.size)
+        while result.count < count {
+            let position = offset + UInt64(result.count)
+            guard let page = here.pages[position / unit], page.isUptodate, !page.isGone else {
+                return nil
+            }
+            let within = Int(position % unit)
+            result +=
+                page.bytes[within..<within + min(KernelPage.size - within, count - result.count)]
+        }
+        return result
+    }
+
     func unpin(_ inode: KernelInode) {
         precondition(inode.pins > 0, "unpinned too often")
         inode.pins -= 1

@@ -23,6 +23,8 @@ package struct SimulationReport: Hashable, Sendable {
     package var withdrawals = 0
     /// Nodes that died or were killed.
     package var deaths = 0
+    /// Looks into pages that a dead node's kernel still had.
+    package var orphanReads = 0
     /// Power failures of all nodes.
     package var crashes = 0
     /// Nodes that stood still for a while.
@@ -53,7 +55,7 @@ package struct SimulationReport: Hashable, Sendable {
                 ("scrubbedInodes", \.scrubbedInodes), ("unjudgedScrubs", \.unjudgedScrubs),
                 ("withdrawals", \.withdrawals), ("deaths", \.deaths), ("crashes", \.crashes),
                 ("pauses", \.pauses), ("partitions", \.partitions), ("rotted", \.rotted),
-                ("withoutSpace", \.withoutSpace), ("jobs", \.jobs),
+                ("withoutSpace", \.withoutSpace), ("orphanReads", \.orphanReads), ("jobs", \.jobs),
             ]
 
     /// The sum of two runs; the hash is that of neither.
@@ -94,7 +96,8 @@ package struct SimulationReport: Hashable, Sendable {
             "\(demotions) demotions", "\(messages) messages",
         ]
         let events = [
-            ("deaths", deaths), ("power failures", crashes), ("withdrawals", withdrawals),
+            ("deaths", deaths), ("looks into pages of the dead", orphanReads),
+            ("power failures", crashes), ("withdrawals", withdrawals),
             ("nodes that stood still", pauses), ("partitions", partitions),
             ("without space", withoutSpace), ("turned bits", rotted), ("scrubs", scrubs),
         ].filter { $0.1 > 0 }.map { "\($0.1) \($0.0)" }

@@ -32,7 +32,7 @@ extension Scrub {
         let found = try await volume.inspecting(number) {
             () async throws(FileError) -> InodeInspection? in
             let found = await self.reading { () async throws(CheckError) in
-                try await self.inspector.inspect(number, entriesToo: false)
+                try await self.inspected(number, entriesToo: false)
             }
             guard let found = found ?? nil else { return nil }
             if found.record?.isDirectory != true { try await self.judgeClaims(of: found) }
@@ -69,7 +69,7 @@ extension Scrub {
         let found = try await volume.inspecting(number) {
             () async throws(FileError) -> InodeInspection? in
             let found = await self.reading { () async throws(CheckError) in
-                try await self.inspector.inspect(number, entriesToo: true) { entry in
+                try await self.inspected(number, entriesToo: true) { entry in
                     self.report.entries += 1
                     if self.count(entry, in: index, number, slot) { return }
                     if suspects.count < Self.mostSuspects {

@@ -34,7 +34,7 @@ extension Scrub {
         let number = number(of: index)
         let now = try await volume.inspecting(number) { () async throws(FileError) in
             await self.reading { () async throws(CheckError) in
-                try await self.inspector.inspect(number, entriesToo: false)
+                try await self.inspected(number, entriesToo: false)
             }
         }
         guard let now = now ?? nil else { return false }
@@ -218,7 +218,7 @@ extension Scrub {
     ) async throws(FileError) -> (version: UInt64, blocks: [UInt64])? {
         let found = try await volume.inspecting(number) { () async throws(FileError) in
             await self.reading { () async throws(CheckError) in
-                try await self.inspector.inspect(number, entriesToo: true)
+                try await self.inspected(number, entriesToo: true)
             }
         }
         guard let found = found ?? nil else { return nil }
