@@ -238,16 +238,15 @@ extension MountedTests {
             walk(node.root)
             let daemon = cluster.processes(of: node)
             if daemon.isEmpty {
-                // Who met the damage has withdrawn, and says what it was. What was cached is taken
-                // back after the end of the daemon.
-                try waitUntil(limit: 30, "kind \(kind): nothing is cached any more") {
-                    !Files.exists(node.root + "/one")
+                // Who met the damage has withdrawn, and says what it was, once its guardian has taken
+                // back what its kernel had cached.
+                try waitUntil(limit: 30, "kind \(kind): the status tells of the withdrawal") {
+                    let told = try Commands.demand(
+                        "lockstep",
+                        ["status", "--run", cluster.runDirectory]
+                    )
+                    return told.output.contains("has WITHDRAWN: ")
                 }
-                let told = try Commands.demand(
-                    "lockstep",
-                    ["status", "--run", cluster.runDirectory]
-                )
-                #expect(told.output.contains("has WITHDRAWN: "), "kind \(kind): \(told)")
             }
             try Commands.demand("fusermount3", ["-u", node.root])
             for process in daemon where !Commands.waitForEnd(of: process, limit: 30) {
