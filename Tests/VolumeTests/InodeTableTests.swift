@@ -178,6 +178,22 @@ import VolumeMaking
         #expect(state(file) { $0.isWalked = false } == .settled)
     }
 
+    /// The record that is made anew says what the dropped one said.
+    @Test func aRecordMadeAnewIsAsItWas() async throws {
+        let superblock = try await VolumeSketch(options(mebibytes: 16)).superblock
+        let number = InodeNumber(address: superblock.groupStart(1) + 7, generation: 3)
+        var record = InodeRecord(mode: file, user: 0, group: 0, linkCount: 3, born: .zero)
+        let again = SeenInode(number, quiet: record, isWalked: true)
+        #expect(again.links == 3 && again.expectedLinks == 3 && again.linkedFrom == nil)
+        record.mode = folder
+        record.linkCount = 5
+        let walked = SeenInode(number, quiet: record, isWalked: true)
+        #expect(walked.links == 1 && walked.subdirectories == 3 && walked.expectedLinks == 5)
+        #expect(walked.linkedFrom == record.parent && walked.isWalked)
+        let awaiting = SeenInode(number, quiet: record, isWalked: false)
+        #expect(awaiting.links == 1 && awaiting.subdirectories == 0 && !awaiting.isWalked)
+    }
+
     @Test func whatAFindingNamesKeepsItsRecord() async throws {
         let superblock = try await VolumeSketch(options(mebibytes: 16)).superblock
         let number = InodeNumber(address: superblock.groupStart(1) + 7, generation: 3)

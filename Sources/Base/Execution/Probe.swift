@@ -6,7 +6,7 @@
 
 import Synchronization
 
-/// A branch that is rarely taken. One line in `Docs/SIMULATION.md` would say no more than its name does.
+/// A branch that is rarely taken.
 package enum Probe: Int, CaseIterable, Sendable {
     // Journal
     /// A transaction stands at the end of the ring and at its beginning.

@@ -1,6 +1,6 @@
-/// 512 names of one hash (0 to 511), for tests of directories. Each is made of nine pieces, and each piece is one of two that take
-/// FNV-1a from the same state to the same state (found by lattice reduction, one after the other
-/// from the initial state).
+/// 512 names of one hash (0 to 511), for tests of directories. Each is made of nine pieces, and each
+/// piece is one of two that take FNV-1a from the same state to the same state (found by lattice
+/// reduction, one after the other from the initial state).
 package func collidingName(_ number: Int) -> [UInt8] {
     var name: [UInt8] = []
     for (bit, pieces) in collidingPieces.enumerated() {

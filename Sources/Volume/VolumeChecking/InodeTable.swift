@@ -142,7 +142,7 @@ struct InodeTable {
     /// The record of an inode; nil if it was not seen, or has none.
     subscript(address: BlockAddress) -> SeenInode? { records[address.rawValue] }
 
-    /// The address of the first inode in a group whose block has this number or a higher one there.
+    /// The place in its group of the first inode at or behind a place; nil if there is none.
     func next(inGroup group: UInt32, from index: UInt32) -> UInt32? {
         guard let map = states[Int(group)] else { return nil }
         return map.nextNonzero(from: index, below: superblock.groupLength(group))
