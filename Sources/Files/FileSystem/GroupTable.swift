@@ -34,6 +34,9 @@ package final class GroupTable: GlockOwner {
     /// A group's glock, for who looks at the group on the device.
     func inspected(_ index: UInt32, _ volume: MountedVolume) -> Glock { glock(index, volume) }
 
+    /// The mode that others have to respect.
+    func covering(_ index: UInt32) -> LockMode { glocks[index]?.covering ?? .null }
+
     /// Holds one group for changes. Ends with `release`. Groups are held in ascending order (L1).
     func hold(
         _ index: UInt32,

@@ -19,7 +19,7 @@ extension Simulation {
     func rot() async throws {
         try await mount(0)
         guard let reader = cluster.nodes[0] else { return }
-        tree = try await within("reading what is there") { try await adopt(reader.kernel) }
+        tree = try await within("reading what is there") { try await adopt(reader.kernel).tree }
         try await unmount(0)
         guard let damage = cluster.turnBit(&dice) else { return }
         log("a bit turns over: \(damage)")

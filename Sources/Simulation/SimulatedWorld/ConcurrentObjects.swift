@@ -33,15 +33,24 @@ private struct RegisterWrite {
 /// What was written where, and what may be read.
 final class Register {
     private var writes = [RegisterWrite(value: 0, life: 0, begin: 0, end: 0, isSecured: true)]
+    private var history = RegisterHistory(0)
+    private let clock: HistoryClock
+
+    init(_ clock: HistoryClock) { self.clock = clock }
+
+    /// What was read and written since the last death that left doubts is possible in some order.
+    func violation() -> String? { history.violation() }
 
     /// A write begins.
     func begin(_ value: UInt64, by life: Life, at step: Int) {
+        history.begin(value, by: life, at: clock.next())
         writes.append(RegisterWrite(value: value, life: life, begin: step))
     }
 
     /// It has returned. Whoever writes has the lock, and what others wrote before is secured (D2).
     func end(_ value: UInt64, at step: Int) {
         guard let index = writes.lastIndex(where: { $0.value == value }) else { return }
+        history.end(value, at: clock.next())
         writes[index].end = step
         secure(meeting: writes[index].life, from: writes[index].begin)
     }
@@ -59,11 +68,13 @@ final class Register {
         }
     }
 
-    /// A node is dead.
-    func died(_ life: Life, at step: Int) {
+    /// A node is dead. What was read and written up to now must be possible.
+    func died(_ life: Life, at step: Int) throws(SimulationFailure) {
+        if let violation = history.violation() { throw SimulationFailure(violation) }
         for index in writes.indices where writes[index].life == life && !writes[index].isSecured {
             writes[index].doubtfulSince = step
         }
+        if mayBeTorn { history.restart(at: clock.next()) }
     }
 
     /// What a read that began at `step` may return.
@@ -80,12 +91,19 @@ final class Register {
     var mayBeTorn: Bool { writes.contains { $0.doubtfulSince != nil } }
 
     /// Whether a read by `life` that began at `step` may return `value`; if so, what follows.
-    /// Nothing does if the reader's daemon is dead: what it sees may be lost.
-    func read(_ value: UInt64, by life: Life, from step: Int, isOrphan: Bool) -> Bool {
+    /// Nothing does if the reader's daemon is dead: what it sees may be lost. `moment`: when it began.
+    func read(
+        _ value: UInt64,
+        by life: Life,
+        from step: Int,
+        _ moment: Int,
+        isOrphan: Bool
+    ) -> Bool {
         guard candidates(readFrom: step).contains(value),
             let found = writes.firstIndex(where: { $0.value == value })
         else { return false }
         if isOrphan { return true }
+        history.read(value, by: life, from: moment, at: clock.next())
         let (begin, end) = (writes[found].begin, writes[found].end)
         // A doubt that is older than the look ends with it: what was read was written, and what
         // would have overwritten it was not.

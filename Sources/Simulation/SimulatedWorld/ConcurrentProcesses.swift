@@ -51,7 +51,7 @@ struct ConcurrentDeaths {
 
 /// Nodes die, stand still or do not hear each other; who is dead is recovered, and perhaps comes back.
 private struct ConcurrentDisaster {
-    static let faults: SimulationFaults = [.kill, .pause, .partition]
+    static let faults: SimulationFaults = [.kill, .pause, .partition, .inputOutput]
 
     let run: ConcurrentRun
     var dice: SeededGenerator
@@ -62,13 +62,14 @@ private struct ConcurrentDisaster {
         var dice = dice
         await pause(&dice, below: 3_000_000)
         var kinds: [SimulationFaults] = []
-        for fault in [SimulationFaults.kill, .pause, .partition]
+        for fault in [SimulationFaults.kill, .pause, .partition, .inputOutput]
         where run.simulation.plan.faults.contains(fault) {
             kinds.append(fault)
         }
         switch kinds[dice.below(kinds.count)] {
         case .pause: try await standstill(&dice)
         case .partition: try await partition(&dice)
+        case .inputOutput: try await withdrawal(&dice)
         default: await deaths(&dice)
         }
         try await recover().get()
@@ -103,6 +104,48 @@ private struct ConcurrentDisaster {
             )
         }
         victim.member.lane.release()
+    }
+
+    /// A node's way to the disk fails under its processes: it withdraws, writes nothing from then on, and its
+    /// process ends a while later.
+    private func withdrawal(_ dice: inout SeededGenerator) async throws {
+        guard run.cluster.living.count > 1, let victim = some(&dice),
+            let index = run.cluster.nodes.firstIndex(where: { $0 === victim })
+        else { return }
+        victim.hasFailingDisk = true
+        victim.member.host.faults.fail(&dice)
+        run.simulation.log("the disk fails for \(victim.kernel.name): \(victim.member.host.faults)")
+        let withdrawn = Outcome<Void>()
+        victim.whenWithdrawn = withdrawn
+        await pause(&dice, below: 20_000_000)
+        // Who has met no failure meets them all.
+        victim.member.host.faults.failEverything = true
+        run.engine.spawn {
+            while victim.withdrawal == nil, !victim.isDead {
+                _ = await Simulation.result { () async throws(FileError) in
+                    try await victim.kernel.make(
+                        .node(mode: 0o100600, device: 0),
+                        [Array("asked".utf8)]
+                    )
+                }
+                _ = await Simulation.result { () async throws(FileError) in
+                    try await victim.kernel.remove([Array("asked".utf8)], isDirectory: false)
+                }
+                _ = await Simulation.result { () async throws(FileError) in
+                    try await victim.kernel.synchronizeAll()
+                }
+            }
+        }
+        try await run.simulation.within("\(victim.kernel.name) withdraws") { await withdrawn.get() }
+        run.simulation.log("\(victim.kernel.name) withdraws: \(victim.withdrawal ?? "?")")
+        run.simulation.report.withdrawals += 1
+        await pause(&dice, below: dice.oneIn(2) ? 600_000 : 20_000_000)
+        if victim.wroteAfterWithdrawal {
+            throw SimulationFailure("\(victim.kernel.name) wrote after it had withdrawn (V4)")
+        }
+        guard !victim.isDead else { return }
+        run.cluster.kill(index)
+        run.died(victim)
     }
 
     private func partition(_ dice: inout SeededGenerator) async throws {
@@ -181,9 +224,9 @@ struct SimulatedProcess: CustomStringConvertible {
         self.dice = dice
     }
 
-    /// Whether nothing that it did counts any more: the daemon is dead, and what is not on the disk
+    /// Whether nothing that it did counts any more: the daemon is dead, or has withdrawn and will be, and what is not on the disk
     /// may be lost. It can still read what is cached, which must be right (Docs/MEMBERSHIP.md).
-    var isOrphan: Bool { node.isDead }
+    var isOrphan: Bool { node.isDead || node.withdrawal != nil }
 
     /// The process ends when the guardian of its node has taken everything back.
     var hasEnded: Bool { node.kernel.isDead }

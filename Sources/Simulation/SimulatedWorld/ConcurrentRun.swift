@@ -8,6 +8,7 @@
 //   the log    appended to with O_APPEND: every record once, whole, those of one process in order;
 //   what was appended
 //              before a read began is in it.
+//   the arena  names that everybody makes, removes, renames and lists (ConcurrentArena.swift).
 //   names      made exclusively and removed by their makers. Who looks while nothing changes must
 //   see what is.
 //
@@ -24,7 +25,9 @@ final class ConcurrentRun {
     let engine: Engine
     let cluster: SimulatedCluster
     private var registers: [[Register]]
-    private var sizes = Register()
+    private let sizes: Register
+    private let clock = HistoryClock()
+    private let arena: ConcurrentArena
     private var names: [ContestedName]
     private var appended = AppendedRecords()
     private var nextValue: UInt64 = 1
@@ -66,7 +69,9 @@ final class ConcurrentRun {
         let isCrowded = simulation.dice.oneIn(3)
         fileCount = isCrowded ? 1 : 3
         slots = isCrowded ? Self.crowded : Self.scattered
-        registers = (0..<fileCount).map { [slots] _ in slots.map { _ in Register() } }
+        registers = (0..<fileCount).map { [slots, clock] _ in slots.map { _ in Register(clock) } }
+        sizes = Register(clock)
+        arena = ConcurrentArena(clock)
         names = (0..<6).map { _ in ContestedName() }
         deaths = ConcurrentDeaths(simulation)
         storm = simulation.dice.oneIn(3) ? ConcurrentStorm() : nil
@@ -88,6 +93,7 @@ final class ConcurrentRun {
             }
             try await first.kernel.close(file)
         }
+        try await arena.make(first)
         // What is there before the first death is there after it.
         if !simulation.plan.faults.isEmpty { try await first.kernel.synchronizeAll() }
         cluster.onKilled = { [weak self] in self?.died($0) }
@@ -99,6 +105,22 @@ final class ConcurrentRun {
         await done.get()
         if let failure { throw SimulationFailure(failure) }
         try await lookEverywhere()
+        try judge()
+    }
+
+    /// What processes have seen of each object must be possible in some order.
+    private func judge() throws(SimulationFailure) {
+        try arena.judge()
+        simulation.report.judged += arena.judged
+        simulation.report.undecided += arena.undecided
+        for (file, registers) in registers.enumerated() {
+            for (slot, register) in registers.enumerated() {
+                if let violation = register.violation() {
+                    throw SimulationFailure("r\(file) slot \(slot): \(violation)")
+                }
+            }
+        }
+        if let violation = sizes.violation() { throw SimulationFailure("sizes: \(violation)") }
     }
 
     /// The processes of a node that was mounted.
@@ -157,6 +179,7 @@ final class ConcurrentRun {
     private func live(_ process: SimulatedProcess, _ count: Int) async {
         var process = process
         for _ in 0..<count {
+            if let violation = simulation.exclusivity.violation { fail(violation) }
             if failure != nil { return }
             operations += 1
             deaths.perhaps(self, operations)
@@ -164,7 +187,9 @@ final class ConcurrentRun {
                 try await act(&process)
             } catch is Orphaned {
             } catch {
-                // The end of the node is the end of its processes, whatever they were told.
+                // The end of the node is the end of its processes, whatever they were told. A process that
+                // met the failing disk before its node did ends at once.
+                if error as? FileError == .inputOutput, process.node.hasFailingDisk { return }
                 if !process.isOrphan { fail("\(process): \(error)") }
                 if !process.isOrphan || process.hasEnded { return }
                 if error is SimulationFailure { fail("\(process), an orphan: \(error)") }
@@ -175,7 +200,7 @@ final class ConcurrentRun {
             let result = await Simulation.result { () async throws(FileError) in
                 try await process.node.kernel.close(file.file)
             }
-            if case .failure(let error) = result, !process.isOrphan {
+            if case .failure(let error) = result, !process.isOrphan, !process.node.hasFailingDisk {
                 fail("\(process): close: \(error)")
             }
         }
@@ -195,8 +220,13 @@ final class ConcurrentRun {
         victims.append(Int(node.slot.rawValue))
         guard let (_, life, numbers) = lives.first(where: { $0.node === node }) else { return }
         dead.formUnion(numbers)
-        for file in registers { for register in file { register.died(life, at: step) } }
-        sizes.died(life, at: step)
+        do throws(SimulationFailure) {
+            for file in registers { for register in file { try register.died(life, at: step) } }
+            try sizes.died(life, at: step)
+            try arena.died(life)
+        } catch {
+            fail("\(error)")
+        }
         appended.died(life)
         for name in names { name.died(life) }
         storm?.died(life)
@@ -215,6 +245,7 @@ final class ConcurrentRun {
         }
         if process.dice.oneIn(30) { process.node.kernel.shrink() }
         if let storm, try await storm.act(&process) { return }
+        if process.dice.oneIn(4) { return try await arena.act(&process) }
         switch process.dice.below(16) {
         case 0...3: try await writeRegister(&process)
         case 4: try await append(&process)
@@ -245,10 +276,11 @@ final class ConcurrentRun {
                         let bytes = node.kernel.mapped(path("r\(file)"), at: offset, count: count)
                     else { continue }
                     simulation.report.orphanReads += 1
+                    let moment = clock.next()
                     let value = (0..<8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64(bytes[$1]) }
                     let isRight =
                         bytes == record(value, count)
-                        ? register.read(value, by: life, from: step, isOrphan: true)
+                        ? register.read(value, by: life, from: step, moment, isOrphan: true)
                         : isTorn(bytes, at: offset, register, from: step)
                     if !isRight {
                         fail("\(node.kernel.name), dead: r\(file) slot \(slot): old value \(value)")
@@ -314,7 +346,7 @@ final class ConcurrentRun {
         )
         let (offset, count) = slots[slot]
         let opened = try await process.open(path("r\(file)"), file, writes: false)
-        let begin = step
+        let (begin, moment) = (step, clock.next())
         let bytes = try await process.node.kernel.read(opened.file, at: offset, count: count)
         try process.demandLife()
         guard bytes.count == count else {
@@ -331,8 +363,14 @@ final class ConcurrentRun {
                 "r\(file) slot \(slot): a torn record, which begins as \(value)"
             )
         }
-        guard register.read(value, by: process.life, from: begin, isOrphan: process.isOrphan)
-        else {
+        let isRight = register.read(
+            value,
+            by: process.life,
+            from: begin,
+            moment,
+            isOrphan: process.isOrphan
+        )
+        guard isRight else {
             throw SimulationFailure(
                 "r\(file) slot \(slot): \(value), which was overwritten before the read began, or lost"
             )
@@ -376,10 +414,17 @@ final class ConcurrentRun {
     }
 
     private func checkSize(_ process: inout SimulatedProcess) async throws {
-        let begin = step
+        let (begin, moment) = (step, clock.next())
         let size = try await process.node.kernel.status(path("size")).size
         try process.demandLife()
-        guard sizes.read(size, by: process.life, from: begin, isOrphan: process.isOrphan) else {
+        let isRight = sizes.read(
+            size,
+            by: process.life,
+            from: begin,
+            moment,
+            isOrphan: process.isOrphan
+        )
+        guard isRight else {
             throw SimulationFailure("size \(size), which was changed before the stat began")
         }
     }
@@ -523,7 +568,7 @@ final class ConcurrentRun {
         switch result {
         case .success: isShown = true
         case .failure(.notFound): isShown = false
-        case .failure(let error): throw SimulationFailure("name \(index): \(error)")
+        case .failure(let error): throw error
         }
         if name.isDoubtful {
             if process.isOrphan { return }

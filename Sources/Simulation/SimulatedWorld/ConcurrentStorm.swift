@@ -190,6 +190,9 @@ final class ConcurrentStorm {
                 _ = try await kernel.status(directory.path(name))
             }
             try process.demandLife()
+            if case .failure(.inputOutput) = result, process.node.hasFailingDisk {
+                throw Orphaned()
+            }
             if case .failure(let error) = result, isSteady {
                 throw SimulationFailure("\(text(directory.path(name))): \(error)")
             }

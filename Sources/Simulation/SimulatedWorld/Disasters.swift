@@ -141,13 +141,7 @@ extension Simulation {
         if dice.oneIn(2) { try await synchronizeSome() }
         try await promiseSome()
         let host = victim.member.host
-        let countdown = 1 + dice.below(8)
-        switch dice.below(5) {
-        case 0: host.faults.failRead = countdown
-        case 1: host.faults.failWrite = countdown
-        case 2: host.faults.failFlush = countdown
-        default: host.faults.failEverything = true
-        }
+        host.faults.fail(&dice)
         log("the disk fails for n\(index + 1): \(host.faults)")
         let withdrawn = Outcome<Void>()
         victim.whenWithdrawn = withdrawn
@@ -327,9 +321,38 @@ extension Simulation {
         try await within("looking for what must have survived") {
             try await survivors.check(comparison)
         }
-        tree = try await within("reading what is left") { try await adopt(node.kernel) }
+        let left = try await within("reading what is left") { try await adopt(node.kernel) }
+        tree = left.tree
         try healthy(node)
+        try demandProvenance(left.identities)
         try await compareAll()
+    }
+}
+
+extension Simulation {
+    /// Whatever is in a file was once written to it (B1).
+    private func demandProvenance(
+        _ identities: [(inode: InodeNumber, object: Int)]
+    ) throws(SimulationFailure) {
+        for (inode, index) in identities where tree.objects[index].kind == .file {
+            let object = tree.objects[index]
+            if let place = provenance.foreign(inode, pages: object.pages, of: object.size) {
+                throw SimulationFailure("bytes \(place) of inode \(inode) were never written to it")
+            }
+        }
+    }
+}
+
+extension DiskFaults {
+    /// Something, by dice, fails from now on: one request of a kind, after some others, or all.
+    mutating func fail(_ dice: inout SeededGenerator) {
+        let countdown = 1 + dice.below(8)
+        switch dice.below(5) {
+        case 0: failRead = countdown
+        case 1: failWrite = countdown
+        case 2: failFlush = countdown
+        default: failEverything = true
+        }
     }
 }
 
@@ -391,9 +414,12 @@ struct Survivors {
 }
 
 /// Reads a whole tree from a node and takes it for the truth.
-func adopt(_ kernel: KernelModel) async throws -> TreeModel {
+func adopt(
+    _ kernel: KernelModel
+) async throws -> (tree: TreeModel, identities: [(inode: InodeNumber, object: Int)]) {
     var tree = TreeModel()
     var known: [InodeNumber: Int] = [:]
+    var identities: [(inode: InodeNumber, object: Int)] = []
     var pending: [(path: PathNames, object: Int)] = [([], 0)]
     let root = try await kernel.status([])
     tree.objects[0].mode = root.mode & 0o7777
@@ -409,11 +435,12 @@ func adopt(_ kernel: KernelModel) async throws -> TreeModel {
             }
             let object = try await adoptObject(kernel, inner, &tree)
             known[listed.inode] = object
+            identities.append((listed.inode, object))
             if tree.objects[object].kind == .directory { pending.append((inner, object)) }
         }
     }
     for index in tree.objects.indices { tree.objects[index].toucher = nil }
-    return tree
+    return (tree, identities)
 }
 
 private func adoptObject(

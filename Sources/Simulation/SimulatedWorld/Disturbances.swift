@@ -79,6 +79,7 @@ extension Simulation {
                 if length > 0 { tree.write(object, at: offset, Array(bytes.prefix(length))) }
                 let done = try await within("\(what) store") {
                     _ = try await node.kernel.status(file)
+                    node.onWrite?(file.inode.identity, offset, bytes)
                     return try await node.kernel.store(file, at: offset, bytes)
                 }
                 if done != length {
@@ -88,6 +89,8 @@ extension Simulation {
                 log("\(what) write")
                 tree.write(object, at: file.intent.appends ? size : offset, bytes)
                 tree.dropPrivileges(object)
+                provenance.end = size
+                defer { provenance.end = nil }
                 try await within("\(what) write") { try await node.write(file, offset, bytes) }
             }
         } else if file.intent.reads {

@@ -197,12 +197,14 @@ extension KernelModel {
         }
     }
 
-    /// renameat2(2).
+    /// renameat2(2). Comes back with false if the two names led to one inode when each was looked up: then the
+    /// kernel takes it for done and asks nobody (`vfs_rename`).
+    @discardableResult
     package func rename(
         _ path: PathNames,
         to newPath: PathNames,
         _ kind: RenameKind
-    ) async throws(FileError) {
+    ) async throws(FileError) -> Bool {
         try await retrying { distrusts throws(FileError) in
             let (from, name) = try await walkToParent(path, distrusts: distrusts)
             defer { unpin(from) }
@@ -220,7 +222,7 @@ extension KernelModel {
                 from.latch.leaveExclusive()
                 if from !== to { to.latch.leaveExclusive() }
             }
-            try await renameLatched((from, name), (to, newName), kind, distrusts)
+            return try await renameLatched((from, name), (to, newName), kind, distrusts)
         }
     }
 
@@ -234,7 +236,7 @@ extension KernelModel {
         _ place: (directory: KernelInode, name: [UInt8]),
         _ kind: RenameKind,
         _ distrusts: Bool
-    ) async throws(FileError) {
+    ) async throws(FileError) -> Bool {
         let moved = try await child(
             source.directory,
             source.name,
@@ -252,7 +254,7 @@ extension KernelModel {
         defer { if let target { unpin(target) } }
         if target != nil, kind == .noReplace { throw .exists }
         if target == nil, kind == .exchange { throw .notFound }
-        if let target, target === moved { return }
+        if let target, target === moved { return false }
         if let target, kind == .replace {
             if moved.isDirectory, !target.isDirectory { throw .notDirectory }
             if !moved.isDirectory, target.isDirectory { throw .isDirectory }
@@ -273,6 +275,7 @@ extension KernelModel {
         directoryChanged(place.directory)
         invalidateAttributes(moved)
         if let target { invalidateAttributes(target) }
+        return true
     }
 
     /// readlink(2).

@@ -198,11 +198,9 @@ extension SimulatedNode {
         case .store(let path, let offset, let count, let pattern):
             _ = try await withFile(path, .both) { file throws(FileError) in
                 _ = try await kernel.status(file)
-                _ = try await kernel.store(
-                    file,
-                    at: offset,
-                    patternBytes(pattern, count: count)
-                )
+                let bytes = patternBytes(pattern, count: count)
+                onWrite?(file.inode.identity, offset, bytes)
+                _ = try await kernel.store(file, at: offset, bytes)
                 return []
             }
         case .read(let path, let offset, let count):
@@ -225,6 +223,7 @@ extension SimulatedNode {
         _ offset: UInt64,
         _ bytes: [UInt8]
     ) async throws(FileError) {
+        onWrite?(file.inode.identity, file.intent.appends ? nil : offset, bytes)
         var done = 0
         while done < bytes.count {
             let count = try await kernel.write(

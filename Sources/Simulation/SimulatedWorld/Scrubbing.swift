@@ -74,7 +74,9 @@ extension Simulation {
 
     private func judge(_ running: RunningScrub, _ error: FileError?) throws(SimulationFailure) {
         scrubbing = nil
-        if running.node.isDead { return }
+        if running.node.isDead || running.node.withdrawal != nil || running.node.hasFailingDisk {
+            return
+        }
         let name = running.node.kernel.name
         if let error { throw SimulationFailure("a scrub on \(name) ended with \(error)") }
         let found = running.scrub.report

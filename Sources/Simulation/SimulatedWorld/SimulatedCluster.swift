@@ -74,6 +74,8 @@ package final class SimulatedCluster {
     private var needsReplay = true
     /// Told of a node that was killed by another one.
     var onKilled: ((SimulatedNode) -> Void)?
+    /// Told that some node, or all, are dead.
+    var onDeath: (() -> Void)?
     /// Told what members say of others.
     var onReport: ((SimulatedMember, String) -> Void)?
 
@@ -264,6 +266,7 @@ package final class SimulatedCluster {
     /// A node dies at once; the others notice.
     package func kill(_ index: Int) {
         guard let node = nodes[index] else { return }
+        onDeath?()
         node.kill()
         nodes[index] = nil
         graveyard.append(node)
@@ -306,6 +309,7 @@ package final class SimulatedCluster {
 
     /// Power cut for all. The nodes are gone, the disk has forgotten what it may.
     package func crash() {
+        onDeath?()
         for index in nodes.indices { abandon(index) }
         central.resume()
         replaceDisk(disk.crash(seed: dice.next()))

@@ -21,12 +21,16 @@ package final class SimulatedNode {
     package private(set) var isDead = false
     /// Lines the node would have logged.
     package private(set) var reports: [String] = []
+    /// Told of every write before it begins: inode, place (nil: the end), bytes.
+    var onWrite: ((InodeNumber, UInt64?, [UInt8]) -> Void)?
     /// What the comparison asked last.
     var lastLook = "nothing"
     /// Why the node withdrew, if it did although nobody had killed it.
     package private(set) var withdrawal: String?
     /// Delivered when it withdraws, if somebody expects that.
     var whenWithdrawn: Outcome<Void>?
+    /// Its way to the disk fails, or has failed once: programs are told so before the node withdraws.
+    var hasFailingDisk = false
     private var writesAtWithdrawal: Int?
     /// A write was begun after the node had withdrawn (MountedVolume V4).
     var wroteAfterWithdrawal: Bool {

@@ -24,6 +24,8 @@ package final class Simulation {
     var handles: [HeldFile] = []
     var scrubbing: RunningScrub?
     var promises: [Promise] = []
+    let exclusivity: Exclusivity
+    let provenance = Provenance()
     /// What happened, newest last; the end of it is shown with a failure.
     var story: [String] = []
     /// Told each line of the story as it happens.
@@ -42,6 +44,7 @@ package final class Simulation {
         self.engine = engine
         self.cluster = cluster
         self.tell = tell
+        exclusivity = Exclusivity(cluster)
         dice = engine.seededExecutor.forkDice()
         workload = Workload(plan.workload, dice: dice.fork())
         workload.fillsUp = plan.faults.contains(.full)
@@ -65,9 +68,12 @@ package final class Simulation {
                     try await simulation.play()
                 }
             } catch {
-                let end = simulation.story.suffix(12).joined(separator: "\n  ")
-                throw SimulationFailure("\(error)\n  \(end)")
+                throw SimulationFailure(
+                    "\(error)\n  \(simulation.ending.joined(separator: "\n  "))"
+                )
             }
+            simulation.report.traced = simulation.provenance.judged
+            simulation.report.grants = simulation.exclusivity.judged
             simulation.report.messages = cluster.messageCount
             simulation.report.probes = Probes.take()
             simulation.report.jobs = engine.seededExecutor.steps
@@ -83,9 +89,25 @@ package final class Simulation {
         tell?(line)
     }
 
+    /// The last events, those of every node, and the locks that nodes have in use.
+    private var ending: [String] {
+        let recent = story.suffix(12)
+        var lines = Array(recent)
+        for index in cluster.nodes.indices {
+            let name = "n\(index + 1)"
+            let own = story.dropLast(recent.count).filter {
+                $0.hasPrefix("\(name):") || $0.hasPrefix("\(name) ") || $0.hasPrefix("    \(name) ")
+            }
+            lines += own.suffix(3).map { "before: \($0)" }
+            if let node = cluster.nodes[index] { lines.append(Self.describeLocks(node)) }
+        }
+        return lines
+    }
+
     // MARK: The run
 
     private func play() async throws {
+        cluster.onDeath = { [exclusivity] in exclusivity.died() }
         cluster.onReport = { [weak self] in self?.log("    \($0.identity): \($1)") }
         for index in 0..<plan.nodes { try await mount(index) }
         if plan.isConcurrent {
@@ -98,6 +120,7 @@ package final class Simulation {
             return try await finish()
         }
         for _ in 0..<plan.steps {
+            try demandExclusivity()
             try await unlessStoresAreLost { try await self.playStep() }
         }
         try await unlessStoresAreLost { try await self.compareAll() }
@@ -150,16 +173,26 @@ package final class Simulation {
         let node = try await within("mounting n\(index + 1)") {
             try await self.cluster.mount(index)
         }
-        if let node, let tell { follow(node, tell) }
+        if let node { follow(node) }
     }
 
-    /// Tells what happens below the operations.
-    private func follow(_ node: SimulatedNode, _ tell: @escaping (String) -> Void) {
+    /// Judges every grant, and tells what happens below the operations.
+    private func follow(_ node: SimulatedNode) {
         let name = node.kernel.name
-        node.kernel.trace = { tell("    \($0)") }
-        node.member.runtime.onGlockEvent = { glock, event in
-            tell("    \(name) \(glock): \(event)")
+        if !plan.isConcurrent {
+            node.onWrite = { [provenance] in provenance.write($0, at: $1, $2) }
         }
+        if let tell { node.kernel.trace = { tell("    \($0)") } }
+        node.member.runtime.onGlockEvent = { [exclusivity, tell, weak node] glock, event in
+            tell?("    \(name) \(glock): \(event)")
+            if case .granted(let mode) = event, let node {
+                exclusivity.granted(glock, mode, to: node)
+            }
+        }
+    }
+
+    func demandExclusivity() throws(SimulationFailure) {
+        if let violation = exclusivity.violation { throw SimulationFailure(violation) }
     }
 
     private func finish() async throws {
@@ -167,6 +200,7 @@ package final class Simulation {
         for handle in handles { try await close(handle) }
         handles = []
         for index in cluster.nodes.indices { try await unmount(index) }
+        try demandExclusivity()
         try await check()
         if plan.faults.contains(.rot) { try await rot() }
     }
@@ -226,6 +260,10 @@ package final class Simulation {
         report.operations += 1
         tree.actor = Int(node.slot.rawValue)
         var next = tree
+        if case .append(let path, _, _) = operation, let object = try? tree.find(path) {
+            provenance.end = tree.objects[object].size
+        }
+        defer { provenance.end = nil }
         let expected = result { () throws(FileError) in try next.apply(operation) }
         let shown = try await within("\(operation)") {
             await Self.result { () async throws(FileError) in try await node.perform(operation) }
@@ -233,6 +271,15 @@ package final class Simulation {
         try healthy(node)
         if plan.faults.contains(.full), case .failure(.noSpace) = shown {
             doubt(operation)
+            provenance.end = nil
+            let again = try await within("\(operation), once more") {
+                await Self.result { () async throws(FileError) in
+                    try await node.perform(operation)
+                }
+            }
+            if case .success = again {
+                throw SimulationFailure("\(operation): no space, and at once after that there was")
+            }
             return try await goOnWithoutSpace()
         }
         tree = next

@@ -25,6 +25,11 @@ package struct SimulationReport: Hashable, Sendable {
     package var deaths = 0
     /// Looks into pages that a dead node's kernel still had.
     package var orphanReads = 0
+    /// Grants of locks that an observer of all nodes has judged.
+    package var grants = 0
+    /// Operations on names whose order was searched for, and histories of which the search was given up.
+    package var judged = 0
+    package var undecided = 0
     /// Power failures of all nodes.
     package var crashes = 0
     /// Nodes that stood still for a while.
@@ -35,6 +40,8 @@ package struct SimulationReport: Hashable, Sendable {
     package var rotted = 0
     /// Operations for which there was no space.
     package var withoutSpace = 0
+    /// Bytes of which the origin was asked after a disaster.
+    package var traced = 0
     /// Steps of the executor.
     package var jobs = 0
     /// Nanoseconds of the nodes' time.
@@ -55,7 +62,10 @@ package struct SimulationReport: Hashable, Sendable {
                 ("scrubbedInodes", \.scrubbedInodes), ("unjudgedScrubs", \.unjudgedScrubs),
                 ("withdrawals", \.withdrawals), ("deaths", \.deaths), ("crashes", \.crashes),
                 ("pauses", \.pauses), ("partitions", \.partitions), ("rotted", \.rotted),
-                ("withoutSpace", \.withoutSpace), ("orphanReads", \.orphanReads), ("jobs", \.jobs),
+                ("withoutSpace", \.withoutSpace), ("orphanReads", \.orphanReads),
+                ("grants", \.grants),
+                ("traced", \.traced),
+                ("judged", \.judged), ("undecided", \.undecided), ("jobs", \.jobs),
             ]
 
     /// The sum of two runs; the hash is that of neither.
@@ -93,13 +103,15 @@ package struct SimulationReport: Hashable, Sendable {
             "\(operations) operations (\(refused) refused)",
             "\(virtualTime / 1_000_000) ms of virtual time", "\(requests) requests",
             "\(cachedNames) names and \(cachedPages) pages from the kernel's caches",
-            "\(demotions) demotions", "\(messages) messages",
+            "\(demotions) demotions", "\(grants) grants judged", "\(messages) messages",
         ]
         let events = [
             ("deaths", deaths), ("looks into pages of the dead", orphanReads),
             ("power failures", crashes), ("withdrawals", withdrawals),
             ("nodes that stood still", pauses), ("partitions", partitions),
-            ("without space", withoutSpace), ("turned bits", rotted), ("scrubs", scrubs),
+            ("names put in order", judged), ("histories without a verdict", undecided),
+            ("without space", withoutSpace),
+            ("turned bits", rotted), ("scrubs", scrubs),
         ].filter { $0.1 > 0 }.map { "\($0.1) \($0.0)" }
         let count = probes.probes(contained: true).count
         return (words + events).joined(separator: ", ")

@@ -1,0 +1,53 @@
+// What this node has in memory under a lock, for whoever wants to know whether it may.
+
+import Journaling
+import LockCache
+package import Vocabulary
+
+/// What a node keeps of what one lock protects.
+package struct MemoryUnderLock: Hashable, Sendable {
+    /// The mode that covers it. While the lock manager is being asked to lower the lock, the lower one:
+    /// from then on others may be granted what this node no longer needs.
+    package var covering: LockMode = .null
+    /// Metadata blocks.
+    package var hasBlocks = false
+    /// The inode, decoded.
+    package var isDecoded = false
+    /// Data that is not written yet.
+    package var isDirty = false
+    /// The kernel's number of the inode, if it is in memory.
+    package var node: NodeHandle?
+
+    package init() {}
+}
+
+extension MountedVolume {
+    /// What is in memory under the lock of an inode or of a group; of other locks the blocks only.
+    package func memory(under name: ResourceName) -> MemoryUnderLock {
+        var memory = MemoryUnderLock()
+        memory.hasBlocks = cache.hasBlocks(covering: name)
+        if name.kind == .inode {
+            let number = InodeNumber(
+                address: BlockAddress(name.number),
+                generation: name.generation
+            )
+            if let inode = inodes[number] {
+                memory.covering = inode.glock.covering
+                memory.isDecoded = inode.stored != nil
+                memory.isDirty = inode.dirty.map { !$0.isEmpty } ?? false
+                memory.node = inode.handle
+            }
+        } else if name.kind == .resourceGroup {
+            memory.covering = groups.covering(UInt32(name.number))
+        }
+        return memory
+    }
+}
+
+extension Glock {
+    /// The mode that others have to respect.
+    var covering: LockMode {
+        if case .lowering(let mode) = machine.phase { return mode }
+        return held
+    }
+}
