@@ -198,6 +198,20 @@ private struct SmallHistory {
         #expect(verdict([nil, nil, nil]) == .impossible)
     }
 
+    /// Of a listing in several parts each name is judged alone: it may show both, or neither.
+    @Test func aListingInParts() {
+        func verdict(_ names: [Int?]) -> DirectoryHistory.Verdict {
+            history([
+                (.make(0), .made(7), 1..<2), (.rename(0, 1, .replace), .done, 3..<6),
+                (.list, .parts(names), 4..<5),
+            ]).verdict()
+        }
+        #expect(verdict([7, 7, nil]) == .possible)
+        #expect(verdict([nil, nil, nil]) == .possible)
+        #expect(verdict([nil, 8, nil]) == .impossible)
+        #expect(verdict([nil, nil, 7]) == .impossible)
+    }
+
     /// Two who look one after the other while a name is made: not there, and then not gone again.
     @Test func whatWasSeenIsNotUnseen() {
         let wrong = history([

@@ -104,7 +104,7 @@ final class ConcurrentArena {
                 return isAsked ? .done : .same
             case .look(let name):
                 return .found(number(try await kernel.status(path(name)).inode))
-            case .list: return .names(try await listing(kernel))
+            case .list: return try await list(kernel)
             }
         } catch {
             switch error {
@@ -115,14 +115,14 @@ final class ConcurrentArena {
         }
     }
 
-    private func listing(_ kernel: KernelModel) async throws(FileError) -> [Int?] {
+    private func list(_ kernel: KernelModel) async throws(FileError) -> DirectoryAnswer {
         var names = [Int?](repeating: nil, count: Self.count)
-        let listed = try await kernel.list(Self.directory)
+        let (listed, isWhole) = try await kernel.listing(Self.directory)
         for index in names.indices {
             guard let found = listed.first(where: { $0.name == text(index) }) else { continue }
             names[index] = number(found.inode)
         }
-        return names
+        return isWhole ? .names(names) : .parts(names)
     }
 
     /// The node of a life is dead: what was seen up to now is judged, what is there from now on is not

@@ -41,6 +41,8 @@ enum DirectoryAnswer: Hashable {
     case found(Int)
     /// All names, by number, with their inodes; nil for an absent one.
     case names([Int?])
+    /// The same, read in several parts: each name as it was at some moment.
+    case parts([Int?])
     /// It has not returned, or that does not count.
     case unknown
 }
@@ -111,6 +113,16 @@ struct DirectoryHistory {
     mutating func end(_ number: Int, _ answer: DirectoryAnswer, at moment: Int) {
         guard let place = places[number] else { return }
         operations[place].end = moment
+        if case .parts(let names) = answer, operations[place].begin >= 0 {
+            let begin = operations[place].begin
+            for (name, inode) in names.enumerated() {
+                var look = Operation(call: .look(name), begin: begin)
+                look.answer = inode.map { .found($0) } ?? .absent
+                look.end = moment
+                operations.append(look)
+            }
+            return
+        }
         // What was asked before a death may have been answered before it.
         if operations[place].begin >= 0 { operations[place].answer = answer }
     }

@@ -219,6 +219,13 @@ extension KernelModel {
 
     /// readdir(3) of a whole directory, sorted by name.
     package func list(_ path: PathNames) async throws(FileError) -> [ListedName] {
+        try await listing(path).entries
+    }
+
+    /// The same, and whether all of it is from one moment: from the cache, or of one READDIR.
+    func listing(
+        _ path: PathNames
+    ) async throws(FileError) -> (entries: [ListedName], isWhole: Bool) {
         let directory = try await walk(path)
         defer { unpin(directory) }
         guard directory.isDirectory else { throw .notDirectory }
@@ -249,7 +256,7 @@ extension KernelModel {
     private func listOpened(
         _ directory: KernelInode,
         _ opened: OpenReply
-    ) async throws(FileError) -> [ListedName] {
+    ) async throws(FileError) -> (entries: [ListedName], isWhole: Bool) {
         await directory.latch.enterShared()
         defer { directory.latch.leaveShared() }
         if opened.keepsCache, let listing = directory.listing {
@@ -257,7 +264,7 @@ extension KernelModel {
             if listing.modified == attributes.modified,
                 listing.version == directory.directoryVersion, directory.listing != nil
             {
-                return listing.entries
+                return (listing.entries, true)
             }
             directory.listing = nil
         }
@@ -265,10 +272,12 @@ extension KernelModel {
         let version = directory.directoryVersion
         var entries: [ListedName] = []
         var cookie: UInt64 = 0
+        var parts = 0
         while true {
             let part = try await readPart(directory.handle, opened.handle, after: cookie)
             guard let last = part.last else { break }
             cookie = last.cookie
+            parts += 1
             entries += part.map(\.entry)
         }
         entries.sort { $0.name.lexicographicallyPrecedes($1.name) }
@@ -279,7 +288,7 @@ extension KernelModel {
                 entries: entries
             )
         }
-        return entries
+        return (entries, parts <= 1)
     }
 
     /// One READDIR: as many entries as fit into a buffer of random size.
