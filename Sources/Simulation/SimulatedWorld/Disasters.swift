@@ -38,7 +38,8 @@ extension Simulation {
 
     /// Notes what a completed fsync has promised.
     func promise(_ path: PathNames) {
-        guard let object = try? tree.find(path) else { return }
+        // What an earlier write without space has left of a file nobody knows.
+        guard let object = try? tree.find(path), !tree.objects[object].isDoubtful else { return }
         promises.removeAll { $0.object == object }
         promises.append(
             Promise(path: path, object: object, changes: tree.objects[object].changes)
