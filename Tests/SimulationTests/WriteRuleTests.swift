@@ -178,12 +178,13 @@ private final class NotingKernel: KernelCache {
     @Test func openingForReadingAndWritingCountsAsAnInvalidation() throws {
         try onScene { scene in
             let inode = try #require(scene.volume.inodes[scene.file.inode.handle])
-            let before = inode.invalidations
-            inode.fillsAreExclusive = false
             // Another node looks: the lock goes to PR. Then this node's kernel fills pages.
             let other = try #require(try await scene.cluster.mount(1))
             _ = try await other.kernel.status([Array("file".utf8)])
             inode.kernelMayCache = true
+            inode.fillsAreExclusive = false
+            inode.wasInvalidatedWhileWritable = false
+            let before = inode.invalidations
             let second = try await scene.volume.open(scene.file.inode.handle, .both, nil)
             #expect(inode.invalidations > before)
             #expect(inode.wasInvalidatedWhileWritable)
