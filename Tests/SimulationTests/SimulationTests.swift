@@ -29,6 +29,15 @@ import Vocabulary
         #expect(first.scheduleHash != other.scheduleHash)
     }
 
+    /// All by the seed, each twice: not one event is another one, or comes at another time.
+    @Test(arguments: 1...4 as ClosedRange<UInt64>)
+    func drawnTwice(_ seed: UInt64) throws {
+        let first = try Simulation.run(.drawn(seed: seed))
+        let second = try Simulation.run(.drawn(seed: seed))
+        #expect(first.scheduleHash == second.scheduleHash)
+        #expect(first.virtualTime == second.virtualTime && first.jobs == second.jobs)
+    }
+
     /// One node: the operations, the kernel's caches in front of them, time, memory pressure,
     /// mounting again.
     @Test(arguments: 1...30 as ClosedRange<UInt64>)

@@ -18,7 +18,7 @@ struct ConcurrentDeaths {
         self.simulation = simulation
         let kills =
             !simulation.plan.faults.isDisjoint(with: ConcurrentDisaster.faults)
-            && simulation.plan.nodes > 1
+            && (simulation.plan.nodes > 1 || simulation.plan.faults.contains(.crash))
         dice = kills ? simulation.dice.fork() : SeededGenerator(seed: 0)
         interval = max(10, simulation.plan.steps / 4)
         next = kills ? 1 + dice.below(interval) : .max
@@ -51,7 +51,7 @@ struct ConcurrentDeaths {
 
 /// Nodes die, stand still or do not hear each other; who is dead is recovered, and perhaps comes back.
 private struct ConcurrentDisaster {
-    static let faults: SimulationFaults = [.kill, .pause, .partition, .inputOutput]
+    static let faults: SimulationFaults = [.kill, .pause, .partition, .inputOutput, .crash]
 
     let run: ConcurrentRun
     var dice: SeededGenerator
@@ -62,7 +62,7 @@ private struct ConcurrentDisaster {
         var dice = dice
         await pause(&dice, below: 3_000_000)
         var kinds: [SimulationFaults] = []
-        for fault in [SimulationFaults.kill, .pause, .partition, .inputOutput]
+        for fault in [SimulationFaults.kill, .pause, .partition, .inputOutput, .crash]
         where run.simulation.plan.faults.contains(fault) {
             kinds.append(fault)
         }
@@ -70,10 +70,12 @@ private struct ConcurrentDisaster {
         case .pause: try await standstill(&dice)
         case .partition: try await partition(&dice)
         case .inputOutput: try await withdrawal(&dice)
+        case .crash: try await powerFailure()
         default: await deaths(&dice)
         }
         try await recover().get()
-        for index in run.takeVictims() where dice.oneIn(2) {
+        let isDown = run.cluster.living.isEmpty
+        for index in run.takeVictims() where isDown || dice.oneIn(2) {
             try await run.simulation.mount(index)
             if let node = run.cluster.nodes[index] { run.start(on: node, steps) }
         }
@@ -87,6 +89,16 @@ private struct ConcurrentDisaster {
             await pause(&dice, below: dice.oneIn(2) ? 600_000 : 6_000_000)
             kill(&dice)
         }
+    }
+
+    /// The power fails for all; what the disk had not made durable it may have forgotten.
+    private func powerFailure() async throws {
+        let simulation = run.simulation
+        simulation.log("the power fails")
+        simulation.report.crashes += 1
+        let nodes = run.cluster.living
+        run.cluster.crash()
+        for node in nodes { run.died(node) }
     }
 
     private func standstill(_ dice: inout SeededGenerator) async throws {

@@ -60,7 +60,10 @@ final class ConcurrentStorm {
 
     /// Perhaps does something of this instead of anything else. Returns whether it did.
     func act(_ process: inout SimulatedProcess) async throws -> Bool {
-        if process.number % 3 == 0, process.dice.oneIn(3) {
+        // Nobody removes what the dead have made: the volume has room for so many.
+        let hasPlace =
+            directories.count < 20 || directories.contains { $0.process == process.number }
+        if process.number % 3 == 0, hasPlace, process.dice.oneIn(3) {
             try await burst(&process)
             return true
         }
