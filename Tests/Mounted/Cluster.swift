@@ -55,11 +55,11 @@ final class TestCluster: Sendable {
         guard isMounted(node) else {
             throw Trouble("mount.lockstep said yes but \(node.root) is empty")
         }
-        try note(processes(of: node))
+        try note(processes(of: node) + guardians(of: node))
     }
 
-    /// Writes down which processes the daemons are, for whoever asks afterwards whether each of them
-    /// was what it should be (tools/races).
+    /// Writes down which processes the daemons and guardians are, for whoever asks afterwards whether
+    /// each of them was what it should be (tools/races).
     private func note(_ daemons: [pid_t]) throws {
         guard let list = getenv("LOCKSTEP_DAEMON_LIST") else { return }
         try Files.withOpen(String(cString: list), O_WRONLY | O_CREAT | O_APPEND) { descriptor in

@@ -2,8 +2,8 @@
 // beside them that happens to a cluster. The simulator has one thread; this is where the threads of
 // the daemons meet.
 //
-// LOCKSTEP_WORKLOAD_OPERATIONS says how many operations each program does; LOCKSTEP_SEED where the
-// dice start.
+// LOCKSTEP_WORKLOAD_OPERATIONS says how many operations each program does; LOCKSTEP_WORKLOAD that only
+// this mix runs; LOCKSTEP_SEED where the dice start.
 
 import Glibc
 import SimulatedWorld
@@ -18,7 +18,13 @@ extension MountedTests {
             getenv(name).flatMap { Int(String(cString: $0)) } ?? standard
         }
 
-        @Test(arguments: WorkloadMix.all.map(\.name))
+        /// The mixes to run, by name.
+        private static let names: [String] = {
+            if let one = getenv("LOCKSTEP_WORKLOAD") { return [String(cString: one)] }
+            return WorkloadMix.all.map(\.name)
+        }()
+
+        @Test(arguments: names)
         func theMixHoldsOnRealMounts(_ name: String) throws {
             guard let mix = WorkloadMix.all.first(where: { $0.name == name }) else {
                 throw Trouble("no mix \(name)")
