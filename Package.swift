@@ -257,6 +257,8 @@ let yardsticks: [Target] = [
         cSettings: [.unsafeFlags([], .when(configuration: .release))]
     ),
     .executableTarget(name: "pingpong", path: "Sources/Yardsticks/pingpong"),
+    // Races on purpose: see tools/races. Not a product.
+    yardstick("racer", ["Execution", "LinuxSystem"]),
     // Puts defects into a copy of the lock manager: see tools/mutations. Not a product.
     yardstick("mutants", []),
     yardstick(
@@ -323,7 +325,10 @@ let testTargets: [Target] = [
         ["Vocabulary", "Execution", "FileSystem", "LinuxSystem", "FuseServer", "CFuse3", "CLinux"]
     ),
     tests("LinuxSystemTests", ["Vocabulary", "Execution", "LinuxSystem", "CLinux"]),
-    tests("Mounted", ["Vocabulary", "LinuxSystem", "CLinux"]),
+    tests(
+        "Mounted",
+        ["Vocabulary", "LinuxSystem", "CLinux", "FileSystem", "SimulatedWorld"]
+    ),
 ]
 
 let package = Package(

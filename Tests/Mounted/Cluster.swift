@@ -14,7 +14,7 @@ struct TestNode: Sendable {
 }
 
 /// One image and the nodes that mount it.
-final class TestCluster {
+final class TestCluster: Sendable {
     let folder: String
     let image: String
     let runDirectory: String
@@ -54,6 +54,17 @@ final class TestCluster {
         try Commands.demand("mount.lockstep", mountArguments(node, options: options))
         guard isMounted(node) else {
             throw Trouble("mount.lockstep said yes but \(node.root) is empty")
+        }
+        try note(processes(of: node) + guardians(of: node))
+    }
+
+    /// Writes down which processes the daemons and guardians are, for whoever asks afterwards whether
+    /// each of them was what it should be (tools/races).
+    private func note(_ daemons: [pid_t]) throws {
+        guard let list = getenv("LOCKSTEP_DAEMON_LIST") else { return }
+        try Files.withOpen(String(cString: list), O_WRONLY | O_CREAT | O_APPEND) { descriptor in
+            let lines = daemons.map { "\($0)\n" }.joined()
+            try Files.write(Array(lines.utf8), to: descriptor, at: nil)
         }
     }
 

@@ -36,7 +36,8 @@ enum Commands {
         required.filter { access("\(folder)/\($0)", X_OK) != 0 }
     }
 
-    /// Runs a command of the system under test and waits for it to end.
+    /// Runs a command of the system under test and waits for it to end, `limit` seconds times
+    /// `Patience` at most.
     static func run(_ name: String, _ arguments: [String], limit: Double = 60) throws
         -> CommandResult
     {
@@ -114,12 +115,13 @@ enum Commands {
         return signal == 0 ? (status >> 8) & 0xFF : 128 + signal
     }
 
-    /// Waits until a process, any process, has ended. False when it lives on after `limit` seconds.
+    /// Waits until a process, any process, has ended. False when it lives on after `limit` seconds times
+    /// `Patience`.
     static func waitForEnd(of process: pid_t, limit: Double) -> Bool {
         let descriptor = lockstep_pidfd_open(process)
         guard descriptor >= 0 else { return true }
         defer { close(descriptor) }
-        let deadline = monotonicSeconds() + limit
+        let deadline = monotonicSeconds() + limit * Patience.factor
         while true {
             let rest = deadline - monotonicSeconds()
             if rest <= 0 { return false }

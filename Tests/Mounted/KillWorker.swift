@@ -86,7 +86,7 @@ final class KillWorker: @unchecked Sendable {
 
     /// Waits until so many operations have ended; false if it has failed, or after a minute.
     func wait(for count: Int) -> Bool {
-        let deadline = monotonicSeconds() + 60
+        let deadline = monotonicSeconds() + 60 * Patience.factor
         while completed.load(ordering: .relaxed) < count {
             if monotonicSeconds() > deadline { return false }
             poll(nil, 0, 2)

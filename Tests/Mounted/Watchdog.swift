@@ -15,7 +15,7 @@ final class Watchdog: @unchecked Sendable {
         // For finding out why something hangs: no need to wait as long as a loaded machine may
         // take.
         let longest = getenv("LOCKSTEP_LIMIT").flatMap { Double(String(cString: $0)) }
-        self.limit = min(limit, longest ?? limit)
+        self.limit = min(limit * Patience.factor, longest ?? .infinity)
     }
 
     deinit { close(whenOver) }

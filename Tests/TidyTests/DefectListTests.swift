@@ -1,8 +1,8 @@
 import Foundation
 import Testing
 
-/// Tests/Mutations/deliberate.txt says of each defect what it changes: that must stand in the sources as
-/// they are, once, or `tools/mutations --cluster` stops at the first that does not.
+/// Lists of defects say of each what it changes: that must stand in the sources as they are, once, or
+/// `tools/mutations --cluster` and `tools/races --defects` stop at the first that does not.
 @Suite struct DefectListTests {
     private struct Defect {
         var name: String
@@ -11,11 +11,8 @@ import Testing
         var new: [String] = []
     }
 
-    private func defects() throws -> [Defect] {
-        let tree = SourceTree.shared
-        let list = try #require(
-            tree.texts.first { $0.path == "Tests/Mutations/deliberate.txt" }
-        )
+    private func defects(_ path: String) throws -> [Defect] {
+        let list = try #require(SourceTree.shared.texts.first { $0.path == path })
         var found: [Defect] = []
         for line in list.lines where !line.isEmpty && !line.hasPrefix("#") {
             if line.hasPrefix("@ ") {
@@ -31,9 +28,10 @@ import Testing
         return found
     }
 
-    @Test func everyDefectFitsTheSources() throws {
-        let defects = try defects()
-        #expect(defects.count >= 25)
+    @Test(arguments: [("Tests/Mutations/deliberate.txt", 25), ("Tests/Races/deliberate.txt", 6)])
+    func everyDefectFitsTheSources(_ list: String, atLeast least: Int) throws {
+        let defects = try defects(list)
+        #expect(defects.count >= least)
         #expect(Set(defects.map(\.name)).count == defects.count, "two have one name")
         for defect in defects {
             let path = "\(SourceTree.shared.root)/\(defect.file)"

@@ -222,7 +222,13 @@ extension KernelModel {
                 from.latch.leaveExclusive()
                 if from !== to { to.latch.leaveExclusive() }
             }
-            return try await renameLatched((from, name), (to, newName), kind, distrusts)
+            // Who is above whom, which Linux looks at before it looks at what they are.
+            let loop: FileError? =
+                newPath.count > path.count && newPath.starts(with: path)
+                ? .invalid
+                : path.count > newPath.count && path.starts(with: newPath)
+                    ? (kind == .exchange ? .invalid : .notEmpty) : nil
+            return try await renameLatched((from, name), (to, newName), kind, loop, distrusts)
         }
     }
 
@@ -235,6 +241,7 @@ extension KernelModel {
         _ source: (directory: KernelInode, name: [UInt8]),
         _ place: (directory: KernelInode, name: [UInt8]),
         _ kind: RenameKind,
+        _ loop: FileError?,
         _ distrusts: Bool
     ) async throws(FileError) -> Bool {
         let moved = try await child(
@@ -254,6 +261,7 @@ extension KernelModel {
         defer { if let target { unpin(target) } }
         if target != nil, kind == .noReplace { throw .exists }
         if target == nil, kind == .exchange { throw .notFound }
+        if let loop { throw loop }
         if let target, target === moved { return false }
         if let target, kind == .replace {
             if moved.isDirectory, !target.isDirectory { throw .notDirectory }

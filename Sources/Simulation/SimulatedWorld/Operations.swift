@@ -1,10 +1,10 @@
 // What a process may do in one go, done both to the model and to a node.
 
-import FileSystem
-import Vocabulary
+package import FileSystem
+package import Vocabulary
 
 /// One operation of a process: a system call or open, one call, close.
-enum TreeOperation: CustomStringConvertible {
+package enum TreeOperation: Sendable, CustomStringConvertible {
     case create(PathNames, isExclusive: Bool)
     case make(ModelKind, PathNames, target: [UInt8])
     case link(PathNames, PathNames)
@@ -19,7 +19,7 @@ enum TreeOperation: CustomStringConvertible {
     case read(PathNames, UInt64, count: Int)
     case synchronize(PathNames)
 
-    var description: String {
+    package var description: String {
         switch self {
         case .create(let path, let isExclusive):
             "create \(text(path))\(isExclusive ? " (exclusive)" : "")"
@@ -52,7 +52,7 @@ func text(_ path: PathNames) -> String {
 }
 
 /// Bytes that tell which write they come from and where they belong.
-func patternBytes(_ pattern: UInt64, count: Int) -> [UInt8] {
+package func patternBytes(_ pattern: UInt64, count: Int) -> [UInt8] {
     var dice = SeededGenerator(seed: pattern)
     var bytes: [UInt8] = []
     bytes.reserveCapacity(count + 8)
@@ -67,7 +67,7 @@ func patternBytes(_ pattern: UInt64, count: Int) -> [UInt8] {
 
 extension TreeModel {
     /// Does the operation to the model; what it answers is what a read returns.
-    mutating func apply(_ operation: TreeOperation) throws(FileError) -> [UInt8] {
+    package mutating func apply(_ operation: TreeOperation) throws(FileError) -> [UInt8] {
         switch operation {
         case .create(let path, let isExclusive): try create(path, isExclusive)
         case .make(let kind, let path, let target):

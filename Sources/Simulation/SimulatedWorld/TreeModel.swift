@@ -2,7 +2,7 @@
 // a copy is a snapshot.
 
 import FileSystem
-import Vocabulary
+package import Vocabulary
 
 /// What an object of the model is.
 package enum ModelKind: Hashable, Sendable {
@@ -22,25 +22,25 @@ package enum ModelKind: Hashable, Sendable {
 }
 
 /// A name in a directory of the model.
-struct ModelEntry: Hashable, Sendable {
-    var name: [UInt8]
-    var object: Int
+package struct ModelEntry: Hashable, Sendable {
+    package var name: [UInt8]
+    package var object: Int
 }
 
 /// A file, a directory, a link.
-struct ModelObject: Sendable {
-    var kind: ModelKind
-    var mode: UInt32
-    var links: UInt32
-    var size: UInt64 = 0
+package struct ModelObject: Sendable {
+    package var kind: ModelKind
+    package var mode: UInt32
+    package var links: UInt32
+    package var size: UInt64 = 0
     /// 4 KiB each; what is missing is zero.
     var pages: [UInt64: [UInt8]] = [:]
-    var target: [UInt8] = []
+    package var target: [UInt8] = []
     /// Sorted by name.
-    var entries: [ModelEntry] = []
+    package var entries: [ModelEntry] = []
     var parent = 0
     /// Sorted by name.
-    var attributes: [(name: [UInt8], value: [UInt8])] = []
+    package var attributes: [(name: [UInt8], value: [UInt8])] = []
     /// The node that changed it last, unless that has been synchronised since.
     var toucher: Int?
     /// Something may happen to it that nobody has waited for.
@@ -57,7 +57,7 @@ struct ModelObject: Sendable {
 package struct TreeModel: Sendable {
     static let pageSize: UInt64 = 4096
 
-    var objects: [ModelObject] = [ModelObject(kind: .directory, mode: 0o755, links: 2)]
+    package var objects: [ModelObject] = [ModelObject(kind: .directory, mode: 0o755, links: 2)]
 
     /// The node whose process does what is applied next.
     var actor = 0
@@ -67,7 +67,7 @@ package struct TreeModel: Sendable {
     // MARK: Finding
 
     /// The object of a path.
-    func find(_ path: PathNames) throws(FileError) -> Int {
+    package func find(_ path: PathNames) throws(FileError) -> Int {
         var here = 0
         for name in path {
             guard objects[here].kind == .directory else { throw .notDirectory }
@@ -78,7 +78,7 @@ package struct TreeModel: Sendable {
     }
 
     /// All paths with what they lead to, parents before children.
-    func allPaths() -> [(path: PathNames, object: Int)] {
+    package func allPaths() -> [(path: PathNames, object: Int)] {
         var all: [(path: PathNames, object: Int)] = [([], 0)]
         var index = 0
         while index < all.count {
@@ -221,24 +221,22 @@ package struct TreeModel: Sendable {
         guard let index = objects[from].index(of: name) else { throw .notFound }
         let moved = objects[from].entries[index].object
         let target = objects[to].index(of: newName).map { objects[to].entries[$0].object }
-        if let target {
-            if kind == .noReplace { throw .exists }
-            if target == moved { return }
-            if kind == .replace {
-                let (isSource, isTarget) = (
-                    objects[moved].kind == .directory, objects[target].kind == .directory
-                )
-                if isSource, !isTarget { throw .notDirectory }
-                if !isSource, isTarget { throw .isDirectory }
-            }
-        } else if kind == .exchange {
-            throw .notFound
-        }
+        if target != nil, kind == .noReplace { throw .exists }
+        if target == nil, kind == .exchange { throw .notFound }
+        // Linux looks at where the two are before it looks at what they are.
         if objects[moved].kind == .directory, isAncestor(moved, of: to) { throw .invalid }
         if let target, objects[target].kind == .directory, isAncestor(target, of: from) {
             throw kind == .exchange ? .invalid : .notEmpty
         }
-        if let target, kind == .replace, !objects[target].entries.isEmpty { throw .notEmpty }
+        if target == moved { return }
+        if let target, kind == .replace {
+            let (isSource, isTarget) = (
+                objects[moved].kind == .directory, objects[target].kind == .directory
+            )
+            if isSource, !isTarget { throw .notDirectory }
+            if !isSource, isTarget { throw .isDirectory }
+            if !objects[target].entries.isEmpty { throw .notEmpty }
+        }
         touch(moved)
         removeEntry(from, name)
         if let target {
@@ -290,7 +288,8 @@ package struct TreeModel: Sendable {
         touch(object)
     }
 
-    func read(_ object: Int, at offset: UInt64, count: Int) -> [UInt8] {
+    /// The bytes of a file from `offset` on, as many as there are.
+    package func read(_ object: Int, at offset: UInt64, count: Int) -> [UInt8] {
         let size = objects[object].size
         guard offset < size else { return [] }
         let length = Int(min(UInt64(count), size - offset))

@@ -1,20 +1,20 @@
 // Which operation comes next: by dice, among what the tree has.
 
 import FileSystem
-import Vocabulary
+package import Vocabulary
 
-/// Throws the dice for operations on a tree.
-struct Workload {
+/// Throws the dice for operations on a tree. Simulated processes and programs on real mounts do the same.
+package struct Workload: Sendable {
     var dice: SeededGenerator
     /// No file far beyond a megabyte.
-    var keepsFilesSmall = false
+    package var keepsFilesSmall = false
     /// Long writes, so that the volume is full before long.
     var fillsUp = false
     private var nextPattern: UInt64 = 1
     private let mix: WorkloadMix
     private let table: [(kind: OperationKind, weight: Int)]
 
-    init(_ mix: WorkloadMix, dice: SeededGenerator) {
+    package init(_ mix: WorkloadMix, dice: SeededGenerator) {
         self.mix = mix
         self.dice = dice
         table = mix.table
@@ -54,7 +54,8 @@ struct Workload {
         return paths[dice.below(paths.count)].path
     }
 
-    mutating func next(_ tree: TreeModel) -> TreeOperation {
+    /// What comes next in this tree.
+    package mutating func next(_ tree: TreeModel) -> TreeOperation {
         let paths = tree.allPaths()
         // What grows without end makes runs slow.
         if paths.count > 60 * max(1, mix.names / 14), dice.oneIn(6) { return remove(paths, tree) }

@@ -6,6 +6,7 @@
 //                                     by tabs
 //   mutants TREE --cluster DEFECTS    changes journal, store, file system and glocks: first what the
 //                                     list says (`WrittenDefect`), then whatever can be changed
+//   mutants TREE --written DEFECTS    only what the list says
 
 import Glibc
 
@@ -122,8 +123,9 @@ private func paths(in folders: [String], without untouched: [String]) -> [String
 }
 
 let words = CommandLine.arguments
-guard words.count == 2 || words.count == 4 && words[2] == "--cluster" else {
-    fail("usage: mutants TREE [--cluster DEFECTS]")
+guard words.count == 2 || words.count == 4 && ["--cluster", "--written"].contains(words[2])
+else {
+    fail("usage: mutants TREE [--cluster DEFECTS | --written DEFECTS]")
 }
 let tree = words[1]
 private var campaign = Campaign(tree: tree)
@@ -136,15 +138,12 @@ if words.count == 2 {
 } else {
     guard let list = WrittenDefect.list(read(words[3])) else { fail("\(words[3]): no such list") }
     campaign.change(by: list)
-    campaign.change(
-        paths(
-            in: [
-                "Sources/Disk/Journaling", "Sources/Files/FileStore", "Sources/Files/FileSystem",
-                "Sources/Locks/LockCache",
-            ],
-            without: untouchedOfCluster
-        ),
-        .cluster
-    )
+    let folders = [
+        "Sources/Disk/Journaling", "Sources/Files/FileStore", "Sources/Files/FileSystem",
+        "Sources/Locks/LockCache",
+    ]
+    if words[2] == "--cluster" {
+        campaign.change(paths(in: folders, without: untouchedOfCluster), .cluster)
+    }
 }
 save("\(tree)/Sources/Base/Vocabulary/Switch.swift", Switch.source)
