@@ -322,7 +322,10 @@ let testTargets: [Target] = [
     ),
     tests(
         "FuseServerTests",
-        ["Vocabulary", "Execution", "FileSystem", "LinuxSystem", "FuseServer", "CFuse3", "CLinux"]
+        [
+            "Vocabulary", "Execution", "FileSystem", "SimulatedMachine", "SimulatedWorld",
+            "LinuxSystem", "FuseServer", "CFuse3", "CLinux",
+        ]
     ),
     tests("LinuxSystemTests", ["Vocabulary", "Execution", "LinuxSystem", "CLinux"]),
     tests(

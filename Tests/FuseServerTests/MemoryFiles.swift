@@ -24,6 +24,21 @@ enum OperationKind: Int, Sendable {
     case read, write, change
 }
 
+/// A request as it was carried out.
+struct RecordedRequest: Hashable, Sendable {
+    enum Kind: String, Sendable {
+        case lookup, getAttributes, setAttributes, readLink, make, create, unlink, removeDirectory
+        case rename, link, open, fill, readDirect, write, writeBack, flush, release, synchronize
+        case openDirectory, readDirectory, releaseDirectory
+        case getExtended, setExtended, listExtended, removeExtended
+    }
+
+    var kind: Kind
+    var node: UInt64
+    /// Names, or a range of bytes.
+    var what: String
+}
+
 /// An operation that waits until the test lets it go.
 final class Hold {
     let arrived = Outcome<Void>()
@@ -52,6 +67,13 @@ final class MemoryFiles: FileOperations {
     var onRead: ((Bool) -> Void)?
     var onLookup: (([UInt8], NodeHandle) -> Void)?
     var synchronized = 0
+    /// What open says of the pages that are cached.
+    var keepsPages = true
+    /// Told of every request but FORGET and STATFS, when it is carried out.
+    var onRequest: ((RecordedRequest) -> Void)?
+    /// The time of what is done now, if it is not the clock's.
+    var time: Timestamp?
+    var now: Timestamp { time ?? engine.clock.civilTime }
 
     init(engine: Engine) {
         self.engine = engine
@@ -62,8 +84,8 @@ final class MemoryFiles: FileOperations {
     // MARK: Helpers
 
     @discardableResult
-    private func newNode(mode: UInt32, caller: Caller, device: UInt32 = 0) -> MemoryNode {
-        let now = engine.clock.civilTime
+    func newNode(mode: UInt32, caller: Caller, device: UInt32 = 0) -> MemoryNode {
+        let now = self.now
         let node = MemoryNode(
             FileAttributes(
                 inode: InodeNumber(
@@ -116,7 +138,7 @@ final class MemoryFiles: FileOperations {
     private func touch(_ directory: MemoryNode) {
         directory.attributes.modified = max(
             directory.attributes.modified.successor,
-            engine.clock.civilTime
+            now
         )
         directory.attributes.changed = directory.attributes.modified
     }
@@ -125,6 +147,10 @@ final class MemoryFiles: FileOperations {
         parent.lastCookie += 1
         parent.names.append((name, index, parent.lastCookie))
         touch(parent)
+    }
+
+    func removeName(_ parent: MemoryNode, _ name: [UInt8]) {
+        if let position = find(parent, name) { removeName(parent, at: position) }
     }
 
     private func removeName(_ parent: MemoryNode, at position: Int) {
@@ -164,6 +190,14 @@ final class MemoryFiles: FileOperations {
         if hold.wasInterrupted { throw .interrupted }
     }
 
+    private func record(_ kind: RecordedRequest.Kind, _ node: NodeHandle, _ what: String = "") {
+        onRequest?(RecordedRequest(kind: kind, node: node.rawValue, what: what))
+    }
+
+    private func text(_ name: UnsafeRawBufferPointer) -> String {
+        String(decoding: name, as: UTF8.self)
+    }
+
     // MARK: Names
 
     func lookupIfCached(_ parent: NodeHandle, _ name: UnsafeRawBufferPointer) -> LookupReply? {
@@ -175,6 +209,7 @@ final class MemoryFiles: FileOperations {
         _ parent: NodeHandle,
         _ name: [UInt8]
     ) throws(FileError) -> LookupReply {
+        record(.lookup, parent, String(decoding: name, as: UTF8.self))
         let directory = try node(parent)
         guard isDirectory(directory) else { throw .notDirectory }
         guard name.count <= 255 else { throw .nameTooLong }
@@ -206,6 +241,7 @@ final class MemoryFiles: FileOperations {
         _ caller: Caller,
         _ interruption: Interruption?
     ) async throws(FileError) -> EntryReply {
+        record(.make, parent, text(name))
         try await waitIfHeld(name, interruption)
         let directory = try node(parent)
         guard find(directory, Array(name)) == nil else { throw .exists }
@@ -231,6 +267,7 @@ final class MemoryFiles: FileOperations {
         _ caller: Caller,
         _ interruption: Interruption?
     ) async throws(FileError) -> (EntryReply, OpenReply) {
+        record(.create, parent, text(name))
         try await waitIfHeld(name, interruption)
         let directory = try node(parent)
         let index: Int
@@ -242,7 +279,7 @@ final class MemoryFiles: FileOperations {
             index = nodes.count - 1
             add(directory, Array(name), index)
         }
-        return (entry(index), try await open(handle(index), intent, interruption))
+        return (entry(index), try openNow(handle(index), intent))
     }
 
     func unlink(
@@ -250,6 +287,7 @@ final class MemoryFiles: FileOperations {
         _ name: UnsafeRawBufferPointer,
         _ interruption: Interruption?
     ) async throws(FileError) {
+        record(.unlink, parent, text(name))
         try await waitIfHeld(name, interruption)
         let directory = try node(parent)
         guard let position = find(directory, Array(name)) else { throw .notFound }
@@ -262,6 +300,7 @@ final class MemoryFiles: FileOperations {
         _ name: UnsafeRawBufferPointer,
         _ interruption: Interruption?
     ) async throws(FileError) {
+        record(.removeDirectory, parent, text(name))
         let directory = try node(parent)
         guard let position = find(directory, Array(name)) else { throw .notFound }
         guard nodes[directory.names[position].node].names.isEmpty else { throw .notEmpty }
@@ -276,6 +315,7 @@ final class MemoryFiles: FileOperations {
         _ kind: RenameKind,
         _ interruption: Interruption?
     ) async throws(FileError) {
+        record(.rename, parent, "\(text(name)) \(newParent.rawValue)/\(text(newName))")
         let (from, to) = (try node(parent), try node(newParent))
         guard let source = find(from, Array(name)) else { throw .notFound }
         let moved = from.names[source].node
@@ -308,6 +348,7 @@ final class MemoryFiles: FileOperations {
         named name: UnsafeRawBufferPointer,
         _ interruption: Interruption?
     ) async throws(FileError) -> EntryReply {
+        record(.link, parent, text(name))
         let directory = try self.node(parent)
         guard find(directory, Array(name)) == nil else { throw .exists }
         let index = Int(node.rawValue) - 1
@@ -319,7 +360,10 @@ final class MemoryFiles: FileOperations {
     func readLink(
         _ node: NodeHandle,
         _ interruption: Interruption?
-    ) async throws(FileError) -> [UInt8] { try self.node(node).target }
+    ) async throws(FileError) -> [UInt8] {
+        record(.readLink, node)
+        return try self.node(node).target
+    }
 
     // MARK: Attributes
 
@@ -327,6 +371,11 @@ final class MemoryFiles: FileOperations {
         _ node: NodeHandle,
         _ interruption: Interruption?
     ) async throws(FileError) -> AttributesReply {
+        record(.getAttributes, node)
+        return try attributes(node)
+    }
+
+    private func attributes(_ node: NodeHandle) throws(FileError) -> AttributesReply {
         AttributesReply(
             attributes: try self.node(node).attributes,
             isCacheable: attributesAreCacheable
@@ -334,8 +383,9 @@ final class MemoryFiles: FileOperations {
     }
 
     func getAttributesIfCached(_ node: NodeHandle) -> AttributesReply? {
-        guard let known = try? self.node(node) else { return nil }
-        return AttributesReply(attributes: known.attributes, isCacheable: attributesAreCacheable)
+        guard let known = try? attributes(node) else { return nil }
+        record(.getAttributes, node)
+        return known
     }
 
     func setAttributes(
@@ -345,6 +395,7 @@ final class MemoryFiles: FileOperations {
         _ caller: Caller,
         _ interruption: Interruption?
     ) async throws(FileError) -> AttributesReply {
+        record(.setAttributes, node)
         let file = try self.node(node)
         try await waitIfHeld(.change, interruption)
         if let mode = change.mode {
@@ -353,7 +404,7 @@ final class MemoryFiles: FileOperations {
         if let user = change.user { file.attributes.user = user }
         if let group = change.group { file.attributes.group = group }
         if let size = change.size { resize(file, Int(size)) }
-        let now = engine.clock.civilTime
+        let now = self.now
         func time(_ wish: AttributeChange.Time) -> Timestamp {
             switch wish {
             case .now: now
@@ -363,7 +414,7 @@ final class MemoryFiles: FileOperations {
         if let accessed = change.accessed { file.attributes.accessed = time(accessed) }
         if let modified = change.modified { file.attributes.modified = time(modified) }
         file.attributes.changed = now
-        return try await getAttributes(node, interruption)
+        return try attributes(node)
     }
 
     func resize(_ file: MemoryNode, _ size: Int) {
@@ -374,7 +425,7 @@ final class MemoryFiles: FileOperations {
         }
         file.attributes.size = UInt64(size)
         file.attributes.blocks = UInt64((size + 511) / 512)
-        file.attributes.modified = engine.clock.civilTime
+        file.attributes.modified = now
         file.attributes.changed = file.attributes.modified
     }
 
@@ -385,13 +436,21 @@ final class MemoryFiles: FileOperations {
         _ intent: OpenIntent,
         _ interruption: Interruption?
     ) async throws(FileError) -> OpenReply {
+        record(.open, node)
+        return try openNow(node, intent)
+    }
+
+    private func openNow(
+        _ node: NodeHandle,
+        _ intent: OpenIntent
+    ) throws(FileError) -> OpenReply {
         let file = try self.node(node)
         if intent.truncates { resize(file, 0) }
         openFiles += 1
         nextHandle += 1
         return OpenReply(
             handle: OpenHandle(nextHandle),
-            keepsCache: true,
+            keepsCache: keepsPages,
             isDirect: opensDirectly
         )
     }
@@ -404,6 +463,7 @@ final class MemoryFiles: FileOperations {
         isFill: Bool,
         _ interruption: Interruption?
     ) async throws(FileError) -> Int {
+        record(isFill ? .fill : .readDirect, node, "\(offset)+\(buffer.count)")
         let file = try self.node(node)
         onRead?(isFill)
         try await waitIfHeld(.read, interruption)
@@ -421,6 +481,7 @@ final class MemoryFiles: FileOperations {
         _ flags: WriteFlags,
         _ interruption: Interruption?
     ) async throws(FileError) -> Int {
+        record(flags.isWriteback ? .writeBack : .write, node, "\(offset)+\(buffer.count)")
         let file = try self.node(node)
         onWrite?(flags, buffer.count)
         if !flags.isWriteback { try await waitIfHeld(.write, interruption) }
@@ -433,19 +494,27 @@ final class MemoryFiles: FileOperations {
                 $0[start..<start + fits].copyBytes(from: buffer[..<fits])
             }
         }
-        file.attributes.modified = engine.clock.civilTime
+        file.attributes.modified = now
         return buffer.count
     }
 
-    func flush(_ node: NodeHandle, _ handle: OpenHandle) async throws(FileError) {}
+    func flush(_ node: NodeHandle, _ handle: OpenHandle) async throws(FileError) {
+        record(.flush, node)
+    }
 
-    func release(_ node: NodeHandle, _ handle: OpenHandle) async { openFiles -= 1 }
+    func release(_ node: NodeHandle, _ handle: OpenHandle) async {
+        record(.release, node)
+        openFiles -= 1
+    }
 
     func synchronize(
         _ node: NodeHandle,
         _ handle: OpenHandle?,
         dataOnly: Bool
-    ) async throws(FileError) { synchronized += dataOnly ? 100 : 1 }
+    ) async throws(FileError) {
+        record(.synchronize, node)
+        synchronized += dataOnly ? 100 : 1
+    }
 
     func synchronizeAll() async throws(FileError) { synchronized += 10_000 }
 
@@ -455,6 +524,7 @@ final class MemoryFiles: FileOperations {
         _ node: NodeHandle,
         _ interruption: Interruption?
     ) async throws(FileError) -> OpenReply {
+        record(.openDirectory, node)
         openDirectories += 1
         nextHandle += 1
         return OpenReply(
@@ -471,6 +541,7 @@ final class MemoryFiles: FileOperations {
         _ interruption: Interruption?,
         _ body: (DirectoryEntry) -> Bool
     ) async throws(FileError) {
+        record(.readDirectory, node)
         let directory = try self.node(node)
         let dots: [(name: [UInt8], node: Int, cookie: UInt64)] = [
             (Array(".".utf8), Int(node.rawValue) - 1, 1),
@@ -491,7 +562,10 @@ final class MemoryFiles: FileOperations {
         }
     }
 
-    func releaseDirectory(_ node: NodeHandle, _ handle: OpenHandle) async { openDirectories -= 1 }
+    func releaseDirectory(_ node: NodeHandle, _ handle: OpenHandle) async {
+        record(.releaseDirectory, node)
+        openDirectories -= 1
+    }
 
     func usage() async throws(FileError) -> VolumeUsage {
         VolumeUsage(
@@ -511,6 +585,7 @@ final class MemoryFiles: FileOperations {
         _ name: UnsafeRawBufferPointer,
         _ interruption: Interruption?
     ) async throws(FileError) -> [UInt8] {
+        record(.getExtended, node, text(name))
         let wanted = Array(name)
         guard let found = try self.node(node).extended.first(where: { $0.name == wanted }) else {
             throw .noAttribute
@@ -526,6 +601,7 @@ final class MemoryFiles: FileOperations {
         _ caller: Caller,
         _ interruption: Interruption?
     ) async throws(FileError) {
+        record(.setExtended, node, text(name))
         let file = try self.node(node)
         let wanted = Array(name)
         if let position = file.extended.firstIndex(where: { $0.name == wanted }) {
@@ -541,7 +617,8 @@ final class MemoryFiles: FileOperations {
         _ node: NodeHandle,
         _ interruption: Interruption?
     ) async throws(FileError) -> [UInt8] {
-        try self.node(node).extended.flatMap { $0.name + [0] }
+        record(.listExtended, node)
+        return try self.node(node).extended.flatMap { $0.name + [0] }
     }
 
     func removeExtendedAttribute(
@@ -550,6 +627,7 @@ final class MemoryFiles: FileOperations {
         _ caller: Caller,
         _ interruption: Interruption?
     ) async throws(FileError) {
+        record(.removeExtended, node, text(name))
         let file = try self.node(node)
         let wanted = Array(name)
         guard let position = file.extended.firstIndex(where: { $0.name == wanted }) else {

@@ -16,7 +16,7 @@ extension KernelModel {
         if file.isDirect { return try await readDirect(file, at: offset, count) }
         let inode = file.inode
         if offset + UInt64(count) > inode.size {
-            _ = try await refresh(inode, withAccessTime: false)
+            try await refresh(inode, .size)
         }
         var result: [UInt8] = []
         let unit = UInt64(KernelPage.size)
@@ -41,6 +41,12 @@ extension KernelModel {
             )
             result += page.bytes[within..<within + length]
         }
+        if habits == nil, dice.oneIn(16) {
+            // Whoever reads on and on finds that the kernel was faster.
+            let next = (offset + UInt64(result.count) + unit - 1) / unit
+            let end = next + UInt64(dice.below(12))
+            engine.spawn { await self.readAhead(file, next..<end) }
+        }
         return result
     }
 
@@ -49,9 +55,10 @@ extension KernelModel {
         at offset: UInt64,
         _ count: Int
     ) async throws(FileError) -> [UInt8] {
-        await writeBackDirtyPages(file.inode)
+        await writeBackDirtyPages(file.inode, offset..<offset + UInt64(count))
         let buffer = StableBytes(count: count)
         let (node, handle) = (file.inode.handle, file.handle)
+        defer { invalidateAttributes(file.inode, .access) }
         let done = try await ask { () async throws(FileError) in
             try await self.volume.read(
                 node,
@@ -91,7 +98,7 @@ extension KernelModel {
     private func finishWrite(_ inode: KernelInode, end: UInt64) {
         inode.attributeVersion = nextVersion()
         if end > inode.size { inode.size = end }
-        invalidateAttributes(inode)
+        invalidateAttributes(inode, .written)
     }
 
     private func writeDirect(
@@ -103,7 +110,7 @@ extension KernelModel {
         await dropPages(inode, offset, UInt64(bytes.count))
         let written = try await send(file, at: offset, bytes, isDirect: true)
         // Not after asynchronous I/O, which nobody waits for here.
-        if !dice.oneIn(3) { await dropPages(inode, offset, UInt64(bytes.count)) }
+        if habits != nil || !dice.oneIn(3) { await dropPages(inode, offset, UInt64(bytes.count)) }
         finishWrite(inode, end: offset + UInt64(written))
         return written
     }
@@ -203,6 +210,15 @@ extension KernelModel {
     /// Whether a file can be mapped shared.
     package func canMap(_ file: KernelFile) -> Bool { !file.isDirect || mapsDirectFiles }
 
+    /// Maps a file shared, if it is not mapped.
+    private func map(_ file: KernelFile) async {
+        precondition(canMap(file), "the kernel refuses the mapping")
+        let isMapped = file.isMapped && (habits != nil || dice.oneIn(2))
+        file.isMapped = true
+        // Mapping a file that is opened direct drops all its pages.
+        if file.isDirect, !isMapped { await dropPages(file.inode, 0, nil) }
+    }
+
     /// Stores bytes through a shared mapping of a file that is open for reading and writing. Stops
     /// at the end of the file (where the kernel would send SIGBUS). Returns how many.
     package func store(
@@ -211,11 +227,7 @@ extension KernelModel {
         _ bytes: [UInt8]
     ) async throws(FileError) -> Int {
         precondition(file.intent.reads && file.intent.writes, "a shared mapping needs both")
-        if file.isDirect {
-            // Mapping such a file drops all its pages.
-            precondition(canMap(file), "the kernel refuses the mapping")
-            await dropPages(file.inode, 0, nil)
-        }
+        await map(file)
         let unit = UInt64(KernelPage.size)
         var done = 0
         while done < bytes.count {
@@ -237,6 +249,22 @@ extension KernelModel {
             done += length
         }
         return done
+    }
+
+    /// Loads the first byte of each page through a shared mapping, as far as the file goes.
+    package func load(
+        _ file: KernelFile,
+        _ pages: Range<UInt64>
+    ) async throws(FileError) -> [UInt8] {
+        await map(file)
+        var result: [UInt8] = []
+        for index in pages {
+            guard let page = try await lockedPage(file, index) else { break }
+            defer { page.lock.leave() }
+            guard index * UInt64(KernelPage.size) < file.inode.size else { break }
+            result.append(page.bytes[0])
+        }
+        return result
     }
 
     /// Returns when every write(2) has been carried out that had been begun on the pages of these

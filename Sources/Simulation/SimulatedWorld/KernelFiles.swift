@@ -11,6 +11,10 @@ package final class KernelFile {
     let handle: OpenHandle
     let intent: OpenIntent
     let isDirect: Bool
+    /// A process has it mapped.
+    var isMapped = false
+    /// The inode's number.
+    package var node: NodeHandle { inode.handle }
     package fileprivate(set) var isClosed = false
     /// Write-backs that use the handle; RELEASE waits for them.
     var users = 0
@@ -46,13 +50,22 @@ extension KernelModel {
         try await retrying { distrusts throws(FileError) in
             let inode = try await walk(path, distrusts: distrusts)
             defer { unpin(inode) }
-            return try await refresh(inode, withAccessTime: true)
+            return try await refresh(inode, .all)
+        }
+    }
+
+    /// access(2), whether something is there.
+    package func access(_ path: PathNames) async throws(FileError) {
+        try await retrying { distrusts throws(FileError) in
+            let inode = try await walk(path, distrusts: distrusts)
+            defer { unpin(inode) }
+            try await checkPermission(inode)
         }
     }
 
     /// fstat(2).
     package func status(_ file: KernelFile) async throws(FileError) -> FileAttributes {
-        try await refresh(file.inode, withAccessTime: true)
+        try await refresh(file.inode, .all)
     }
 
     /// chmod(2), chown(2), utimensat(2), truncate(2).
@@ -65,7 +78,9 @@ extension KernelModel {
             defer { unpin(inode) }
             if change.size != nil, inode.isDirectory { throw .isDirectory }
             if change.size != nil, !inode.isRegular { throw .invalid }
+            if change.size != nil { try await checkPermission(inode) }
             try await setAttributes(inode, nil, change)
+            if inode.isDirectory, change.mode != nil { distrustNames(of: inode) }
         }
     }
 
@@ -98,15 +113,25 @@ extension KernelModel {
             isValid: reply.isCacheable && !isCrossed,
             since: nil
         )
-        if change.size != nil, old != reply.attributes.size { await dropPages(inode, 0, nil) }
+        if inode.isRegular, old != reply.attributes.size { await dropPages(inode, 0, nil) }
+    }
+
+    /// The permissions of a directory have changed: Linux looks its name up again.
+    private func distrustNames(of directory: KernelInode) {
+        for parent in known {
+            for name in parent.nameOrder where parent.names[name]?.target === directory {
+                parent.names[name]?.isTrusted = false
+            }
+        }
     }
 
     // MARK: Making and removing
 
     /// mkdir(2), mknod(2), symlink(2).
     package func make(_ object: NewObject, _ path: PathNames) async throws(FileError) {
-        try await changeName(path) { directory, name, existing throws(FileError) in
+        try await changeName(path, asks: true) { directory, name, existing throws(FileError) in
             if existing != nil { throw .exists }
+            try await checkPermission(directory)
             let bytes = StableBytes(name)
             let handle = directory.handle
             let sampled = epoch
@@ -127,9 +152,13 @@ extension KernelModel {
     package func link(_ path: PathNames, as newPath: PathNames) async throws(FileError) {
         let target = try await walk(path)
         defer { unpin(target) }
-        try await changeName(newPath) { directory, name, existing throws(FileError) in
+        try await changeName(newPath, asks: true) { directory, name, existing throws(FileError) in
             if existing != nil { throw .exists }
+            // Nobody may link to what he may not open (the setting protected_hardlinks).
+            if target.isRegular { try await checkPermission(target) }
+            try await checkPermission(directory)
             if target.isDirectory { throw .notPermitted }
+            if target.attributes.linkCount == 0 { throw .notFound }
             await target.latch.enterExclusive()
             defer { target.latch.leaveExclusive() }
             let bytes = StableBytes(name)
@@ -139,7 +168,6 @@ extension KernelModel {
                 try await self.volume.link(node, in: handle, named: bytes.readOnly, nil)
             }
             await installNew(directory, name, reply, sampled)
-            invalidateAttributes(target)
         }
     }
 
@@ -158,9 +186,12 @@ extension KernelModel {
         directoryChanged(directory)
     }
 
-    /// Everything that makes a name: the directory latched, the name looked up.
+    /// Everything that makes a name: the directory latched, the name looked up, also if it is
+    /// known (`asks`: LOOKUP_EXCL). open(2) checks permissions before it looks (`checksFirst`).
     private func changeName<Result>(
         _ path: PathNames,
+        asks: Bool = false,
+        checksFirst: Bool = false,
         _ body: (KernelInode, [UInt8], KernelInode?) async throws(FileError) -> Result
     ) async throws(FileError) -> Result {
         try await retrying { distrusts throws(FileError) in
@@ -168,8 +199,18 @@ extension KernelModel {
             defer { unpin(directory) }
             await directory.latch.enterExclusive()
             defer { directory.latch.leaveExclusive() }
-            let existing = try await child(directory, name, distrusts: distrusts, isLatched: true)
+            let before = current(directory, name)?.target
+            if checksFirst, before == nil { try await checkPermission(directory) }
+            let existing = try await child(
+                directory,
+                name,
+                distrusts: distrusts || asks,
+                isLatched: true
+            )
             defer { if let existing { unpin(existing) } }
+            if checksFirst, before != nil, existing !== before {
+                try await checkPermission(directory)
+            }
             return try await body(directory, name, existing)
         }
     }
@@ -178,23 +219,41 @@ extension KernelModel {
     package func remove(_ path: PathNames, isDirectory: Bool) async throws(FileError) {
         try await changeName(path) { directory, name, existing throws(FileError) in
             guard let existing else { throw .notFound }
+            try await checkPermission(directory)
             if isDirectory, !existing.isDirectory { throw .notDirectory }
             if !isDirectory, existing.isDirectory { throw .isDirectory }
             await existing.latch.enterExclusive()
             defer { existing.latch.leaveExclusive() }
             let bytes = StableBytes(name)
             let handle = directory.handle
-            try await ask { () async throws(FileError) in
-                if isDirectory {
-                    try await self.volume.removeDirectory(handle, bytes.readOnly, nil)
-                } else {
-                    try await self.volume.unlink(handle, bytes.readOnly, nil)
+            do throws(FileError) {
+                try await ask { () async throws(FileError) in
+                    if isDirectory {
+                        try await self.volume.removeDirectory(handle, bytes.readOnly, nil)
+                    } else {
+                        try await self.volume.unlink(handle, bytes.readOnly, nil)
+                    }
                 }
+            } catch {
+                // What was known of the name is wrong.
+                if error == .notFound || error == .interrupted { dropName(directory, name) }
+                throw error
             }
             dropName(directory, name)
             directoryChanged(directory)
-            invalidateAttributes(existing)
+            lostName(existing)
         }
+    }
+
+    /// An inode has lost a name: Linux counts its links down by itself.
+    private func lostName(_ inode: KernelInode) {
+        inode.attributeVersion = nextVersion()
+        if inode.isDirectory {
+            inode.attributes.linkCount = 0
+        } else if inode.attributes.linkCount > 0 {
+            inode.attributes.linkCount -= 1
+        }
+        invalidateAttributes(inode, .change)
     }
 
     /// renameat2(2). Comes back with false if the two names led to one inode when each was looked up: then the
@@ -255,7 +314,7 @@ extension KernelModel {
         let target = try await child(
             place.directory,
             place.name,
-            distrusts: distrusts,
+            distrusts: distrusts || kind != .exchange,
             isLatched: true
         )
         defer { if let target { unpin(target) } }
@@ -263,14 +322,33 @@ extension KernelModel {
         if target == nil, kind == .exchange { throw .notFound }
         if let loop { throw loop }
         if let target, target === moved { return false }
+        try await checkPermission(source.directory)
+        try await checkPermission(place.directory)
         if let target, kind == .replace {
             if moved.isDirectory, !target.isDirectory { throw .notDirectory }
             if !moved.isDirectory, target.isDirectory { throw .isDirectory }
         }
         let (bytes, newBytes) = (StableBytes(source.name), StableBytes(place.name))
         let (from, to) = (source.directory.handle, place.directory.handle)
-        try await ask { () async throws(FileError) in
-            try await self.volume.rename(from, bytes.readOnly, to: to, newBytes.readOnly, kind, nil)
+        do throws(FileError) {
+            try await ask { () async throws(FileError) in
+                try await self.volume.rename(
+                    from,
+                    bytes.readOnly,
+                    to: to,
+                    newBytes.readOnly,
+                    kind,
+                    nil
+                )
+            }
+        } catch {
+            if error == .notFound || error == .interrupted {
+                if source.directory.names[source.name]?.target === moved {
+                    dropName(source.directory, source.name)
+                }
+                if target != nil { dropName(place.directory, place.name) }
+            }
+            throw error
         }
         // d_move: what was known of the name moves along with it.
         let known = source.directory.names[source.name]
@@ -281,8 +359,10 @@ extension KernelModel {
         if kind == .exchange, let other { setName(source.directory, source.name, other) }
         directoryChanged(source.directory)
         directoryChanged(place.directory)
-        invalidateAttributes(moved)
-        if let target { invalidateAttributes(target) }
+        invalidateAttributes(moved, .change)
+        if let target {
+            if kind == .exchange { invalidateAttributes(target, .change) } else { lostName(target) }
+        }
         return true
     }
 
@@ -292,10 +372,14 @@ extension KernelModel {
             let inode = try await walk(path, distrusts: distrusts)
             defer { unpin(inode) }
             guard inode.typeBits == 0o120000 else { throw .invalid }
+            if let known = inode.linkTarget { return known }
             let handle = inode.handle
-            return try await ask { () async throws(FileError) in
+            let target = try await ask { () async throws(FileError) in
                 try await self.volume.readLink(handle, nil)
             }
+            inode.linkTarget = target
+            invalidateAttributes(inode, .access)
+            return target
         }
     }
 
@@ -309,7 +393,10 @@ extension KernelModel {
         isExclusive: Bool = false
     ) async throws(FileError) -> KernelFile {
         if let mode = creates {
-            return try await changeName(path) { directory, name, existing throws(FileError) in
+            return try await changeName(path, asks: isExclusive, checksFirst: true) {
+                directory,
+                name,
+                existing throws(FileError) in
                 if let existing {
                     if isExclusive { throw .exists }
                     return try await openKnown(existing, intent)
@@ -332,6 +419,7 @@ extension KernelModel {
             throw .isDirectory
         }
         guard inode.isRegular else { throw .invalid }
+        try await checkPermission(inode)
         let handle = inode.handle
         let reply = try await ask { () async throws(FileError) in
             try await self.volume.open(handle, intent, nil)
@@ -339,7 +427,9 @@ extension KernelModel {
         if intent.truncates {
             inode.size = 0
             inode.attributeVersion = nextVersion()
-            invalidateAttributes(inode)
+            invalidateAttributes(inode, .written)
+            await truncatePages(inode, to: 0)
+        } else if !reply.keepsCache {
             await dropPages(inode, 0, nil)
         }
         return opened(inode, reply, intent)
@@ -371,7 +461,15 @@ extension KernelModel {
         )
         await installNew(directory, name, entry, sampled)
         guard let inode = inode(entry.node) else { preconditionFailure("K3: just installed") }
-        return opened(inode, reply, intent)
+        let file = opened(inode, reply, intent)
+        do throws(FileError) {
+            // Of a file that was just made nothing is asked but this.
+            try await checkPermission(inode)
+        } catch {
+            try await release(file)
+            throw error
+        }
+        return file
     }
 
     private func opened(
@@ -391,14 +489,27 @@ extension KernelModel {
         file.isClosed = true
         let inode = file.inode
         // Write-back of mappings needs a writable file: it goes before the handle does.
-        if file.intent.writes { await writeBackDirtyPages(inode) }
+        await writeBackDirtyPages(inode)
+        let (node, handle) = (inode.handle, file.handle)
+        let flushed: Result<Void, FileError>
+        do throws(FileError) {
+            try await ask { () async throws(FileError) in
+                try await self.volume.flush(node, handle)
+            }
+            flushed = .success(())
+        } catch {
+            flushed = .failure(error)
+        }
+        try await release(file)
+        try flushed.get()
+    }
+
+    private func release(_ file: KernelFile) async throws(FileError) {
+        let inode = file.inode
         inode.files.removeAll { $0 === file }
         while file.users > 0 { await file.unused.wait() }
         defer { unpin(inode) }
         let (node, handle) = (inode.handle, file.handle)
-        try await ask { () async throws(FileError) in
-            try await self.volume.flush(node, handle)
-        }
         try await ask { () async throws(FileError) in
             await self.volume.release(node, handle)
         }
@@ -474,7 +585,7 @@ extension KernelModel {
     package func extendedAttributeNames(
         _ path: PathNames
     ) async throws(FileError) -> [UInt8] {
-        try await onInode(path) { node throws(FileError) in
+        try await onInode(path, checks: false) { node throws(FileError) in
             try await self.volume.listExtendedAttributes(node, nil)
         }
     }
@@ -482,6 +593,7 @@ extension KernelModel {
     private func onInode<Result>(
         _ path: PathNames,
         changes: Bool = false,
+        checks: Bool = true,
         _ body: @escaping (NodeHandle) async throws(FileError) -> Result
     ) async throws(FileError) -> Result {
         try await retrying { distrusts throws(FileError) in
@@ -490,8 +602,9 @@ extension KernelModel {
             if changes { await inode.latch.enterExclusive() }
             defer { if changes { inode.latch.leaveExclusive() } }
             let handle = inode.handle
+            if checks { try await checkPermission(inode) }
             let result = try await ask { () async throws(FileError) in try await body(handle) }
-            if changes { invalidateAttributes(inode) }
+            if changes { invalidateAttributes(inode, .change) }
             return result
         }
     }

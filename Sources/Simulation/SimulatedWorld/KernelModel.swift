@@ -55,6 +55,22 @@ package struct ListedName: Hashable, Sendable {
     package var typeBits: UInt32
 }
 
+/// Attributes, by what makes them invalid together.
+struct AttributeFields: OptionSet {
+    let rawValue: Int
+
+    /// What a check of permissions needs: mode and owner.
+    static let permissions = AttributeFields(rawValue: 1)
+    static let size = AttributeFields(rawValue: 2)
+    /// Modification time and blocks.
+    static let modification = AttributeFields(rawValue: 4)
+    static let change = AttributeFields(rawValue: 8)
+    static let access = AttributeFields(rawValue: 16)
+    static let all = AttributeFields(rawValue: 63)
+    /// After a write(2).
+    static let written: AttributeFields = [.size, .modification, .change]
+}
+
 /// An inode in the kernel's cache.
 package final class KernelInode {
     let handle: NodeHandle
@@ -62,8 +78,10 @@ package final class KernelInode {
     var lookups: UInt64 = 0
     var attributes: FileAttributes
     var size: UInt64
-    var isAttributesValid = false
-    var isAccessTimeValid = false
+    /// No reply allows the attributes to be kept any more.
+    var isExpired = true
+    /// Attributes that have changed since they were asked for.
+    var invalid: AttributeFields = []
     var attributeVersion: UInt64 = 0
     let latch = ReaderWriterLatch()
     /// Process-level operations that have it in hand, open files, and names that point here.
@@ -75,6 +93,8 @@ package final class KernelInode {
     var nameOrder: [[UInt8]] = []
     var lookupsInFlight: [[UInt8]: Signal] = [:]
     var listing: KernelListing?
+    /// Where a symlink leads.
+    var linkTarget: [UInt8]?
     var directoryVersion: UInt64 = 0
 
     let pages = KernelPages()
@@ -96,6 +116,17 @@ package final class KernelInode {
     var typeBits: UInt32 { attributes.mode & 0o170000 }
     var isDirectory: Bool { typeBits == 0o040000 }
     var isRegular: Bool { typeBits == 0o100000 }
+}
+
+/// What a kernel is free to do, and the dice decide in a simulation: in a comparison with a real
+/// kernel the model does what that one did. All else is left to no chance either then.
+package struct KernelHabits {
+    /// The pages that are read when this one is missing, whatever is cached of them.
+    package var readAhead: (NodeHandle, UInt64) -> Range<UInt64>
+
+    package init(readAhead: @escaping (NodeHandle, UInt64) -> Range<UInt64>) {
+        self.readAhead = readAhead
+    }
 }
 
 /// The kernel of one node. Engine-bound.
@@ -127,6 +158,8 @@ package final class KernelModel: KernelCache {
     package var mapsDirectFiles = true
     /// Write-backs of mappings that failed.
     package var writebackErrors: [FileError] = []
+    /// Nil: the dice decide.
+    package var habits: KernelHabits?
     /// Told of data requests and invalidations, one line each.
     package var trace: ((String) -> Void)?
     /// Requests sent.
@@ -331,8 +364,8 @@ package final class KernelModel: KernelCache {
         if let since, inode.attributeVersion > since { return }
         inode.attributeVersion = nextVersion()
         inode.attributes = attributes
-        inode.isAttributesValid = isValid
-        inode.isAccessTimeValid = isValid
+        inode.isExpired = !isValid
+        inode.invalid = []
         guard inode.isRegular else { return }
         let old = inode.size
         inode.size = attributes.size
@@ -340,17 +373,24 @@ package final class KernelModel: KernelCache {
     }
 
     /// Attributes have to be asked for again.
-    func invalidateAttributes(_ inode: KernelInode) {
-        inode.isAttributesValid = false
-        inode.isAccessTimeValid = false
+    func invalidateAttributes(_ inode: KernelInode, _ fields: AttributeFields = .all) {
+        inode.invalid.formUnion(fields)
     }
 
-    /// GETATTR, unless everything is known.
+    /// A check of permissions: it asks, if need be, and with it learns everything.
+    func checkPermission(_ inode: KernelInode) async throws(FileError) {
+        // Of symlinks nothing is asked.
+        guard inode.typeBits != 0o120000 else { return }
+        try await refresh(inode, .permissions)
+    }
+
+    /// GETATTR, unless the fields are known.
+    @discardableResult
     func refresh(
         _ inode: KernelInode,
-        withAccessTime: Bool
+        _ fields: AttributeFields
     ) async throws(FileError) -> FileAttributes {
-        if inode.isAttributesValid, inode.isAccessTimeValid || !withAccessTime {
+        if !inode.isExpired, inode.invalid.isDisjoint(with: fields) {
             var known = inode.attributes
             if inode.isRegular { known.size = inode.size }
             return known
@@ -383,6 +423,27 @@ package final class KernelModel: KernelCache {
             dropName(inode, victim)
         }
         for inode in order where dice.oneIn(2) { evictIfUnused(inode) }
+    }
+
+    /// Linux, unlike the dice, is quick: an inode goes with its last name and open file, and with
+    /// a directory whatever is known below it.
+    package func forgetUnused() {
+        var isDone = false
+        while !isDone {
+            isDone = true
+            for directory in order where directory !== root && directory.nameCount == 0 {
+                for name in directory.nameOrder {
+                    if let target = directory.names[name]?.target,
+                        target.pins > 0 || !target.nameOrder.isEmpty
+                    {
+                        continue
+                    }
+                    dropName(directory, name)
+                    isDone = false
+                }
+            }
+        }
+        for inode in order { evictIfUnused(inode) }
     }
 
     /// Forgets an inode that nothing refers to.

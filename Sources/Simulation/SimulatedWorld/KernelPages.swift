@@ -89,23 +89,34 @@ extension KernelModel {
             }
             guard index * UInt64(KernelPage.size) < inode.size else { return nil }
             let run = newRun(inode, index)
-            try await fill(file, run, keeping: run[0])
-            if run[0].isUptodate, !run[0].isGone { return run[0] }
-            run[0].lock.leave()
+            let wanted = run[Int(index - run[0].index)]
+            try await fill(file, run, keeping: wanted)
+            if wanted.isUptodate, !wanted.isGone { return wanted }
+            wanted.lock.leave()
             if index * UInt64(KernelPage.size) >= inode.size { return nil }
         }
     }
 
-    /// New locked pages from `index` on, as far as read-ahead goes.
+    /// How far a kernel reads that misses a page: a little on, much, or, as for a fault of a
+    /// mapping, all around.
+    private func wantedPages(_ inode: KernelInode, _ index: UInt64) -> Range<UInt64> {
+        if let habits { return habits.readAhead(inode.handle, index) }
+        if dice.oneIn(12) { return 0..<UInt64.max }
+        return index..<index + UInt64(1 + dice.below(dice.oneIn(3) ? 12 : 3))
+    }
+
+    /// New locked pages around `index`, as far as read-ahead goes.
     private func newRun(_ inode: KernelInode, _ index: UInt64) -> [KernelPage] {
         let last = (inode.size - 1) / UInt64(KernelPage.size)
-        let wanted = UInt64(1 + dice.below(dice.oneIn(3) ? 12 : 3))
+        let wanted = wantedPages(inode, index)
+        var start = index
+        while start > wanted.lowerBound, inode.pages[start - 1] == nil { start -= 1 }
         let end = min(
-            index + wanted,
+            max(wanted.upperBound, index + 1),
             last + 1,
             inode.pages.first(from: index)?.index ?? UInt64.max
         )
-        return (index..<end).map { index in
+        return (start..<end).map { index in
             let page = KernelPage(index: index)
             let entered = page.lock.enterIfFree()
             precondition(entered, "a new page is free")
@@ -146,7 +157,7 @@ extension KernelModel {
             throw error
         }
         trace?("\(name) READ \(inode.identity) \(offset)+\(run.count * KernelPage.size): \(count)")
-        inode.isAccessTimeValid = false
+        invalidateAttributes(inode, .access)
         for (position, page) in run.enumerated() {
             let start = position * KernelPage.size
             let length = max(0, min(KernelPage.size, count - start))
@@ -167,6 +178,23 @@ extension KernelModel {
             inode.attributeVersion = nextVersion()
         }
         for page in run where page !== kept { page.lock.leave() }
+    }
+
+    /// Reads pages that are not there, before anybody asks for them.
+    package func readAhead(_ file: KernelFile, _ pages: Range<UInt64>) async {
+        guard !file.isClosed else { return }
+        file.users += 1
+        defer {
+            file.users -= 1
+            if file.users == 0 { file.unused.notify() }
+        }
+        for index in pages where file.inode.pages[index] == nil {
+            do throws(FileError) {
+                try await lockedPage(file, index)?.lock.leave()
+            } catch {
+                return  // Nobody asked.
+            }
+        }
     }
 
     // MARK: Dropping
@@ -205,10 +233,12 @@ extension KernelModel {
         }
     }
 
-    /// Writes back what shared mappings have changed.
-    func writeBackDirtyPages(_ inode: KernelInode) async {
-        var next: UInt64 = 0
-        while let page = inode.pages.first(from: next) {
+    /// Writes back what shared mappings have changed, of some bytes or of all.
+    func writeBackDirtyPages(_ inode: KernelInode, _ bytes: Range<UInt64>? = nil) async {
+        let unit = UInt64(KernelPage.size)
+        var next = (bytes?.lowerBound ?? 0) / unit
+        let end = bytes.map { ($0.upperBound + unit - 1) / unit } ?? UInt64.max
+        while let page = inode.pages.first(from: next), page.index < end {
             next = page.index + 1
             guard page.isDirty else { continue }
             await page.lock.enter()
@@ -246,6 +276,7 @@ extension KernelModel {
                     nil
                 )
             }
+            invalidateAttributes(inode, [.modification, .change])
             trace?("\(name) has written (mapping) \(inode.identity) \(offset)")
         } catch {
             writebackErrors.append(error)
@@ -272,6 +303,7 @@ extension KernelModel {
         inode.attributeVersion = nextVersion()
         guard let data else { return }
         inode.listing = nil
+        if data.offset < UInt64(KernelPage.size) { inode.linkTarget = nil }
         trace?("\(name) invalidates \(inode.identity) from \(data.offset)")
         await dropPages(inode, data.offset, data.length)
         trace?("\(name) has invalidated \(inode.identity) from \(data.offset)")
@@ -282,14 +314,13 @@ extension KernelModel {
         trace?(
             "\(name) invalidates names of \(parent.rawValue): \(names.map { text($0) } ?? "all")"
         )
-        if let directory = inode(parent) {
-            if let names, directory.latch.isIdle, !dice.oneIn(4) {
+        let directory = inode(parent)
+        if let names, directory?.latch.isIdle != false, habits != nil || !dice.oneIn(4) {
+            if let directory {
                 await directory.latch.enterExclusive()
                 for name in names { dropName(directory, name) }
                 directory.directoryVersion += 1
                 directory.latch.leaveExclusive()
-            } else {
-                epoch += 1
             }
         } else {
             epoch += 1
