@@ -21,12 +21,12 @@ final class MemoryNode {
 
 /// Kinds of operation that can be held back whatever they are about.
 enum OperationKind: Int, Sendable {
-    case read, write, change
+    case read, write, change, list
 }
 
 /// A request as it was carried out.
 struct RecordedRequest: Hashable, Sendable {
-    enum Kind: String, Sendable {
+    enum Kind: String, CaseIterable, Sendable {
         case lookup, getAttributes, setAttributes, readLink, make, create, unlink, removeDirectory
         case rename, link, open, fill, readDirect, write, writeBack, flush, release, synchronize
         case openDirectory, readDirectory, releaseDirectory
@@ -61,7 +61,7 @@ final class MemoryFiles: FileOperations {
     /// Names whose lookup, creation or removal waits.
     var holds: [[UInt8]: Hold] = [:]
     /// The next operation of its kind waits.
-    var heldNext: [Hold?] = [nil, nil, nil]
+    var heldNext: [Hold?] = [nil, nil, nil, nil]
     /// Called with each write's flags and length.
     var onWrite: ((WriteFlags, Int) -> Void)?
     var onRead: ((Bool) -> Void)?
@@ -542,6 +542,7 @@ final class MemoryFiles: FileOperations {
         _ body: (DirectoryEntry) -> Bool
     ) async throws(FileError) {
         record(.readDirectory, node)
+        try await waitIfHeld(.list, interruption)
         let directory = try self.node(node)
         let dots: [(name: [UInt8], node: Int, cookie: UInt64)] = [
             (Array(".".utf8), Int(node.rawValue) - 1, 1),

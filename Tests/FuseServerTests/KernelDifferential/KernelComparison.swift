@@ -36,8 +36,8 @@ struct KernelComparison {
 
     private func complaint(_ number: Int) -> String? {
         if real[number].result != model[number].result { return "the results differ" }
-        let realCounts = counts(real[number].requests)
-        let modelCounts = counts(model[number].requests)
+        let realCounts = Self.counts(real[number].requests)
+        let modelCounts = Self.counts(model[number].requests)
         let modelOnly = modelCounts.filter { $0.value > realCounts[$0.key] ?? 0 }
         if !modelOnly.isEmpty {
             return "the model must ask, the real kernel need not: \(texts(modelOnly))"
@@ -54,7 +54,7 @@ struct KernelComparison {
     }
 
     /// Requests that mean the same count as the same.
-    private func counts(_ requests: [RecordedRequest]) -> [RecordedRequest: Int] {
+    static func counts(_ requests: [RecordedRequest]) -> [RecordedRequest: Int] {
         var counts: [RecordedRequest: Int] = [:]
         for request in requests {
             switch request.kind {

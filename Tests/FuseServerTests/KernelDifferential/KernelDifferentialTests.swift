@@ -22,15 +22,27 @@ extension MountedTests {
 
         @Test func programsLeadToTheSame() throws {
             var failures = 0
+            var reached = ProgramsReached()
             for seed in seeds where failures < 5 {
                 let program = ProgramWriter.program(seed: seed)
                 let real = try onMount(program)
+                reached.add(program, real)
                 let model = try ModelKernelSide.run(program, seed: seed, following: real)
                 if let report = KernelComparison(program, real, model).report(seed: seed) {
                     failures += 1
                     Issue.record("\(report)")
                 }
             }
+            if seeds.count >= 100, failures == 0 { expectVariety(reached) }
+        }
+
+        /// What never happens is not compared.
+        private func expectVariety(_ reached: ProgramsReached) {
+            let missing = RecordedRequest.Kind.allCases.filter { !reached.requests.contains($0) }
+            #expect(missing.isEmpty, "no program led to these requests: \(missing)")
+            let failing = reached.steps.subtracting(reached.successes)
+            #expect(failing.isEmpty, "no program did these with success: \(failing)")
+            #expect(reached.unasked > 100, "hardly anything is answered from a cache")
         }
 
         private func onMount(_ program: [KernelStep]) throws -> [StepOutcome] {
@@ -39,6 +51,30 @@ extension MountedTests {
                 outcomes = try RealKernelSide(mount).run(program)
             }
             return outcomes
+        }
+    }
+}
+
+/// What programs have met.
+struct ProgramsReached {
+    private(set) var requests: Set<RecordedRequest.Kind> = []
+    /// Kinds of steps, and those that did what they are for.
+    private(set) var steps: Set<String> = []
+    private(set) var successes: Set<String> = []
+    /// Calls that no request answered.
+    private(set) var unasked = 0
+
+    /// A program that was run.
+    mutating func add(_ program: [KernelStep], _ outcomes: [StepOutcome]) {
+        for (step, outcome) in zip(program, outcomes) {
+            requests.formUnion(outcome.requests.map(\.kind))
+            guard step.isCall, outcome.result != "-" else { continue }
+            let name = String("\(step)".prefix { $0 != "(" })
+            steps.insert(name)
+            let failures = ["notFound", "exists", "notEmpty", "invalid", "isDirectory", "error"]
+            if failures.contains(where: { outcome.result.hasPrefix($0) }) { continue }
+            successes.insert(name)
+            if outcome.requests.isEmpty { unasked += 1 }
         }
     }
 }

@@ -8,13 +8,13 @@ import Vocabulary
 
 /// Runs programs on the model.
 final class ModelKernelSide {
-    private let kernel: KernelModel
-    private let memory: MemoryFiles
+    let kernel: KernelModel
+    let memory: MemoryFiles
     private var files: [Int: (file: KernelFile, kind: OpenKind)] = [:]
     /// The pages that the real kernel read in the present step, by inode.
-    private var reads: [(node: UInt64, pages: Range<UInt64>)] = []
+    var reads: [(node: UInt64, pages: Range<UInt64>)] = []
 
-    private init(engine: Engine, seed: UInt64) {
+    init(engine: Engine, seed: UInt64) {
         memory = MemoryFiles(engine: engine)
         kernel = KernelModel(
             engine: engine,
@@ -82,7 +82,7 @@ final class ModelKernelSide {
 
     // MARK: Steps
 
-    private func perform(_ step: KernelStep) async throws(FileError) -> String {
+    func perform(_ step: KernelStep) async throws(FileError) -> String {
         switch step {
         case .open(let slot, let path, let kind):
             guard files[slot] == nil else { return "-" }

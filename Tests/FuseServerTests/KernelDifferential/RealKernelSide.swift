@@ -40,7 +40,7 @@ private final class NotifyingCache: KernelCache {
 
 /// Runs programs on a mount.
 final class RealKernelSide {
-    private let mount: TestMount
+    let mount: TestMount
     private struct File {
         let descriptor: Int32
         let kind: OpenKind
@@ -91,7 +91,7 @@ final class RealKernelSide {
 
     /// Requests nobody waits for (RELEASE, read-ahead) arrive in the order in which they were made:
     /// before this one.
-    private func settle() {
+    func settle() {
         var usage = statvfs()
         _ = statvfs(mount.path, &usage)
     }
@@ -119,7 +119,7 @@ final class RealKernelSide {
 
     // MARK: Steps
 
-    private func perform(_ step: KernelStep) -> String {
+    func perform(_ step: KernelStep) -> String {
         switch step {
         case .open(let slot, let path, let kind): return open(slot, path, kind)
         case .close(let slot):
