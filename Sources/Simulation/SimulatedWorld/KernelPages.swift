@@ -101,7 +101,7 @@ extension KernelModel {
     /// mapping, all around.
     private func wantedPages(_ inode: KernelInode, _ index: UInt64) -> Range<UInt64> {
         if let habits { return habits.readAhead(inode.handle, index) }
-        if dice.oneIn(12) { return 0..<UInt64.max }
+        if dice.oneIn(12) { return index - min(index, UInt64(dice.below(16)))..<index + 16 }
         return index..<index + UInt64(1 + dice.below(dice.oneIn(3) ? 12 : 3))
     }
 
