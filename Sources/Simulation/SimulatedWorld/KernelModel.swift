@@ -425,24 +425,8 @@ package final class KernelModel: KernelCache {
         for inode in order where dice.oneIn(2) { evictIfUnused(inode) }
     }
 
-    /// Linux, unlike the dice, is quick: an inode goes with its last name and open file, and with
-    /// a directory whatever is known below it.
+    /// Linux, unlike the dice, forgets an inode at once when nothing refers to it.
     package func forgetUnused() {
-        var isDone = false
-        while !isDone {
-            isDone = true
-            for directory in order where directory !== root && directory.nameCount == 0 {
-                for name in directory.nameOrder {
-                    if let target = directory.names[name]?.target,
-                        target.pins > 0 || !target.nameOrder.isEmpty
-                    {
-                        continue
-                    }
-                    dropName(directory, name)
-                    isDone = false
-                }
-            }
-        }
         for inode in order { evictIfUnused(inode) }
     }
 

@@ -23,11 +23,28 @@ extension KernelModel {
         entry.target?.nameCount += 1
     }
 
+    /// A name that may be wrong. With that of a directory Linux forgets what is cached below it and
+    /// not in use; the dice leave it, as if all of it were.
+    func invalidateName(_ directory: KernelInode, _ name: [UInt8]) {
+        let target = directory.names[name]?.target
+        dropName(directory, name)
+        if let target, habits != nil { forgetBelow(target) }
+    }
+
+    private func forgetBelow(_ directory: KernelInode) {
+        for name in directory.nameOrder {
+            let target = directory.names[name]?.target
+            if let target { forgetBelow(target) }
+            if let target, target.pins > 0 || !target.nameOrder.isEmpty { continue }
+            dropName(directory, name)
+        }
+    }
+
     /// What is cached of a name, unless an epoch has passed.
     func current(_ directory: KernelInode, _ name: [UInt8]) -> KernelName? {
         guard let known = directory.names[name] else { return nil }
         if known.epoch == epoch { return known }
-        dropName(directory, name)
+        invalidateName(directory, name)
         if let target = known.target { evictIfUnused(target) }
         return nil
     }
@@ -155,7 +172,7 @@ extension KernelModel {
             }
             forgetOne(entry)
         }
-        if directory.names[name] === known { dropName(directory, name) }
+        if directory.names[name] === known { invalidateName(directory, name) }
         unpin(target)
         return nil
     }

@@ -189,6 +189,8 @@ extension KernelModel {
             if file.users == 0 { file.unused.notify() }
         }
         for index in pages where file.inode.pages[index] == nil {
+            // Nobody waits for this: it is not what keeps a mount.
+            if isUnmounting || isDead || file.isClosed { return }
             do throws(FileError) {
                 try await lockedPage(file, index)?.lock.leave()
             } catch {
@@ -318,7 +320,7 @@ extension KernelModel {
         if let names, directory?.latch.isIdle != false, habits != nil || !dice.oneIn(4) {
             if let directory {
                 await directory.latch.enterExclusive()
-                for name in names { dropName(directory, name) }
+                for name in names { invalidateName(directory, name) }
                 directory.directoryVersion += 1
                 directory.latch.leaveExclusive()
             }

@@ -102,21 +102,26 @@ struct ProgramWriter {
 
     private init(seed: UInt64) {
         dice = SeededGenerator(seed: seed)
-        favourite = Self.files[dice.below(Self.files.count)]
+        favourite = ["a", "a", "d/x", "d/y", "b"][dice.below(5)]
         hidesChanges = dice.oneIn(2)
         pages = dice.oneIn(8) ? Self.mostPages - 4 : 10
     }
 
     private mutating func write() -> [KernelStep] {
         if dice.oneIn(4) { steps.append(permission()) }
+        if !dice.oneIn(3) {
+            used = [0]
+            steps.append(.open(0, favourite, pick([.readWrite, .create, .read])))
+        }
         let count = 12 + dice.below(29)
         while steps.count < count {
             switch dice.below(20) {
             case 0..<9: steps.append(dataStep())
             case 9..<12: steps.append(lookStep())
-            case 12..<16: steps.append(nameStep())
-            case 16: steps.append(attributeStep())
-            case 17, 18: steps.append(remoteStep())
+            case 12..<15: steps.append(nameStep())
+            case 15: steps.append(attributeStep())
+            case 16..<18: steps.append(remoteStep())
+            case 18: steps.append(invalidation())
             default: steps.append(dice.oneIn(3) ? permission() : invalidation())
             }
         }
@@ -138,6 +143,16 @@ struct ProgramWriter {
     private mutating func size() -> Int {
         let whole = dice.below(pages) * 4096
         return dice.oneIn(2) ? whole : whole + dice.below(4096)
+    }
+
+    /// Where something is done: mostly where files have something.
+    private mutating func place() -> Int {
+        if dice.oneIn(3) { return size() }
+        return dice.below(4) * 4096 + (dice.oneIn(2) ? 0 : dice.below(4096))
+    }
+
+    private mutating func folder() -> String {
+        dice.oneIn(3) ? pick(Self.folders + [""]) : TestPath.parent(favourite)
     }
 
     private mutating func count() -> Int {
@@ -163,8 +178,8 @@ struct ProgramWriter {
         if used.isEmpty { return openStep() }
         return switch dice.below(16) {
         case 0..<5: openStep()
-        case 5..<8: .read(slot(), offset: size(), count: count())
-        case 8..<11: .write(slot(), offset: size(), count: count(), byte: byte())
+        case 5..<8: .read(slot(), offset: place(), count: count())
+        case 8..<11: .write(slot(), offset: place(), count: count(), byte: byte())
         case 11: .load(slot(), pages: pageRange())
         case 12: .store(slot(), page: dice.below(pages), byte: byte())
         case 13: .synchronize(slot())
@@ -179,13 +194,13 @@ struct ProgramWriter {
     }
 
     private mutating func lookStep() -> KernelStep {
-        switch dice.below(8) {
+        switch dice.below(10) {
         case 0..<3: .status(anything())
         case 3: .fileStatus(slot())
         case 4: .access(dice.oneIn(2) ? "nothing" : anything())
-        case 5: .list(dice.oneIn(2) ? "" : pick(Self.folders))
+        case 5, 8, 9: .list(folder())
         case 6: .readLink(pick(Self.links))
-        default: .status("")
+        default: .status(folder())
         }
     }
 
@@ -225,7 +240,7 @@ struct ProgramWriter {
         let tells = !(hidesChanges && dice.oneIn(2))
         return switch dice.below(8) {
         case 0..<3:
-            .remoteWrite(file(), offset: size(), count: count(), byte: byte(), tells: tells)
+            .remoteWrite(file(), offset: place(), count: count(), byte: byte(), tells: tells)
         case 3: .remoteTruncate(file(), size: size(), tells: tells)
         case 4: .remoteMode(anything(), pick([0o640, 0o750]), tells: tells)
         case 5: .remoteUnlink(file(), tells: tells)
@@ -235,10 +250,10 @@ struct ProgramWriter {
 
     private mutating func invalidation() -> KernelStep {
         switch dice.below(6) {
-        case 0: return .invalidateAttributes(dice.oneIn(4) ? "" : anything())
-        case 1: return .invalidateData(anything(), offset: 0, length: nil)
-        case 2: return .invalidateData(file(), offset: size(), length: count())
-        case 3: return .invalidateNames(dice.oneIn(2) ? "" : pick(Self.folders), nil)
+        case 0: return .invalidateAttributes(dice.oneIn(3) ? folder() : anything())
+        case 1: return .invalidateData(file(), offset: 0, length: nil)
+        case 2: return .invalidateData(file(), offset: place(), length: count())
+        case 3: return .invalidateNames(folder(), nil)
         default:
             let path = anything()
             let parent = TestPath.parent(path)
