@@ -121,7 +121,7 @@ struct ProgramWriter {
             case 12..<15: steps.append(nameStep())
             case 15: steps.append(attributeStep())
             case 16..<18: steps.append(remoteStep())
-            case 18: steps.append(invalidation())
+            case 18: if dice.oneIn(2) { listingChanged() } else { steps.append(invalidation()) }
             default: steps.append(dice.oneIn(3) ? permission() : invalidation())
             }
         }
@@ -186,6 +186,18 @@ struct ProgramWriter {
         case 14: .truncateFile(slot(), size: size())
         default: .truncate(file(), size: size())
         }
+    }
+
+    /// A listing that is cached is old; only the modification time tells.
+    private mutating func listingChanged() {
+        let path = file()
+        let folder = TestPath.parent(path)
+        steps.append(.list(folder))
+        steps.append(
+            dice.oneIn(2) ? .remoteMake(path, tells: false) : .remoteUnlink(path, tells: false)
+        )
+        if !dice.oneIn(3) { steps.append(.invalidateAttributes(folder)) }
+        steps.append(.list(folder))
     }
 
     private mutating func pageRange() -> Range<Int> {
