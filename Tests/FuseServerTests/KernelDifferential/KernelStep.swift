@@ -119,7 +119,7 @@ struct ProgramWriter {
             case 0..<9: steps.append(dataStep())
             case 9..<12: steps.append(lookStep())
             case 12..<15: steps.append(nameStep())
-            case 15: steps.append(attributeStep())
+            case 15: if dice.oneIn(4) { directWrite() } else { steps.append(attributeStep()) }
             case 16..<18: steps.append(remoteStep())
             case 18: if dice.oneIn(2) { listingChanged() } else { steps.append(invalidation()) }
             default: steps.append(dice.oneIn(3) ? permission() : invalidation())
@@ -186,6 +186,22 @@ struct ProgramWriter {
         case 14: .truncateFile(slot(), size: size())
         default: .truncate(file(), size: size())
         }
+    }
+
+    /// A file that is open through the page cache is written past it.
+    private mutating func directWrite() {
+        let place = place()
+        used = [0, 1]
+        steps += [
+            .close(0), .close(1),
+            .allow(entries: true, attributes: true, pages: true, direct: false),
+            .open(0, favourite, .create), .read(0, offset: place, count: 5000),
+            .allow(entries: true, attributes: true, pages: true, direct: true),
+            .open(1, favourite, .readWrite),
+            .write(1, offset: place, count: count(), byte: byte()),
+            .read(0, offset: place, count: 5000),
+            .allow(entries: true, attributes: true, pages: true, direct: false),
+        ]
     }
 
     /// A listing that is cached is old; only the modification time tells.
