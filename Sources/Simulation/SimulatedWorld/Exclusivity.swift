@@ -92,7 +92,7 @@ extension KernelInode {
     fileprivate func kept(_ epoch: UInt64) -> [String] {
         var found: [String] = []
         if let page = pages.pages.first(where: { shows($0) }) { found.append("page \(page.index)") }
-        if isAttributesValid { found.append("attributes") }
+        if keepsAttributes { found.append("attributes") }
         if let name = nameOrder.first(where: {
             names[$0].map { $0.isTrusted && $0.epoch == epoch } ?? false
         }) {

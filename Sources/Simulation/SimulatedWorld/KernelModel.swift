@@ -82,6 +82,8 @@ package final class KernelInode {
     var isExpired = true
     /// Attributes that have changed since they were asked for.
     var invalid: AttributeFields = []
+    /// Some of the attributes are used without a question.
+    var keepsAttributes: Bool { !isExpired && !invalid.isSuperset(of: .all) }
     var attributeVersion: UInt64 = 0
     let latch = ReaderWriterLatch()
     /// Process-level operations that have it in hand, open files, and names that point here.
