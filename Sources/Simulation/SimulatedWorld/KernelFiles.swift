@@ -328,6 +328,31 @@ extension KernelModel {
             if moved.isDirectory, !target.isDirectory { throw .notDirectory }
             if !moved.isDirectory, target.isDirectory { throw .isDirectory }
         }
+        try await sendRename(source, place, kind, moved, target)
+        // d_move: what was known of the name moves along with it.
+        let known = source.directory.names[source.name]
+        let other = place.directory.names[place.name]
+        dropName(source.directory, source.name)
+        dropName(place.directory, place.name)
+        if let known { setName(place.directory, place.name, known) }
+        if kind == .exchange, let other { setName(source.directory, source.name, other) }
+        directoryChanged(source.directory)
+        directoryChanged(place.directory)
+        invalidateAttributes(moved, .change)
+        if let target {
+            if kind == .exchange { invalidateAttributes(target, .change) } else { lostName(target) }
+        }
+        return true
+    }
+
+    /// RENAME; what was known of the names is wrong if there is no such name.
+    private func sendRename(
+        _ source: (directory: KernelInode, name: [UInt8]),
+        _ place: (directory: KernelInode, name: [UInt8]),
+        _ kind: RenameKind,
+        _ moved: KernelInode,
+        _ target: KernelInode?
+    ) async throws(FileError) {
         let (bytes, newBytes) = (StableBytes(source.name), StableBytes(place.name))
         let (from, to) = (source.directory.handle, place.directory.handle)
         do throws(FileError) {
@@ -350,20 +375,6 @@ extension KernelModel {
             }
             throw error
         }
-        // d_move: what was known of the name moves along with it.
-        let known = source.directory.names[source.name]
-        let other = place.directory.names[place.name]
-        dropName(source.directory, source.name)
-        dropName(place.directory, place.name)
-        if let known { setName(place.directory, place.name, known) }
-        if kind == .exchange, let other { setName(source.directory, source.name, other) }
-        directoryChanged(source.directory)
-        directoryChanged(place.directory)
-        invalidateAttributes(moved, .change)
-        if let target {
-            if kind == .exchange { invalidateAttributes(target, .change) } else { lostName(target) }
-        }
-        return true
     }
 
     /// readlink(2).
