@@ -84,6 +84,9 @@ package struct DiskFaults: Hashable, Sendable {
 
 /// The medium and its volatile cache, shared by any number of hosts.
 package final class SimulatedDisk: @unchecked Sendable {
+    /// Told of every write as it begins: its first byte.
+    package var onWrite: ((UInt64) -> Void)?
+
     // Sendable: X1 of the executor.
 
     fileprivate struct Write {
@@ -405,6 +408,7 @@ package final class SimulatedHost: BlockDevice, @unchecked Sendable {
         disk.counters.writes += 1
         disk.counters.bytesWritten += UInt64(buffer.count)
         let fails = isFaulty(\.failWrite)
+        disk.onWrite?(offset)
         let id = disk.begin(buffer, at: offset, host: number)
         await disk.delay(disk.latency.write)
         if isCutOff { throw .closed }

@@ -60,7 +60,12 @@ private struct ConcurrentDisaster {
 
     func play() async throws {
         var dice = dice
-        await pause(&dice, below: 3_000_000)
+        if dice.oneIn(3) {
+            await run.cluster.awaitHeaderWrite(limit: 60_000_000)
+            await pause(&dice, below: 400_000)
+        } else {
+            await pause(&dice, below: 3_000_000)
+        }
         var kinds: [SimulationFaults] = []
         for fault in [SimulationFaults.kill, .pause, .partition, .inputOutput, .crash]
         where run.simulation.plan.faults.contains(fault) {

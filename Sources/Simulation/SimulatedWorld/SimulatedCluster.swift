@@ -59,6 +59,8 @@ package final class SimulatedCluster {
     let locks: SimulatedLocks
     let shape: ClusterShape
     private let isSkewed: Bool
+    /// Where the headers of the journals are, in bytes.
+    private let headers: [UInt64]
     let central = CentralLocks()
     let network: SimulatedNetwork
     private let membership: SimulatedMembership
@@ -74,6 +76,9 @@ package final class SimulatedCluster {
     private var needsReplay = true
     /// Told of a node that was killed by another one.
     var onKilled: ((SimulatedNode) -> Void)?
+    /// How often a journal's header was written: then room in the log is given up, and what was in it
+    /// must be elsewhere.
+    private(set) var headerWrites = 0
     /// Told that some node, or all, are dead.
     var onDeath: (() -> Void)?
     /// Told what members say of others.
@@ -92,6 +97,7 @@ package final class SimulatedCluster {
         let memory = MemoryBlockDevice(byteCount: plan.deviceSize)
         try await VolumeMaker.make(on: memory, plan: plan)
         disk = SimulatedDisk(content: memory.content, executor: executor, latency: shape.latency)
+        headers = plan.slots.map { plan.superblock.byteOffset($0.journalStart) }
         nodes = Array(repeating: nil, count: run.nodes)
         network = SimulatedNetwork(dice: dice.fork())
         network.slowest = shape.slowestMessage
@@ -105,6 +111,22 @@ package final class SimulatedCluster {
         membership.onKill = { [weak self] member in self?.kill(member) }
         membership.onOver = { [weak self] member in self?.isOver(member) }
         membership.onBuried = { [weak self] in self?.pauseCentralLocks() }
+        watchHeaders()
+    }
+
+    private func watchHeaders() {
+        disk.onWrite = { [weak self, headers] offset in
+            if headers.contains(offset) { self?.headerWrites += 1 }
+        }
+    }
+
+    /// Waits until some journal's header is written, or `limit` nanoseconds have passed.
+    func awaitHeaderWrite(limit: UInt64) async {
+        let before = headerWrites
+        let end = engine.clock.now.advanced(nanoseconds: limit)
+        while headerWrites == before, engine.clock.now < end {
+            await engine.sleep(nanoseconds: 20_000)
+        }
     }
 
     /// Nodes that are mounted and alive.
@@ -319,6 +341,7 @@ package final class SimulatedCluster {
     func replaceDisk(_ content: DiskContent) {
         precondition(living.isEmpty, "changing a mounted volume")
         disk = SimulatedDisk(content: content, executor: executor, latency: shape.latency)
+        watchHeaders()
     }
 
     /// What the disk holds, to be repaired.
