@@ -1,16 +1,18 @@
 /// The bytes of a disk as a value: copies share what they have in common, so that keeping the
-/// content of every moment of a run is cheap. Bytes never written are zero.
+/// content of every moment of a run is cheap. Bytes never written are all the same.
 package struct DiskContent: Sendable {
     private static let chunkSize = 16_384
 
     private var chunks: [[UInt8]?]
+    private let fill: UInt8
 
     /// Size in bytes.
     package let byteCount: UInt64
 
-    /// A disk full of zeros.
-    package init(byteCount: UInt64) {
+    /// A disk full of zeros, or of what somebody else has left on it.
+    package init(byteCount: UInt64, fill: UInt8 = 0) {
         self.byteCount = byteCount
+        self.fill = fill
         chunks = Array(
             repeating: nil,
             count: Int((byteCount + UInt64(Self.chunkSize) - 1)) / Self.chunkSize
@@ -28,7 +30,7 @@ package struct DiskContent: Sendable {
                     )
                 }
             } else {
-                target.initializeMemory(as: UInt8.self, repeating: 0)
+                target.initializeMemory(as: UInt8.self, repeating: fill)
             }
         }
     }
@@ -50,7 +52,9 @@ package struct DiskContent: Sendable {
             let chunk = position / Self.chunkSize
             let start = position % Self.chunkSize
             let length = min(bytes.count - done, Self.chunkSize - start)
-            if chunks[chunk] == nil { chunks[chunk] = Array(repeating: 0, count: Self.chunkSize) }
+            if chunks[chunk] == nil {
+                chunks[chunk] = Array(repeating: fill, count: Self.chunkSize)
+            }
             chunks[chunk]?.withUnsafeMutableBytes {
                 UnsafeMutableRawBufferPointer(rebasing: $0[start..<start + length]).copyMemory(
                     from: UnsafeRawBufferPointer(rebasing: bytes[done..<done + length])

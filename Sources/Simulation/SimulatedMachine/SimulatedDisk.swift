@@ -27,8 +27,9 @@ package struct DiskLatency: Hashable, Sendable {
     package var read: ClosedRange<UInt64>
     package var write: ClosedRange<UInt64>
     package var flush: ClosedRange<UInt64>
-    /// One request in so many takes twenty times as long.
+    /// One request in so many takes `slowness` times as long.
     package var slowOneIn: Int
+    package var slowness: UInt64 = 20
 
     package init(
         read: ClosedRange<UInt64> = 20_000...120_000,
@@ -326,7 +327,9 @@ package final class SimulatedDisk: @unchecked Sendable {
     fileprivate func delay(_ range: ClosedRange<UInt64>) async {
         let span = Int(range.upperBound - range.lowerBound) + 1
         var nanoseconds = range.lowerBound + UInt64(dice.below(span))
-        if latency.slowOneIn > 0, dice.oneIn(latency.slowOneIn) { nanoseconds *= 20 }
+        if latency.slowOneIn > 0, dice.oneIn(latency.slowOneIn) {
+            nanoseconds *= latency.slowness
+        }
         await executor.sleep(nanoseconds: nanoseconds)
     }
 

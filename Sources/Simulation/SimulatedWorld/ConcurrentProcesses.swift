@@ -60,8 +60,8 @@ private struct ConcurrentDisaster {
 
     func play() async throws {
         var dice = dice
-        if dice.oneIn(3) {
-            await run.cluster.awaitHeaderWrite(limit: 60_000_000)
+        if dice.oneIn(2) {
+            await run.cluster.awaitDelicateMoment(&dice, limit: 60_000_000)
             await pause(&dice, below: 400_000)
         } else {
             await pause(&dice, below: 3_000_000)

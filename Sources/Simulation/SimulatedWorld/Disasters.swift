@@ -253,7 +253,7 @@ extension Simulation {
     }
 
     private func rest() async {
-        if dice.oneIn(5) { await cluster.awaitHeaderWrite(limit: 20_000_000) }
+        if dice.oneIn(4) { await cluster.awaitDelicateMoment(&dice, limit: 60_000_000) }
         let limit = dice.oneIn(2) ? 200_000 : dice.oneIn(2) ? 2_000_000 : 100_000_000
         await engine.sleep(until: engine.clock.now.advanced(nanoseconds: UInt64(dice.below(limit))))
     }

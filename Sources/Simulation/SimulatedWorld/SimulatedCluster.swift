@@ -59,8 +59,8 @@ package final class SimulatedCluster {
     let locks: SimulatedLocks
     let shape: ClusterShape
     private let isSkewed: Bool
-    /// Where the headers of the journals are, in bytes.
-    private let headers: [UInt64]
+    /// Where the journals are, in bytes; each begins with its header.
+    private let logs: [Range<UInt64>]
     let central = CentralLocks()
     let network: SimulatedNetwork
     private let membership: SimulatedMembership
@@ -78,7 +78,9 @@ package final class SimulatedCluster {
     var onKilled: ((SimulatedNode) -> Void)?
     /// How often a journal's header was written: then room in the log is given up, and what was in it
     /// must be elsewhere.
-    private(set) var headerWrites = 0
+    private var headerWrites = 0
+    /// How often something was written to a log.
+    private var logWrites = 0
     /// Told that some node, or all, are dead.
     var onDeath: (() -> Void)?
     /// Told what members say of others.
@@ -94,10 +96,16 @@ package final class SimulatedCluster {
         shape = ClusterShape(run, &dice)
         let plan = try shape.volume(for: run, created: engine.clock.civilTime)
         self.plan = plan
-        let memory = MemoryBlockDevice(byteCount: plan.deviceSize)
+        // As somebody else has left it: what is in a block before it is written is never zero.
+        let memory = MemoryBlockDevice(
+            content: DiskContent(byteCount: plan.deviceSize, fill: 0xA5)
+        )
         try await VolumeMaker.make(on: memory, plan: plan)
         disk = SimulatedDisk(content: memory.content, executor: executor, latency: shape.latency)
-        headers = plan.slots.map { plan.superblock.byteOffset($0.journalStart) }
+        logs = plan.slots.map { slot in
+            let start = plan.superblock.byteOffset(slot.journalStart)
+            return start..<start + UInt64(slot.journalLength) * UInt64(plan.superblock.blockSize)
+        }
         nodes = Array(repeating: nil, count: run.nodes)
         network = SimulatedNetwork(dice: dice.fork())
         network.slowest = shape.slowestMessage
@@ -111,20 +119,29 @@ package final class SimulatedCluster {
         membership.onKill = { [weak self] member in self?.kill(member) }
         membership.onOver = { [weak self] member in self?.isOver(member) }
         membership.onBuried = { [weak self] in self?.pauseCentralLocks() }
-        watchHeaders()
+        watchLogs()
     }
 
-    private func watchHeaders() {
-        disk.onWrite = { [weak self, headers] offset in
-            if headers.contains(offset) { self?.headerWrites += 1 }
+    private func watchLogs() {
+        disk.onWrite = { [weak self, logs] offset in
+            guard let log = logs.first(where: { $0.contains(offset) }) else { return }
+            if offset == log.lowerBound { self?.headerWrites += 1 } else { self?.logWrites += 1 }
         }
     }
 
-    /// Waits until some journal's header is written, or `limit` nanoseconds have passed.
-    func awaitHeaderWrite(limit: UInt64) async {
-        let before = headerWrites
+    /// Waits for a moment at which a disaster is worst, `limit` nanoseconds at most: a transaction is on its
+    /// way to some log and not durable yet, or a log has just given up room, or both, one after the
+    /// other.
+    func awaitDelicateMoment(_ dice: inout SeededGenerator, limit: UInt64) async {
         let end = engine.clock.now.advanced(nanoseconds: limit)
-        while headerWrites == before, engine.clock.now < end {
+        let kind = dice.below(3)
+        if kind > 0 { await awaitChange(\.headerWrites, until: end) }
+        if kind < 2 { await awaitChange(\.logWrites, until: end) }
+    }
+
+    private func awaitChange(_ count: KeyPath<SimulatedCluster, Int>, until end: Tick) async {
+        let before = self[keyPath: count]
+        while self[keyPath: count] == before, engine.clock.now < end {
             await engine.sleep(nanoseconds: 20_000)
         }
     }
@@ -341,7 +358,7 @@ package final class SimulatedCluster {
     func replaceDisk(_ content: DiskContent) {
         precondition(living.isEmpty, "changing a mounted volume")
         disk = SimulatedDisk(content: content, executor: executor, latency: shape.latency)
-        watchHeaders()
+        watchLogs()
     }
 
     /// What the disk holds, to be repaired.

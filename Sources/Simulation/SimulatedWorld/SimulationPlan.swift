@@ -132,6 +132,8 @@ struct ClusterShape {
                 flush: 100_000...20_000_000
             )
         }
+        // A disk that stops for a moment now and then: longer than others need to use a block again.
+        if dice.oneIn(5) { (latency.slowOneIn, latency.slowness) = (40, 200) }
         deviceSize = 64 << 20
         spare = UInt64(dice.below(dice.oneIn(3) ? 48 : 8)) << 16
         if plan.faults.contains(.full), !plan.isConcurrent {
