@@ -47,6 +47,19 @@ final class Register {
         writes.append(RegisterWrite(value: value, life: life, begin: step))
     }
 
+    /// The disk fails for a node: what its processes store through mappings from now on, and what they had and
+    /// was not written back, may be lost although the node gives its locks up in order. (The program is
+    /// told by msync.) `begin` of such a node's writes is to be followed by this.
+    func diskFails(for life: Life, at step: Int) {
+        for index in writes.indices
+        where writes[index].life == life && !writes[index].isSecured
+            && writes[index].doubtfulSince == nil
+        {
+            writes[index].doubtfulSince = step
+            history.doubt(writes[index].value)
+        }
+    }
+
     /// It has returned. Whoever writes has the lock, and what others wrote before is secured (D2).
     func end(_ value: UInt64, at step: Int) {
         guard let index = writes.lastIndex(where: { $0.value == value }) else { return }

@@ -129,7 +129,7 @@ private struct ConcurrentDisaster {
         guard run.cluster.living.count > 1, let victim = some(&dice),
             let index = run.cluster.nodes.firstIndex(where: { $0 === victim })
         else { return }
-        victim.hasFailingDisk = true
+        run.diskFails(for: victim)
         victim.member.host.faults.fail(&dice)
         run.simulation.log("the disk fails for \(victim.kernel.name): \(victim.member.host.faults)")
         let withdrawn = Outcome<Void>()

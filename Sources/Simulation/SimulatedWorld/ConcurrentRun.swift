@@ -212,6 +212,15 @@ final class ConcurrentRun {
         return victims
     }
 
+    /// A node's way to the disk fails from now on.
+    func diskFails(for node: SimulatedNode) {
+        node.hasFailingDisk = true
+        guard let (_, life, _) = lives.first(where: { $0.node === node }) else { return }
+        for file in registers {
+            for register in file { register.diskFails(for: life, at: step) }
+        }
+    }
+
     /// A node has died.
     func died(_ node: SimulatedNode) {
         simulation.log("\(node.kernel.name) dies")
@@ -314,6 +323,7 @@ final class ConcurrentRun {
         let bytes = record(value, count)
         let register = registers[file][slot]
         register.begin(value, by: process.life, at: step)
+        if process.node.hasFailingDisk { register.diskFails(for: process.life, at: step) }
         if opened.file.intent.reads, process.node.kernel.canMap(opened.file),
             process.dice.oneIn(2)
         {
@@ -368,7 +378,7 @@ final class ConcurrentRun {
             by: process.life,
             from: begin,
             moment,
-            isOrphan: process.isOrphan
+            isOrphan: process.isOrphan || process.node.hasFailingDisk
         )
         guard isRight else {
             throw SimulationFailure(

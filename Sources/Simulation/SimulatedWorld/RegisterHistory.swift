@@ -45,7 +45,7 @@ struct RegisterHistory {
         let life: Life
         var begin: Int
         var end = Int.max
-        /// The write was in an earlier history.
+        /// The write was in an earlier history, or is in doubt: only the reads count.
         var isOld = false
         var looks: [Look] = []
 
@@ -83,6 +83,12 @@ struct RegisterHistory {
     mutating func end(_ value: UInt64, at moment: Int) {
         guard let index = values.lastIndex(where: { $0.value == value }) else { return }
         values[index].end = moment
+    }
+
+    /// Whether the write has taken effect nobody knows, also when it has returned.
+    mutating func doubt(_ value: UInt64) {
+        guard let index = values.lastIndex(where: { $0.value == value }) else { return }
+        values[index].isOld = true
     }
 
     /// A read has returned a value.
