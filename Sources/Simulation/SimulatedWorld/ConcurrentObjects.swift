@@ -26,6 +26,8 @@ private struct RegisterWrite {
     let begin: Int
     var end = Int.max
     var isSecured = false
+    /// Its node's disk fails: it may be lost although the node goes on and gives its lock up.
+    var isUncertain = false
     /// When its node died, if nobody knows whether it was.
     var doubtfulSince: Int?
 }
@@ -50,12 +52,12 @@ final class Register {
     /// The disk fails for a node: what its processes store through mappings from now on, and what they had and
     /// was not written back, may be lost although the node gives its locks up in order. (The program is
     /// told by msync.) `begin` of such a node's writes is to be followed by this.
-    func diskFails(for life: Life, at step: Int) {
+    func diskFails(for life: Life) {
         for index in writes.indices
         where writes[index].life == life && !writes[index].isSecured
             && writes[index].doubtfulSince == nil
         {
-            writes[index].doubtfulSince = step
+            writes[index].isUncertain = true
             history.doubt(writes[index].value)
         }
     }
@@ -70,13 +72,15 @@ final class Register {
 
     /// fsync of `life`, begun at `step`, has returned (D1).
     func synchronized(_ life: Life, from step: Int) {
-        for index in writes.indices where writes[index].life == life && writes[index].end < step {
+        for index in writes.indices
+        where writes[index].life == life && writes[index].end < step && !writes[index].isUncertain {
             writes[index].isSecured = true
         }
     }
 
     private func secure(meeting life: Life, from step: Int) {
-        for index in writes.indices where writes[index].life != life && writes[index].end < step {
+        for index in writes.indices
+        where writes[index].life != life && writes[index].end < step && !writes[index].isUncertain {
             writes[index].isSecured = true
         }
     }
@@ -94,14 +98,14 @@ final class Register {
     func candidates(readFrom step: Int) -> [UInt64] {
         writes.filter { found in
             !writes.contains {
-                $0.doubtfulSince == nil && $0.end < step && found.end < $0.begin
+                $0.doubtfulSince == nil && !$0.isUncertain && $0.end < step && found.end < $0.begin
             }
         }.map(\.value)
     }
 
     /// Whether a read that ends now may return parts of several values: some write is in doubt. (A read
     /// that began before the death may have waited for the dead node's lock.)
-    var mayBeTorn: Bool { writes.contains { $0.doubtfulSince != nil } }
+    var mayBeTorn: Bool { writes.contains { $0.doubtfulSince != nil || $0.isUncertain } }
 
     /// Whether a read by `life` that began at `step` may return `value`; if so, what follows.
     /// Nothing does if the reader's daemon is dead: what it sees may be lost. `moment`: when it began.
@@ -118,6 +122,11 @@ final class Register {
         if isOrphan { return true }
         history.read(value, by: life, from: moment, at: clock.next())
         let (begin, end) = (writes[found].begin, writes[found].end)
+        // Another node has got it with the lock.
+        if writes[found].isUncertain, writes[found].life != life {
+            writes[found].isUncertain = false
+            writes[found].isSecured = true
+        }
         // A doubt that is older than the look ends with it: what was read was written, and what
         // would have overwritten it was not.
         if let death = writes[found].doubtfulSince, death < step {

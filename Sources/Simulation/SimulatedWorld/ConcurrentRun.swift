@@ -217,7 +217,7 @@ final class ConcurrentRun {
         node.hasFailingDisk = true
         guard let (_, life, _) = lives.first(where: { $0.node === node }) else { return }
         for file in registers {
-            for register in file { register.diskFails(for: life, at: step) }
+            for register in file { register.diskFails(for: life) }
         }
     }
 
@@ -323,7 +323,7 @@ final class ConcurrentRun {
         let bytes = record(value, count)
         let register = registers[file][slot]
         register.begin(value, by: process.life, at: step)
-        if process.node.hasFailingDisk { register.diskFails(for: process.life, at: step) }
+        if process.node.hasFailingDisk { register.diskFails(for: process.life) }
         if opened.file.intent.reads, process.node.kernel.canMap(opened.file),
             process.dice.oneIn(2)
         {
