@@ -31,13 +31,17 @@ import Vocabulary
         let bytes = patternBytes(6, count: 700)
         provenance.write(inode, at: nil, bytes)
         provenance.write(inode, at: nil, patternBytes(7, count: 900))
+        provenance.write(inode, at: nil, patternBytes(9, count: 5000))
         #expect(
             foreign(provenance) {
                 $0.write(1, at: 3, bytes)
                 $0.write(1, at: 703, patternBytes(7, count: 900))
-                $0.write(1, at: 9_000, Array(bytes[..<512]))
+                // Of this one only a sector has arrived.
+                $0.write(1, at: 9_000, Array(patternBytes(9, count: 5000)[1024..<1536]))
             } == nil
         )
+        // An append went to one place.
+        #expect(foreign(provenance) { $0.write(1, at: 2_000, bytes) } != nil)
     }
 
     /// A sector of another inode is not taken for an append.

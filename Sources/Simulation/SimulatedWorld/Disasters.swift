@@ -49,8 +49,13 @@ extension Simulation {
     private func powerFailure() async throws {
         if dice.oneIn(2) { try await synchronizeSome() }
         try await promiseSome()
-        let operations = begin()
-        await rest()
+        let filling = dice.oneIn(3) ? fillLog() : []
+        let operations = begin() + filling
+        if filling.isEmpty {
+            await rest()
+        } else {
+            await cluster.awaitDelicateMoment(&dice, limit: 400_000_000)
+        }
         log("the power fails")
         report.crashes += 1
         for node in cluster.living { count(node) }
@@ -249,6 +254,42 @@ extension Simulation {
             }
             _ = try shown.get()
             if let path = operation.synchronizedPath { promise(path) }
+        }
+    }
+
+    /// Some node fills its log: two processes make many files and remove them. Room in a log is given up and
+    /// used again at once only when there is none left.
+    private func fillLog() -> [Outcome<Void>] {
+        guard let node = cluster.living.randomElement(using: &dice) else { return [] }
+        log("\(node.kernel.name) fills its log")
+        return (0..<2).map { process in
+            let directory = [Array("filling \(process)".utf8)]
+            doubt(.make(.directory, directory, target: []))
+            // What an earlier one has left.
+            for entry in (try? tree.find(directory)).map({ tree.objects[$0].entries }) ?? [] {
+                doubt(.remove(directory + [entry.name], isDirectory: false))
+            }
+            let outcome = Outcome<Void>()
+            engine.spawn {
+                _ = await Self.result { () async throws(FileError) in
+                    try await self.fillLog(node, directory)
+                }
+                outcome.deliver(())
+            }
+            return outcome
+        }
+    }
+
+    private func fillLog(_ node: SimulatedNode, _ directory: PathNames) async throws(FileError) {
+        do throws(FileError) {
+            _ = try await node.perform(.make(.directory, directory, target: []))
+        } catch .exists {
+            // By an earlier disaster.
+        }
+        let names = (0..<30).map { directory + [Array("\($0)".utf8)] }
+        for _ in 0..<3 {
+            for name in names { _ = try await node.perform(.create(name, isExclusive: false)) }
+            for name in names { _ = try await node.perform(.remove(name, isDirectory: false)) }
         }
     }
 

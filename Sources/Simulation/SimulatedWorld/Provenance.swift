@@ -13,7 +13,7 @@ import Vocabulary
 final class Provenance {
     private struct Piece {
         /// Nil: at the end of the file, wherever that was.
-        let offset: UInt64?
+        var offset: UInt64?
         let bytes: [UInt8]
     }
 
@@ -36,70 +36,98 @@ final class Provenance {
     /// What of a file comes from nowhere; nil if nothing does.
     func foreign(_ inode: InodeNumber, pages: [UInt64: [UInt8]], of size: UInt64) -> Range<UInt64>?
     {
-        let written = pieces[inode] ?? []
+        var written = pieces[inode] ?? []
+        defer { pieces[inode] = written }
         for index in pages.keys.sorted() {
             guard let page = pages[index] else { continue }
             let start = index * TreeModel.pageSize
             guard start < size else { break }
             let count = Int(min(TreeModel.pageSize, size - start))
             judged += count
-            var place = 0
-            var lost: [Int] = []
-            while let first = unexplained(page, from: place, count, at: start, written) {
-                let end = appended(page, first, count, written)
-                if end == nil { lost.append(first) }
-                place = end ?? first + 1
-            }
-            if lost.count > Self.shortest * 8, let last = lost.last {
-                return start + UInt64(lost[0])..<start + UInt64(last + 1)
+            if let lost = Self.unexplained(page, count, at: start, &written) {
+                return start + UInt64(lost.lowerBound)..<start + UInt64(lost.upperBound)
             }
         }
         return nil
     }
 
-    /// The first byte behind `from` that no piece at a known place explains.
-    private func unexplained(
+    /// Bytes of a page that no piece explains.
+    private static func unexplained(
         _ page: [UInt8],
-        from: Int,
         _ count: Int,
         at start: UInt64,
-        _ written: [Piece]
-    ) -> Int? {
-        (from..<count).first { index in
-            let byte = page[index]
-            guard byte != 0 else { return false }
-            let position = start + UInt64(index)
-            return !written.contains { piece in
-                guard let offset = piece.offset, position >= offset,
-                    position - offset < UInt64(piece.bytes.count)
-                else { return false }
-                return piece.bytes[Int(position - offset)] == byte
+        _ written: inout [Piece]
+    ) -> Range<Int>? {
+        var isOpen = page.prefix(count).map { $0 != 0 }
+        for piece in written where piece.offset != nil {
+            explain(page, at: start, piece, &isOpen)
+        }
+        var lost: Range<Int>?
+        var lostCount = 0
+        var place = 0
+        while let first = isOpen[place...].firstIndex(of: true) {
+            if let found = appended(page, first, count, at: start, written) {
+                // Where that append went is known from now on.
+                written[found.piece].offset = start + UInt64(first) - UInt64(found.at)
+                explain(page, at: start, written[found.piece], &isOpen)
+            }
+            if isOpen[first] {
+                lost = (lost?.lowerBound ?? first)..<first + 1
+                lostCount += 1
+                if lostCount > shortest * 8 { return lost }
+            }
+            place = first + 1
+        }
+        return nil
+    }
+
+    /// Takes out what a piece at a known place explains.
+    private static func explain(
+        _ page: [UInt8],
+        at start: UInt64,
+        _ piece: Piece,
+        _ isOpen: inout [Bool]
+    ) {
+        guard let offset = piece.offset else { return }
+        let low = max(offset, start)
+        let high = min(offset + UInt64(piece.bytes.count), start + UInt64(isOpen.count))
+        guard low < high else { return }
+        let (first, from, length) = (Int(low - start), Int(low - offset), Int(high - low))
+        page.withUnsafeBufferPointer { page in
+            piece.bytes.withUnsafeBufferPointer { bytes in
+                for index in 0..<length where page[first + index] == bytes[from + index] {
+                    isOpen[first + index] = false
+                }
             }
         }
     }
 
-    /// Where the bytes end that some append put there.
-    private func appended(
+    /// Which append of unknown place put bytes there, and which of its bytes is the first.
+    private static func appended(
         _ page: [UInt8],
         _ first: Int,
         _ count: Int,
+        at start: UInt64,
         _ written: [Piece]
-    ) -> Int? {
-        let length = Self.shortest
-        guard count - first >= length else { return nil }
-        for piece in written where piece.offset == nil && piece.bytes.count >= length {
-            for at in 0...piece.bytes.count - length
-            where piece.bytes[at] == page[first]
-                && piece.bytes[at..<at + length].elementsEqual(page[first..<first + length])
-            {
-                var end = first + length
-                while end < count, at + end - first < piece.bytes.count,
-                    page[end] == piece.bytes[at + end - first]
-                {
-                    end += 1
+    ) -> (piece: Int, at: Int)? {
+        guard count - first >= shortest else { return nil }
+        for (index, piece) in written.enumerated()
+        where piece.offset == nil && piece.bytes.count >= shortest {
+            let found = piece.bytes.withUnsafeBufferPointer { bytes in
+                page.withUnsafeBufferPointer { page -> Int? in
+                    var at = 0
+                    // It began in this file, not before it.
+                    let last = min(UInt64(bytes.count - shortest), start + UInt64(first))
+                    while at <= last {
+                        var same = 0
+                        while same < shortest, bytes[at + same] == page[first + same] { same += 1 }
+                        if same == shortest { return at }
+                        at += 1
+                    }
+                    return nil
                 }
-                return end
             }
+            if let found { return (index, found) }
         }
         return nil
     }
