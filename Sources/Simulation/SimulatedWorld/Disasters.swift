@@ -260,7 +260,9 @@ extension Simulation {
     /// Some node fills its log: two processes make many files and remove them. Room in a log is given up and
     /// used again at once only when there is none left.
     private func fillLog() -> [Outcome<Void>] {
-        guard let node = cluster.living.randomElement(using: &dice) else { return [] }
+        let living = cluster.living
+        guard !living.isEmpty else { return [] }
+        let node = living[dice.below(living.count)]
         log("\(node.kernel.name) fills its log")
         return (0..<2).map { process in
             let directory = [Array("filling \(process)".utf8)]
