@@ -311,7 +311,10 @@ let testTargets: [Target] = [
     tests("FuzzingTests", ["Vocabulary", "Fuzzing"]),
     tests(
         "SimulationTests",
-        ["Vocabulary", "Execution", "BlockIO", "FileSystem", "SimulatedMachine", "SimulatedWorld"]
+        [
+            "Vocabulary", "Execution", "BlockIO", "FileSystem", "LockCache", "SimulatedMachine",
+            "SimulatedWorld",
+        ]
     ),
     tests(
         "HostClusterTests",

@@ -53,6 +53,7 @@ import Vocabulary
         let report = try Self.run(seed, nodes: 3, faults: .remount)
         #expect(report.demotions > 20)
         #expect(report.messages > 100)
+        #expect(report.grants > 50)
     }
 
     /// Nodes die in the midst of operations; the others recover them and go on.
@@ -102,6 +103,8 @@ import Vocabulary
         let report = try Self.run(seed, nodes: 3, steps: 300, isConcurrent: true)
         #expect(report.operations > 250)
         #expect(report.demotions > 50)
+        // Names whose order was searched for, and found or not: none was given up.
+        #expect(report.judged > 20 && report.undecided == 0)
     }
 
     /// Nodes die under processes that fight, one or two at once, and in the midst of recovering others.
@@ -150,11 +153,15 @@ import Vocabulary
 
     /// The volume is full now and then.
     @Test func fullVolumes() throws {
-        var count = 0
+        var (count, traced) = (0, 0)
         for seed in 1...5 as ClosedRange<UInt64> {
-            count += try Self.run(seed, nodes: 2, steps: 200, faults: [.full, .kill]).withoutSpace
+            let report = try Self.run(seed, nodes: 2, steps: 200, faults: [.full, .kill])
+            count += report.withoutSpace
+            traced += report.traced
         }
         #expect(count > 0)
+        // Bytes that were asked where they come from.
+        #expect(traced > 100_000)
     }
 
     /// The same with a lock manager that is right by inspection.

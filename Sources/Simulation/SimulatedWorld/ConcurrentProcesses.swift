@@ -241,8 +241,9 @@ struct SimulatedProcess: CustomStringConvertible {
         self.dice = dice
     }
 
-    /// Whether nothing that it did counts any more: the daemon is dead, or has withdrawn and will be, and what is not on the disk
-    /// may be lost. It can still read what is cached, which must be right (Docs/MEMBERSHIP.md).
+    /// Whether nothing that it did counts any more: the daemon is dead, or has withdrawn and will be, and
+    /// what is not on the disk may be lost. It can still read what is cached, which must be right
+    /// (Docs/MEMBERSHIP.md).
     var isOrphan: Bool { node.isDead || node.withdrawal != nil }
 
     /// The process ends when the guardian of its node has taken everything back.

@@ -66,6 +66,7 @@ struct AttributeFields: OptionSet {
     static let modification = AttributeFields(rawValue: 4)
     static let change = AttributeFields(rawValue: 8)
     static let access = AttributeFields(rawValue: 16)
+    /// With the rest, which goes only together with these.
     static let all = AttributeFields(rawValue: 63)
     /// After a write(2).
     static let written: AttributeFields = [.size, .modification, .change]
