@@ -74,13 +74,14 @@ let system: [Target] = [
     ),
     .target(name: "CLinux", path: "Sources/CSystem/CLinux"),
     .target(name: "CChecksum", path: "Sources/CSystem/CChecksum"),
+    .target(name: "CProbes", path: "Sources/CSystem/CProbes"),
 ]
 
 let layers: [Target] = [
     // Words every layer uses: typed numbers, lock modes, resource names, errors, seeded dice.
     pure("Vocabulary", "Base"),
     // The engine: one actor per mount on an injected executor; timers and waiting.
-    closed("Execution", "Base", ["Vocabulary", deque]),
+    closed("Execution", "Base", ["Vocabulary", "CProbes", deque]),
 
     // Disk: structures and bytes; what a device promises; transactions and replay.
     pure("DiskFormat", "Disk", ["Vocabulary", "CChecksum"]),

@@ -259,7 +259,8 @@ extension MountedTests {
             try withMount { mount in
                 for index in 0..<50 {
                     let counts = try mount.requests { try makeFile(mount.file("\(index)"), [1]) }
-                    #expect(counts[.create] == 1 && counts[.write] == 1 && counts[.flush] == 1)
+                    // A process that is being started closes what it inherits: one more FLUSH.
+                    #expect(counts[.create] == 1 && counts[.write] == 1 && counts[.flush] >= 1)
                 }
                 // RELEASE is not waited for; the next requests queue behind it.
                 while mount.server.requestCounts[.release] < 50 { sched_yield() }

@@ -1,4 +1,5 @@
 import Execution
+import Foundation
 import SimulatedWorld
 import Testing
 
@@ -23,6 +24,31 @@ import Testing
             missing.removeAll { report.probes.contains($0) }
         }
         #expect(missing.isEmpty, "no run reaches \(missing)")
+    }
+
+    /// Tests run side by side, and simulated clusters with them.
+    @Test func aThreadTakesWhatItHasReachedItself() {
+        _ = Probes.take()
+        reached(.orphanMade)
+        nonisolated(unsafe) var others: [ProbeSet] = []
+        let ended = NSCondition()
+        nonisolated(unsafe) var isOver = false
+        let other = Thread {
+            others.append(Probes.take())
+            reached(.withdrawal)
+            others.append(Probes.take())
+            ended.lock()
+            isOver = true
+            ended.broadcast()
+            ended.unlock()
+        }
+        other.start()
+        ended.lock()
+        while !isOver { ended.wait() }
+        ended.unlock()
+        #expect(others.map { $0.probes(contained: true) } == [[], [.withdrawal]])
+        #expect(Probes.take().probes(contained: true) == [.orphanMade])
+        #expect(Probes.take() == ProbeSet())
     }
 
     @Test func aSetHasWhatWasPutIn() {

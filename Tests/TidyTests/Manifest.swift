@@ -137,7 +137,7 @@ enum LayerRules {
         guard above.contains(used) else {
             return "\(target.name) uses \(used), which is not above it"
         }
-        let isPureC = used == "CChecksum"
+        let isPureC = used == "CChecksum" || used == "CProbes"
         switch target.grade {
         case .pure where dependency.grade != .pure && !isPureC:
             return "\(target.name) is pure but uses \(used), which is \(dependency.grade)"

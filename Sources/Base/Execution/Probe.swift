@@ -1,10 +1,10 @@
 // Marks on branches that are rarely taken. A batch of simulated runs tells which of them no run has
 // reached: what is never reached is not tested, however many seeds pass.
 //
-// A probe stands where the rare thing is known to happen, not where it is tried. It costs a load, and a
-// store the first time. Source of the idea: the CODE_PROBE of FoundationDB.
+// A probe stands where the rare thing is known to happen, not where it is tried. It costs a load and a
+// store in memory of the thread. Source of the idea: the CODE_PROBE of FoundationDB.
 
-import Synchronization
+import CProbes
 
 /// A branch that is rarely taken.
 package enum Probe: Int, CaseIterable, Sendable {
@@ -127,26 +127,12 @@ package struct ProbeSet: Hashable, Sendable {
     }
 }
 
-/// What this process has reached.
+/// What this thread has reached. A simulated cluster runs in one thread, and several may run in one
+/// process: what one has reached is not taken by another.
 package enum Probes {
-    private static let recent = Atomic<UInt64>(0)
-    private static let all = Atomic<UInt64>(0)
-
-    fileprivate static func insert(_ probe: Probe) {
-        let bit: UInt64 = 1 << UInt64(probe.rawValue)
-        if recent.load(ordering: .relaxed) & bit != 0 { return }
-        recent.bitwiseOr(bit, ordering: .relaxed)
-        all.bitwiseOr(bit, ordering: .relaxed)
-    }
-
-    /// What was reached since the process began.
-    package static var ever: ProbeSet { ProbeSet(bits: all.load(ordering: .relaxed)) }
-
-    /// What was reached since the last call.
-    package static func take() -> ProbeSet {
-        ProbeSet(bits: recent.exchange(0, ordering: .relaxed))
-    }
+    /// What the calling thread has reached since its last call.
+    package static func take() -> ProbeSet { ProbeSet(bits: lockstep_take_probes()) }
 }
 
 /// A rare branch is taken.
-package func reached(_ probe: Probe) { Probes.insert(probe) }
+package func reached(_ probe: Probe) { lockstep_reach_probes(1 << UInt64(probe.rawValue)) }

@@ -192,7 +192,9 @@ extension MountedTests {
     @Suite(.serialized) struct KernelCrossings {
         private func compare(_ program: [CrossingStep]) throws -> [String] {
             var real = CrossingOutcome()
-            try withMount { real = try RealKernelSide($0).run(program) }
+            try withOwnFileTable {
+                try withMount { real = try RealKernelSide($0).run(program) }
+            }
             let model = try ModelKernelSide.run(program, following: real)
             #expect(real.lines == model.lines)
             #expect(

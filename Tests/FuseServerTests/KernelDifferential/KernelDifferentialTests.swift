@@ -36,6 +36,35 @@ extension MountedTests {
             if seeds.count >= 100, failures == 0 { expectVariety(reached) }
         }
 
+        /// What other tests start inherits no file of these programs.
+        @Test func programsAreAloneWhileProcessesStart() throws {
+            nonisolated(unsafe) var isOver = false
+            nonisolated(unsafe) var started = 0
+            let latch = Latch()
+            let starting = try runThread(name: "starting") {
+                while !latch.withLock({ isOver }) {
+                    var child = pid_t()
+                    let name = strdup("true")
+                    defer { free(name) }
+                    guard posix_spawn(&child, "/bin/true", nil, nil, [name, nil], environ) == 0
+                    else { continue }
+                    waitpid(child, nil, 0)
+                    latch.withLock { started += 1 }
+                }
+            }
+            defer { starting.join() }
+            defer { latch.withLock { isOver = true } }
+            for seed in UInt64(1)...20 {
+                let program = ProgramWriter.program(seed: seed)
+                let real = try onMount(program)
+                let model = try ModelKernelSide.run(program, seed: seed, following: real)
+                if let report = KernelComparison(program, real, model).report(seed: seed) {
+                    Issue.record("\(report)")
+                }
+            }
+            #expect(latch.withLock { started } > 20)
+        }
+
         /// What never happens is not compared.
         private func expectVariety(_ reached: ProgramsReached) {
             let missing = RecordedRequest.Kind.allCases.filter { !reached.requests.contains($0) }
@@ -47,8 +76,10 @@ extension MountedTests {
 
         private func onMount(_ program: [KernelStep]) throws -> [StepOutcome] {
             var outcomes: [StepOutcome] = []
-            try withMount { mount in
-                outcomes = try RealKernelSide(mount).run(program)
+            try withOwnFileTable {
+                try withMount { mount in
+                    outcomes = try RealKernelSide(mount).run(program)
+                }
             }
             return outcomes
         }
