@@ -313,8 +313,8 @@ let testTargets: [Target] = [
     tests(
         "SimulationTests",
         [
-            "Vocabulary", "Execution", "BlockIO", "FileSystem", "LockCache", "SimulatedMachine",
-            "SimulatedWorld",
+            "Vocabulary", "Execution", "DiskFormat", "BlockIO", "VolumeMaking", "FileSystem",
+            "LockCache", "SimulatedMachine", "SimulatedWorld",
         ]
     ),
     tests(

@@ -61,6 +61,9 @@ package struct JournalOptions: Hashable, Sendable {
     package var parallelWrites: Int
     /// Adjacent blocks that are written in place by one write.
     package var adjacentBlocks: Int
+    /// How much of the ring may be in use, in percent (1...75), before room is freed in the
+    /// background; half of that is left.
+    package var fullness = 50
 
     package init(
         commitInterval: UInt64 = 5_000_000_000,

@@ -129,7 +129,7 @@ extension Journal {
         for body in callbacks { body() }
         becameDurable.notify()
         roomChanged.notify()
-        if used > ring.blockCount / 2 { startCheckpoint() }
+        if used > tolerated { startCheckpoint() }
     }
 
     /// Flushes the device. What had been written in place before is home then.

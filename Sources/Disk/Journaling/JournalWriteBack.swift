@@ -305,11 +305,14 @@ extension Journal {
         try await checkpoint(through: durableSequence)
     }
 
-    /// Frees room in the background until three quarters of the ring are free.
+    /// Blocks of the ring that may be in use without anything being done about it.
+    var tolerated: UInt64 { ring.blockCount * UInt64(options.fullness) / 100 }
+
+    /// Frees room in the background until half of what is tolerated is in use.
     func startCheckpoint() {
         guard !isStopped, !isCheckpointActive, !log.isEmpty else { return }
         isCheckpointActive = true
-        engine.spawn { await self.freeRoom(downTo: self.ring.blockCount / 4) }
+        engine.spawn { await self.freeRoom(downTo: self.tolerated / 2) }
     }
 
     private func freeRoom(downTo goal: UInt64) async {

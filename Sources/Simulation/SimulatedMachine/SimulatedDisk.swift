@@ -30,6 +30,9 @@ package struct DiskLatency: Hashable, Sendable {
     /// One request in so many takes `slowness` times as long.
     package var slowOneIn: Int
     package var slowness: UInt64 = 20
+    /// One write in so many takes `longWrite` instead; 0 for none.
+    package var longWriteOneIn = 0
+    package var longWrite: ClosedRange<UInt64> = 1_000_000...150_000_000
 
     package init(
         read: ClosedRange<UInt64> = 20_000...120_000,
@@ -85,8 +88,8 @@ package struct DiskFaults: Hashable, Sendable {
 
 /// The medium and its volatile cache, shared by any number of hosts.
 package final class SimulatedDisk: @unchecked Sendable {
-    /// Told of every write as it begins: its first byte.
-    package var onWrite: ((UInt64) -> Void)?
+    /// Told of every write as it begins: the name of its host, its first byte, its content.
+    package var onWrite: ((String, UInt64, UnsafeRawBufferPointer) -> Void)?
 
     // Sendable: X1 of the executor.
 
@@ -303,6 +306,14 @@ package final class SimulatedDisk: @unchecked Sendable {
         }
     }
 
+    /// Shows every write that was called and has not returned: the name of its host, its first byte,
+    /// its content.
+    package func eachWriteInFlight(_ body: (String, UInt64, UnsafeRawBufferPointer) -> Void) {
+        for write in inFlight {
+            write.bytes.withUnsafeBytes { body(hosts[write.host].name, write.offset, $0) }
+        }
+    }
+
     fileprivate func returnedWrites() -> [UInt64] { volatile.map(\.id) }
 
     /// D3.
@@ -323,6 +334,10 @@ package final class SimulatedDisk: @unchecked Sendable {
     }
 
     // MARK: Time and faults
+
+    fileprivate func isLongWrite() -> Bool {
+        latency.longWriteOneIn > 0 && dice.oneIn(latency.longWriteOneIn)
+    }
 
     fileprivate func delay(_ range: ClosedRange<UInt64>) async {
         let span = Int(range.upperBound - range.lowerBound) + 1
@@ -411,9 +426,9 @@ package final class SimulatedHost: BlockDevice, @unchecked Sendable {
         disk.counters.writes += 1
         disk.counters.bytesWritten += UInt64(buffer.count)
         let fails = isFaulty(\.failWrite)
-        disk.onWrite?(offset)
+        disk.onWrite?(name, offset, buffer)
         let id = disk.begin(buffer, at: offset, host: number)
-        await disk.delay(disk.latency.write)
+        await disk.delay(disk.isLongWrite() ? disk.latency.longWrite : disk.latency.write)
         if isCutOff { throw .closed }
         if fails {
             disk.abandon(id)

@@ -179,7 +179,7 @@ final class ConcurrentRun {
     private func live(_ process: SimulatedProcess, _ count: Int) async {
         var process = process
         for _ in 0..<count {
-            if let violation = simulation.exclusivity.violation { fail(violation) }
+            if let violation = simulation.violation { fail(violation) }
             if failure != nil { return }
             operations += 1
             deaths.perhaps(self, operations)

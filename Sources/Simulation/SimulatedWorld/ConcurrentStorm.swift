@@ -175,10 +175,14 @@ final class ConcurrentStorm {
         let kernel = process.node.kernel
         let before = directory.version
         let dots = [Array(".".utf8), Array("..".utf8)]
-        let listed = Set(try await kernel.list(directory.path).map(\.name)).subtracting(dots)
+        let result = await Simulation.result { () async throws(FileError) in
+            Set(try await kernel.list(directory.path).map(\.name)).subtracting(dots)
+        }
         try process.demandLife()
         var isSteady: Bool { directory.version == before && !directory.isLost }
+        // With the node that made it the directory itself may be gone.
         guard isSteady else { return }
+        let listed = try result.get()
         let names = directory.names
         if let lacking = names.first(where: { !listed.contains(directory.text($0)) }) {
             throw SimulationFailure("a list of \(text(directory.path)) lacks number \(lacking)")

@@ -304,12 +304,15 @@ extension KernelModel {
         var entries: [ListedName] = []
         var cookie: UInt64 = 0
         var parts = 0
+        var isCut = false
         while true {
             let part = try await readPart(directory.handle, opened.handle, after: cookie)
-            guard let last = part.last else { break }
+            guard let last = part.names.last else { break }
             cookie = last.cookie
             parts += 1
-            entries += part.map(\.entry)
+            entries += part.names.map(\.entry)
+            // What did not fit may be gone when it is asked for.
+            isCut = isCut || part.isCut
         }
         invalidateAttributes(directory, .access)
         entries.sort { $0.name.lexicographicallyPrecedes($1.name) }
@@ -320,7 +323,7 @@ extension KernelModel {
                 entries: entries
             )
         }
-        return (entries, parts <= 1)
+        return (entries, parts <= 1 && !isCut)
     }
 
     /// One READDIR: as many entries as fit into a buffer of random size.
@@ -328,12 +331,16 @@ extension KernelModel {
         _ node: NodeHandle,
         _ handle: OpenHandle,
         after cookie: UInt64
-    ) async throws(FileError) -> [(entry: ListedName, cookie: UInt64)] {
+    ) async throws(FileError) -> (names: [(entry: ListedName, cookie: UInt64)], isCut: Bool) {
         let room = habits == nil ? 1 + dice.below(60) : 1000
         return try await ask { () async throws(FileError) in
             var part: [(entry: ListedName, cookie: UInt64)] = []
+            var isCut = false
             try await self.volume.readDirectory(node, handle, after: cookie, nil) { entry in
-                if part.count == room { return false }
+                if part.count == room {
+                    isCut = true
+                    return false
+                }
                 part.append(
                     (
                         ListedName(
@@ -345,7 +352,7 @@ extension KernelModel {
                 )
                 return true
             }
-            return part
+            return (part, isCut)
         }
     }
 }

@@ -53,6 +53,8 @@ package final class SimulatedCluster {
     /// Where the story is told; the nodes have engines of their own.
     package let engine: Engine
     package private(set) var disk: SimulatedDisk
+    /// Judges what the nodes write.
+    private(set) lazy var order = DiskOrder(self)
     package private(set) var nodes: [SimulatedNode?]
     package private(set) var dice: SeededGenerator
     let plan: VolumePlan
@@ -123,9 +125,17 @@ package final class SimulatedCluster {
     }
 
     private func watchLogs() {
-        disk.onWrite = { [weak self, logs] offset in
-            guard let log = logs.first(where: { $0.contains(offset) }) else { return }
-            if offset == log.lowerBound { self?.headerWrites += 1 } else { self?.logWrites += 1 }
+        disk.onWrite = { [weak self, logs] host, offset, bytes in
+            guard let self else { return }
+            guard let log = logs.firstIndex(where: { $0.contains(offset) }) else {
+                return order.writeBegins(host, at: offset, bytes)
+            }
+            if offset == logs[log].lowerBound {
+                headerWrites += 1
+            } else {
+                logWrites += 1
+                order.recordBegins(plan.slots[log], bytes: offset..<offset + UInt64(bytes.count))
+            }
         }
     }
 
@@ -235,6 +245,8 @@ package final class SimulatedCluster {
             peers: link
         )
         parts.journal = JournalOptions(commitInterval: 50_000_000, parallelWrites: 4)
+        // Writes in place all the time, or hardly ever.
+        parts.journal.fullness = dice.oneIn(2) ? 50 : 2
         parts.cachedBlocks = dice.oneIn(2) ? 64 : 4096
         parts.mount.commitInterval = 50_000_000
         parts.mount.idleInodes = dice.oneIn(2) ? 4 : 1000

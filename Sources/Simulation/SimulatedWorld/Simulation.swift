@@ -74,6 +74,7 @@ package final class Simulation {
             }
             simulation.report.traced = simulation.provenance.judged
             simulation.report.grants = simulation.exclusivity.judged
+            simulation.report.records = cluster.order.judgedRecords
             simulation.report.messages = cluster.messageCount
             simulation.report.probes = Probes.take()
             simulation.report.jobs = engine.seededExecutor.steps
@@ -183,16 +184,21 @@ package final class Simulation {
             node.onWrite = { [provenance] in provenance.write($0, at: $1, $2) }
         }
         if let tell { node.kernel.trace = { tell("    \($0)") } }
-        node.member.runtime.onGlockEvent = { [exclusivity, tell, weak node] glock, event in
+        node.member.runtime.onGlockEvent = {
+            [exclusivity, order = cluster.order, tell, weak node] glock, event in
             tell?("    \(name) \(glock): \(event)")
             if case .granted(let mode) = event, let node {
                 exclusivity.granted(glock, mode, to: node)
+                order.granted(glock, to: node.member.host.name)
             }
         }
     }
 
+    /// What an observer has seen that must not be.
+    var violation: String? { exclusivity.violation ?? cluster.order.violation }
+
     func demandExclusivity() throws(SimulationFailure) {
-        if let violation = exclusivity.violation { throw SimulationFailure(violation) }
+        if let violation { throw SimulationFailure(violation) }
     }
 
     private func finish() async throws {

@@ -134,6 +134,8 @@ struct ClusterShape {
         }
         // A disk that stops for a moment now and then: longer than others need to use a block again.
         if dice.oneIn(5) { (latency.slowOneIn, latency.slowness) = (40, 200) }
+        // One on which some writes take much longer than what is asked later, flushes too.
+        if dice.oneIn(4) { latency.longWriteOneIn = 8 }
         deviceSize = 64 << 20
         spare = UInt64(dice.below(dice.oneIn(3) ? 48 : 8)) << 16
         if plan.faults.contains(.full), !plan.isConcurrent {

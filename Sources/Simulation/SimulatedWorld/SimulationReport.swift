@@ -27,6 +27,8 @@ package struct SimulationReport: Hashable, Sendable {
     package var orphanReads = 0
     /// Grants of locks that an observer of all nodes has judged.
     package var grants = 0
+    /// Writes into logs, of which the observer was asked what they overwrite.
+    package var records = 0
     /// Operations on names whose order was searched for, and histories of which the search was given up.
     package var judged = 0
     package var undecided = 0
@@ -63,7 +65,7 @@ package struct SimulationReport: Hashable, Sendable {
                 ("withdrawals", \.withdrawals), ("deaths", \.deaths), ("crashes", \.crashes),
                 ("pauses", \.pauses), ("partitions", \.partitions), ("rotted", \.rotted),
                 ("withoutSpace", \.withoutSpace), ("orphanReads", \.orphanReads),
-                ("grants", \.grants),
+                ("grants", \.grants), ("records", \.records),
                 ("traced", \.traced),
                 ("judged", \.judged), ("undecided", \.undecided), ("jobs", \.jobs),
             ]
@@ -103,7 +105,8 @@ package struct SimulationReport: Hashable, Sendable {
             "\(operations) operations (\(refused) refused)",
             "\(virtualTime / 1_000_000) ms of virtual time", "\(requests) requests",
             "\(cachedNames) names and \(cachedPages) pages from the kernel's caches",
-            "\(demotions) demotions", "\(grants) grants judged", "\(messages) messages",
+            "\(demotions) demotions", "\(grants) grants and \(records) log writes judged",
+            "\(messages) messages",
         ]
         let events = [
             ("deaths", deaths), ("looks into pages of the dead", orphanReads),

@@ -1,0 +1,159 @@
+// An observer of the disk. It sees what all nodes write, what is on its way, and what would be left if the power
+// failed now; of what nodes have in memory it knows nothing.
+//
+//   W1. No record overwrites the transaction with which a replay would begin, by the header of the log that
+//       is durable at that moment (J7 of the journal, seen from outside).
+//   W2. Whoever is granted a resource group finds no metadata of another node on its way to a block that the
+//       group does not count as metadata: the block may be given to somebody now.
+//   W3. Whoever is granted an inode finds no metadata of it on its way from another node.
+//   W4. No node writes metadata in place that another one has a lock on. Who brings home what a dead
+//       node has left has locked it, or leaves it to the survivor that has.
+
+import DiskFormat
+import FileSystem
+import SimulatedMachine
+import Vocabulary
+import VolumeMaking
+
+/// Judges every write into a log and every grant.
+final class DiskOrder {
+    private unowned let cluster: SimulatedCluster
+    /// The first violation.
+    private(set) var violation: String?
+    /// Records of which it was asked what they overwrite.
+    private(set) var judgedRecords = 0
+    /// Grants that were judged.
+    private(set) var judgedGrants = 0
+
+    init(_ cluster: SimulatedCluster) { self.cluster = cluster }
+
+    // MARK: Logs
+
+    /// A write into the log of `slot` begins, behind its header.
+    func recordBegins(_ slot: SlotDescriptor, bytes: Range<UInt64>) {
+        guard violation == nil else { return }
+        judgedRecords += 1
+        let superblock = cluster.plan.superblock
+        let header = cluster.disk.durable.bytes(
+            at: superblock.byteOffset(slot.journalStart),
+            count: Int(superblock.blockSize)
+        )
+        // A header that is torn says nothing, one that is clean covers nothing.
+        guard let begin = Self.begin(header, slot, superblock) else { return }
+        let address = slot.journalStart + UInt64(begin.tail)
+        let offset = superblock.byteOffset(address)
+        guard bytes.contains(offset) else { return }
+        let first = cluster.disk.visible.bytes(at: offset, count: BlockHeader.byteCount)
+        let stated = first.withUnsafeBytes { StatedHeader($0) }
+        guard stated.hasMagic, stated.kind == .journalDescriptor, stated.address == address,
+            stated.owner == begin.tailSequence
+        else { return }
+        fail(
+            "W1: slot \(slot.slot) overwrites transaction \(begin.tailSequence) at \(address), with which a replay would begin"
+        )
+    }
+
+    private static func begin(
+        _ header: [UInt8],
+        _ slot: SlotDescriptor,
+        _ superblock: Superblock
+    ) -> JournalHeader? {
+        header.withUnsafeBytes { bytes in
+            guard
+                let found = try? JournalHeader.read(
+                    verifying: bytes,
+                    at: slot.journalStart,
+                    volume: superblock.volume,
+                    slot: slot.slot
+                )
+            else { return nil }
+            return found.header.isClean ? nil : found.header
+        }
+    }
+
+    // MARK: Writes in place
+
+    /// A write outside the logs begins.
+    func writeBegins(_ host: String, at offset: UInt64, _ bytes: UnsafeRawBufferPointer) {
+        guard violation == nil else { return }
+        let blockSize = Int(cluster.plan.superblock.blockSize)
+        var start = 0
+        while start + blockSize <= bytes.count {
+            let block = UnsafeRawBufferPointer(rebasing: bytes[start..<start + blockSize])
+            judge(host, BlockAddress((offset + UInt64(start)) / UInt64(blockSize)), block)
+            start += blockSize
+        }
+    }
+
+    private func judge(_ host: String, _ address: BlockAddress, _ block: UnsafeRawBufferPointer) {
+        let stated = StatedHeader(block)
+        guard stated.hasMagic, stated.address == address, let name = Self.covering(stated, block)
+        else { return }
+        for node in cluster.living where node.withdrawal == nil && node.member.host.name != host {
+            let mode = node.volume.memory(under: name).covering
+            guard mode != .null else { continue }
+            fail(
+                "W4: \(host) writes block \(address) of \(name) in place, which \(node.kernel.name) holds in \(mode)"
+            )
+        }
+    }
+
+    /// The lock that covers a block in use, as it says itself.
+    private static func covering(
+        _ stated: StatedHeader,
+        _ block: UnsafeRawBufferPointer
+    ) -> ResourceName? {
+        switch stated.kind {
+        case .inode, .extentNode, .directoryIndex, .directoryLeaf, .extendedAttributes:
+            .inode(
+                InodeNumber(address: BlockAddress(stated.owner), generation: stated.generation)
+            )
+        case .resourceGroup: .resourceGroup(ResourceGroupRecord(fields: block).index)
+        default: nil
+        }
+    }
+
+    // MARK: Grants
+
+    /// A lock of an inode or a group is granted now; `host` is the node's way to the disk.
+    func granted(_ name: ResourceName, to host: String) {
+        guard violation == nil, name.depth == 0 else { return }
+        guard name.kind == .inode || name.kind == .resourceGroup else { return }
+        judgedGrants += 1
+        cluster.disk.eachWriteInFlight { writer, offset, bytes in
+            guard writer != host else { return }
+            let stated = StatedHeader(bytes)
+            let address = BlockAddress(offset / UInt64(cluster.plan.superblock.blockSize))
+            guard stated.hasMagic, stated.address == address else { return }
+            let isBad =
+                name.kind == .inode
+                ? Self.covering(stated, bytes) == name
+                : isGivenUp(address, in: UInt32(truncatingIfNeeded: name.number))
+            guard isBad else { return }
+            fail(
+                "\(name.kind == .inode ? "W3" : "W2"): \(host) is granted \(name), and \(writer) is still writing block \(address)"
+            )
+        }
+    }
+
+    /// Whether the group, as everybody reads it, does not count a block of it as metadata.
+    private func isGivenUp(_ address: BlockAddress, in group: UInt32) -> Bool {
+        let superblock = cluster.plan.superblock
+        let start = superblock.groupStart(group)
+        let count = superblock.groupLength(group)
+        // Its own first block holds the bits.
+        guard address > start, address.rawValue - start.rawValue < UInt64(count) else {
+            return false
+        }
+        var block = cluster.disk.visible.bytes(
+            at: superblock.byteOffset(start),
+            count: Int(superblock.blockSize)
+        )
+        return block.withUnsafeMutableBytes { bytes in
+            let bitmap = GroupBitmap(block: bytes, blockCount: count)
+            return bitmap[UInt32(address.rawValue - start.rawValue)] != .metadata
+        }
+    }
+
+    private func fail(_ what: String) { violation = violation ?? what }
+}

@@ -1,0 +1,139 @@
+import BlockIO
+import DiskFormat
+import Execution
+import FileSystem
+import SimulatedMachine
+import Testing
+import Vocabulary
+import VolumeMaking
+
+@testable import SimulatedWorld
+
+/// The observer of the disk (DiskOrder.swift), shown what it must not let pass.
+@Suite struct DiskOrderTests {
+    /// Two nodes that both have a file in PR, and a third way to the disk.
+    private struct World {
+        let engine: Engine
+        let cluster: SimulatedCluster
+        let file: ResourceName
+        let stranger: SimulatedHost
+
+        var order: DiskOrder { cluster.order }
+        var superblock: Superblock { cluster.plan.superblock }
+
+        func block(_ kind: BlockKind, at address: BlockAddress, of name: ResourceName) -> [UInt8] {
+            var bytes = [UInt8](repeating: 0, count: Int(superblock.blockSize))
+            bytes.withUnsafeMutableBytes { block in
+                BlockHeader(
+                    kind: kind,
+                    address: address,
+                    version: 1,
+                    volume: superblock.volume,
+                    owner: name.number,
+                    generation: name.generation
+                ).write(to: block)
+            }
+            return bytes
+        }
+
+        /// Begins a write and leaves it on its way.
+        func begin(_ bytes: [UInt8], at address: BlockAddress) async {
+            let offset = superblock.byteOffset(address)
+            engine.spawn {
+                let buffer = AlignedBuffer(byteCount: bytes.count)
+                buffer.bytes.copyBytes(from: bytes)
+                // The run ends before it returns.
+                try? await stranger.write(buffer.readOnly, at: offset)
+            }
+            await engine.sleep(nanoseconds: 1000)
+        }
+    }
+
+    private func onTwoNodes(_ body: @escaping (World) async throws -> Void) throws {
+        let plan = SimulationPlan(seed: 5, steps: 1, nodes: 2, faults: [])
+        try runSimulated(seed: 5) { engine in
+            let cluster = try await SimulatedCluster(engine: engine, plan)
+            let first = try #require(try await cluster.mount(0))
+            let second = try #require(try await cluster.mount(1))
+            let path = [Array("file".utf8)]
+            _ = try await first.perform(.create(path, isExclusive: true))
+            _ = try await first.perform(
+                .write(path, 0, count: 5000, pattern: 1, synchronizes: true)
+            )
+            _ = try await second.perform(.read(path, 0, count: 5000))
+            #expect(cluster.order.violation == nil && cluster.order.judgedRecords > 0)
+            try await body(
+                World(
+                    engine: engine,
+                    cluster: cluster,
+                    file: .inode(try await second.kernel.status(path).inode),
+                    stranger: cluster.disk.attach("stranger")
+                )
+            )
+        }
+    }
+
+    @Test func aRecordOverTheBeginOfTheLog() throws {
+        try onTwoNodes { world in
+            let slot = world.cluster.plan.slots[0]
+            let header = world.cluster.disk.durable.bytes(
+                at: world.superblock.byteOffset(slot.journalStart),
+                count: Int(world.superblock.blockSize)
+            )
+            let tail = try header.withUnsafeBytes {
+                try JournalHeader.read(
+                    verifying: $0,
+                    at: slot.journalStart,
+                    volume: world.superblock.volume,
+                    slot: slot.slot
+                ).header.tail
+            }
+            func write(_ index: UInt32, blocks: UInt64) {
+                let start = world.superblock.byteOffset(slot.journalStart + UInt64(index))
+                let length = blocks * UInt64(world.superblock.blockSize)
+                world.order.recordBegins(slot, bytes: start..<start + length)
+            }
+            write(tail + 1, blocks: 4)
+            #expect(world.order.violation == nil)
+            write(tail, blocks: 1)
+            #expect(world.order.violation?.hasPrefix("W1") == true)
+        }
+    }
+
+    @Test func aGroupThatIsStillBeingWritten() throws {
+        try onTwoNodes { world in
+            let last =
+                world.superblock.groupStart(0) + UInt64(world.superblock.groupLength(0) - 1)
+            let other = ResourceName.inode(InodeNumber(address: last, generation: 7))
+            await world.begin(world.block(.extentNode, at: last, of: other), at: last)
+            world.order.granted(.resourceGroup(1), to: "n1.1")
+            world.order.granted(.resourceGroup(0), to: world.stranger.name)
+            #expect(world.order.violation == nil)
+            world.order.granted(.resourceGroup(0), to: "n1.1")
+            #expect(world.order.violation?.hasPrefix("W2") == true)
+        }
+    }
+
+    @Test func anInodeThatIsStillBeingWritten() throws {
+        try onTwoNodes { world in
+            let address = BlockAddress(world.file.number)
+            let other = ResourceName.inode(InodeNumber(address: address, generation: 7))
+            await world.begin(world.block(.inode, at: address, of: other), at: address)
+            world.order.granted(world.file, to: "n1.1")
+            #expect(world.order.violation == nil)
+            world.order.granted(other, to: "n1.1")
+            #expect(world.order.violation?.hasPrefix("W3") == true)
+        }
+    }
+
+    @Test func whatAnotherNodeHolds() throws {
+        try onTwoNodes { world in
+            let address = BlockAddress(world.file.number)
+            let other = ResourceName.inode(InodeNumber(address: address, generation: 7))
+            await world.begin(world.block(.inode, at: address, of: other), at: address)
+            #expect(world.order.violation == nil)
+            await world.begin(world.block(.inode, at: address, of: world.file), at: address)
+            #expect(world.order.violation?.hasPrefix("W4") == true)
+        }
+    }
+}
