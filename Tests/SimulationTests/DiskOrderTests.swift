@@ -88,10 +88,13 @@ import VolumeMaking
                     slot: slot.slot
                 ).header.tail
             }
-            func write(_ index: UInt32, blocks: UInt64) {
+            func write(_ index: UInt32, blocks: Int) {
+                let bytes = [UInt8](
+                    repeating: 1,
+                    count: blocks * Int(world.superblock.blockSize)
+                )
                 let start = world.superblock.byteOffset(slot.journalStart + UInt64(index))
-                let length = blocks * UInt64(world.superblock.blockSize)
-                world.order.recordBegins(slot, bytes: start..<start + length)
+                bytes.withUnsafeBytes { world.order.recordBegins(0, at: start, $0) }
             }
             write(tail + 1, blocks: 4)
             #expect(world.order.violation == nil)
@@ -134,6 +137,18 @@ import VolumeMaking
             #expect(world.order.violation == nil)
             await world.begin(world.block(.inode, at: address, of: world.file), at: address)
             #expect(world.order.violation?.hasPrefix("W4") == true)
+        }
+    }
+
+    /// A block that is in a log holds data.
+    @Test func dataWhereALogHasAnImage() throws {
+        try onTwoNodes { world in
+            let address = BlockAddress(world.file.number)
+            let data = [UInt8](repeating: 1, count: Int(world.superblock.blockSize))
+            await world.begin(data, at: address + 1_000)
+            #expect(world.order.violation == nil)
+            await world.begin(data, at: address)
+            #expect(world.order.violation?.hasPrefix("W5") == true)
         }
     }
 }

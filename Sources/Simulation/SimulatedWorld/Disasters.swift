@@ -49,9 +49,11 @@ extension Simulation {
     private func powerFailure() async throws {
         if dice.oneIn(2) { try await synchronizeSome() }
         try await promiseSome()
-        let filling = dice.oneIn(3) ? fillLog() : []
-        let operations = begin() + filling
-        if filling.isEmpty {
+        if plan.faults.contains(.full), dice.oneIn(2) { try await end(crowdOut()) }
+        let isFull = plan.faults.contains(.full) && dice.oneIn(2)
+        let work = isFull ? replaceFile() : dice.oneIn(3) ? fillLog() : []
+        let operations = begin() + work
+        if work.isEmpty {
             await rest()
         } else {
             await cluster.awaitDelicateMoment(&dice, limit: 400_000_000)
@@ -280,6 +282,82 @@ extension Simulation {
             }
             return outcome
         }
+    }
+
+    /// Small files come and go, by two nodes, and then a file takes all that is left: room for it is there only
+    /// when no log has images any more of what has gone.
+    private func crowdOut() -> [Outcome<Void>] {
+        let living = cluster.living
+        guard !living.isEmpty else { return [] }
+        let maker = living[dice.below(living.count)]
+        let remover = living[dice.below(living.count)]
+        let directory = [Array("crowd".utf8)]
+        let names = (0..<40).map { directory + [Array("\($0)".utf8)] }
+        let large = directory + [Array("large".utf8)]
+        var operations: [(SimulatedNode, TreeOperation)] = [
+            (maker, .make(.directory, directory, target: [])),
+            (maker, .remove(large, isDirectory: false)),
+        ]
+        operations += names.map { (maker, .create($0, isExclusive: false)) }
+        operations += names.map { (remover, .remove($0, isDirectory: false)) }
+        operations.append((maker, .create(large, isExclusive: false)))
+        let pattern = dice.next()
+        for part in 0..<UInt64(16) {
+            let offset = part << 18
+            operations.append(
+                (
+                    maker,
+                    .write(large, offset, count: 1 << 18, pattern: pattern, synchronizes: false)
+                )
+            )
+        }
+        operations.append((maker, .remove(large, isDirectory: false)))
+        log("\(maker.kernel.name) fills the volume, and frees it")
+        for (_, operation) in operations { doubt(operation) }
+        let outcome = Outcome<Void>()
+        engine.spawn {
+            for (node, operation) in operations {
+                // It may be there already, or not fit.
+                _ = await Self.result { () async throws(FileError) in
+                    try await node.perform(operation)
+                }
+            }
+            outcome.deliver(())
+        }
+        return [outcome]
+    }
+
+    /// Some node removes a file and writes another one at once, on a volume that may have no other room: what
+    /// the removal gives may not be used before it is durable.
+    private func replaceFile() -> [Outcome<Void>] {
+        let living = cluster.living
+        let files = tree.allPaths().filter {
+            tree.objects[$0.object].kind == .file && tree.objects[$0.object].size > 8192
+        }
+        guard !living.isEmpty, !files.isEmpty else { return [] }
+        let node = living[dice.below(living.count)]
+        let old = files[dice.below(files.count)]
+        let new: PathNames = old.path.dropLast() + [Array("instead".utf8)]
+        let operations: [TreeOperation] = [
+            .remove(old.path, isDirectory: false), .create(new, isExclusive: false),
+            .write(
+                new,
+                0,
+                count: Int(min(tree.objects[old.object].size, 1 << 20)),
+                pattern: dice.next(),
+                synchronizes: false
+            ),
+        ]
+        log("\(node.kernel.name) replaces \(text(old.path))")
+        for operation in operations { doubt(operation) }
+        let outcome = Outcome<Void>()
+        engine.spawn {
+            _ = await Self.result { () async throws(FileError) in
+                for operation in operations { _ = try await node.perform(operation) }
+            }
+            outcome.deliver(())
+        }
+        return [outcome]
     }
 
     private func fillLog(_ node: SimulatedNode, _ directory: PathNames) async throws(FileError) {

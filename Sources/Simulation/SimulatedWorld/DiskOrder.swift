@@ -8,6 +8,8 @@
 //   W3. Whoever is granted an inode finds no metadata of it on its way from another node.
 //   W4. No node writes metadata in place that another one has a lock on. Who brings home what a dead
 //       node has left has locked it, or leaves it to the survivor that has.
+//   W5. No data is written into a block of which a log still has an image, behind the begin of its durable header:
+//       a replay would bring the image back over the data.
 
 import DiskFormat
 import FileSystem
@@ -24,22 +26,48 @@ final class DiskOrder {
     private(set) var judgedRecords = 0
     /// Grants that were judged.
     private(set) var judgedGrants = 0
+    /// For each slot, of every block of which its log may have an image: the last transaction with one.
+    private var logged: [[BlockAddress: UInt64]]
 
-    init(_ cluster: SimulatedCluster) { self.cluster = cluster }
+    init(_ cluster: SimulatedCluster) {
+        self.cluster = cluster
+        logged = Array(repeating: [:], count: cluster.plan.slots.count)
+    }
 
     // MARK: Logs
 
-    /// A write into the log of `slot` begins, behind its header.
-    func recordBegins(_ slot: SlotDescriptor, bytes: Range<UInt64>) {
+    /// The power has failed: of what was not durable nobody knows what is there.
+    func powerFailed() {
+        for slot in logged.indices { logged[slot] = [:] }
+    }
+
+    /// A write of the header of a log begins.
+    func headerBegins(_ index: Int, _ bytes: UnsafeRawBufferPointer) {
+        // Nothing is in the log any more, and its numbers may be used again.
+        if JournalHeader(unchecked: bytes).isClean { logged[index] = [:] }
+    }
+
+    /// A write into the log of slot `index` begins, behind its header.
+    func recordBegins(_ index: Int, at offset: UInt64, _ bytes: UnsafeRawBufferPointer) {
         guard violation == nil else { return }
         judgedRecords += 1
+        judgeRecord(cluster.plan.slots[index], bytes: offset..<offset + UInt64(bytes.count))
+        eachBlock(of: bytes, at: offset) { address, block in
+            let stated = StatedHeader(block)
+            guard stated.hasMagic, stated.kind == .journalDescriptor, stated.address == address
+            else { return }
+            for entry in 0..<Int(JournalDescriptorHeader(fields: block).count) {
+                let place =
+                    JournalDescriptorHeader.entriesOffset + entry * JournalEntry.byteCount
+                guard let image = JournalEntry(block, at: place) else { continue }
+                logged[index][image.address] = stated.owner
+            }
+        }
+    }
+
+    private func judgeRecord(_ slot: SlotDescriptor, bytes: Range<UInt64>) {
         let superblock = cluster.plan.superblock
-        let header = cluster.disk.durable.bytes(
-            at: superblock.byteOffset(slot.journalStart),
-            count: Int(superblock.blockSize)
-        )
-        // A header that is torn says nothing, one that is clean covers nothing.
-        guard let begin = Self.begin(header, slot, superblock) else { return }
+        guard let begin = durableBegin(slot) else { return }
         let address = slot.journalStart + UInt64(begin.tail)
         let offset = superblock.byteOffset(address)
         guard bytes.contains(offset) else { return }
@@ -53,12 +81,15 @@ final class DiskOrder {
         )
     }
 
-    private static func begin(
-        _ header: [UInt8],
-        _ slot: SlotDescriptor,
-        _ superblock: Superblock
-    ) -> JournalHeader? {
-        header.withUnsafeBytes { bytes in
+    /// The header of a log that a replay would find now; nil if it finds nothing to do. One that is torn
+    /// says nothing.
+    private func durableBegin(_ slot: SlotDescriptor) -> JournalHeader? {
+        let superblock = cluster.plan.superblock
+        let header = cluster.disk.durable.bytes(
+            at: superblock.byteOffset(slot.journalStart),
+            count: Int(superblock.blockSize)
+        )
+        return header.withUnsafeBytes { bytes in
             guard
                 let found = try? JournalHeader.read(
                     verifying: bytes,
@@ -71,29 +102,55 @@ final class DiskOrder {
         }
     }
 
+    private func eachBlock(
+        of bytes: UnsafeRawBufferPointer,
+        at offset: UInt64,
+        _ body: (BlockAddress, UnsafeRawBufferPointer) -> Void
+    ) {
+        let blockSize = Int(cluster.plan.superblock.blockSize)
+        for start in stride(from: 0, through: bytes.count - blockSize, by: blockSize) {
+            body(
+                BlockAddress((offset + UInt64(start)) / UInt64(blockSize)),
+                UnsafeRawBufferPointer(rebasing: bytes[start..<start + blockSize])
+            )
+        }
+    }
+
     // MARK: Writes in place
 
     /// A write outside the logs begins.
     func writeBegins(_ host: String, at offset: UInt64, _ bytes: UnsafeRawBufferPointer) {
         guard violation == nil else { return }
-        let blockSize = Int(cluster.plan.superblock.blockSize)
-        var start = 0
-        while start + blockSize <= bytes.count {
-            let block = UnsafeRawBufferPointer(rebasing: bytes[start..<start + blockSize])
-            judge(host, BlockAddress((offset + UInt64(start)) / UInt64(blockSize)), block)
-            start += blockSize
+        eachBlock(of: bytes, at: offset) { address, block in
+            let stated = StatedHeader(block)
+            if stated.hasMagic, stated.address == address {
+                if let name = Self.covering(stated, block) { judge(host, address, name) }
+            } else {
+                judgeData(host, address)
+            }
         }
     }
 
-    private func judge(_ host: String, _ address: BlockAddress, _ block: UnsafeRawBufferPointer) {
-        let stated = StatedHeader(block)
-        guard stated.hasMagic, stated.address == address, let name = Self.covering(stated, block)
-        else { return }
+    private func judge(_ host: String, _ address: BlockAddress, _ name: ResourceName) {
         for node in cluster.living where node.withdrawal == nil && node.member.host.name != host {
             let mode = node.volume.memory(under: name).covering
             guard mode != .null else { continue }
             fail(
                 "W4: \(host) writes block \(address) of \(name) in place, which \(node.kernel.name) holds in \(mode)"
+            )
+        }
+    }
+
+    private func judgeData(_ host: String, _ address: BlockAddress) {
+        for index in logged.indices {
+            guard let sequence = logged[index][address] else { continue }
+            let slot = cluster.plan.slots[index]
+            guard let begin = durableBegin(slot), begin.tailSequence <= sequence else {
+                logged[index][address] = nil
+                continue
+            }
+            fail(
+                "W5: \(host) writes data into block \(address), of which the log of slot \(slot.slot) has an image in transaction \(sequence)"
             )
         }
     }

@@ -132,9 +132,10 @@ package final class SimulatedCluster {
             }
             if offset == logs[log].lowerBound {
                 headerWrites += 1
+                order.headerBegins(log, bytes)
             } else {
                 logWrites += 1
-                order.recordBegins(plan.slots[log], bytes: offset..<offset + UInt64(bytes.count))
+                order.recordBegins(log, at: offset, bytes)
             }
         }
     }
@@ -370,6 +371,7 @@ package final class SimulatedCluster {
     func replaceDisk(_ content: DiskContent) {
         precondition(living.isEmpty, "changing a mounted volume")
         disk = SimulatedDisk(content: content, executor: executor, latency: shape.latency)
+        order.powerFailed()
         watchLogs()
     }
 

@@ -31,6 +31,9 @@ package final class Simulation {
     /// Told each line of the story as it happens.
     let tell: ((String) -> Void)?
 
+    /// How long orphans may stay that nobody has open, in nanoseconds of virtual time.
+    static let timeToFree: UInt64 = 5_000_000_000
+
     /// How long one operation may take, in nanoseconds of virtual time.
     static let patience: UInt64 = 30_000_000_000
 
@@ -205,9 +208,15 @@ package final class Simulation {
         try await endScrub()
         for handle in handles { try await close(handle) }
         handles = []
+        // Nobody has anything open any more, and what was deleted meanwhile is freed.
+        let isAttended = !cluster.living.isEmpty
+        await engine.sleep(nanoseconds: Self.timeToFree)
         for index in cluster.nodes.indices { try await unmount(index) }
         try demandExclusivity()
-        try await check()
+        let orphans = try await check().orphans
+        guard orphans == 0 || !isAttended else {
+            throw SimulationFailure("\(orphans) deleted files that nobody has open are not freed")
+        }
         if plan.faults.contains(.rot) { try await rot() }
     }
 
@@ -235,13 +244,15 @@ package final class Simulation {
         if locks.views > locks.recoveries { reached(.lockRecoveryOvertaken) }
     }
 
-    func check() async throws {
+    @discardableResult
+    func check() async throws -> CheckReport {
         log("check")
         let found = try await cluster.check()
         guard found.isClean else {
             let findings = found.findings.prefix(5).map(\.text).joined(separator: "; ")
             throw SimulationFailure("the checker found \(found.findingCount): \(findings)")
         }
+        return found
     }
 
     /// A node must not have complained.
