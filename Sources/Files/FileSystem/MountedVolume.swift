@@ -102,6 +102,8 @@ package final class MountedVolume: FileOperations {
     let reapersEnded = Signal()
     /// Orphans of other nodes that this one frees when they are closed.
     var orphansAwaited: Set<InodeNumber> = []
+    /// Orphans that this node waits for or is freeing: their room comes back without anybody asking.
+    package internal(set) var pendingOrphans = 0
     /// Never notified: where tasks of a withdrawn volume stay.
     let stillness = Signal()
     let renameGlock: Glock

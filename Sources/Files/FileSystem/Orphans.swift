@@ -92,9 +92,11 @@ extension MountedVolume {
     func awaitClosing(of inode: Inode) {
         // Memory shall not want it back before the task has begun.
         inode.pins += 1
+        pendingOrphans += 1
         engine.spawn {
             await self.freeOrphanWhenClosed(inode)
             inode.pins -= 1
+            self.pendingOrphans -= 1
             self.orphansAwaited.remove(inode.number)
             self.unrefer(inode)
         }

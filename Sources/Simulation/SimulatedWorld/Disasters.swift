@@ -49,7 +49,10 @@ extension Simulation {
     private func powerFailure() async throws {
         if dice.oneIn(2) { try await synchronizeSome() }
         try await promiseSome()
-        if plan.faults.contains(.full), dice.oneIn(2) { try await end(crowdOut()) }
+        if plan.faults.contains(.full), dice.oneIn(2) {
+            // A hundred operations, one after the other.
+            try await end(crowdOut(), patience: 20 * Self.patience)
+        }
         let isFull = plan.faults.contains(.full) && dice.oneIn(2)
         let work = isFull ? replaceFile() : dice.oneIn(3) ? fillLog() : []
         let operations = begin() + work
@@ -260,11 +263,13 @@ extension Simulation {
     }
 
     /// Some node fills its log: two processes make many files and remove them. Room in a log is given up and
-    /// used again at once only when there is none left.
+    /// used again at once only when there is none left. What the second one has made another node may remove: then
+    /// the lock of the group goes to and fro while blocks are freed whose images are on their way.
     private func fillLog() -> [Outcome<Void>] {
         let living = cluster.living
         guard !living.isEmpty else { return [] }
         let node = living[dice.below(living.count)]
+        let remover = dice.oneIn(2) ? node : living[dice.below(living.count)]
         log("\(node.kernel.name) fills its log")
         return (0..<2).map { process in
             let directory = [Array("filling \(process)".utf8)]
@@ -276,7 +281,7 @@ extension Simulation {
             let outcome = Outcome<Void>()
             engine.spawn {
                 _ = await Self.result { () async throws(FileError) in
-                    try await self.fillLog(node, directory)
+                    try await self.fillLog(node, process == 0 ? node : remover, directory)
                 }
                 outcome.deliver(())
             }
@@ -360,7 +365,11 @@ extension Simulation {
         return [outcome]
     }
 
-    private func fillLog(_ node: SimulatedNode, _ directory: PathNames) async throws(FileError) {
+    private func fillLog(
+        _ node: SimulatedNode,
+        _ remover: SimulatedNode,
+        _ directory: PathNames
+    ) async throws(FileError) {
         do throws(FileError) {
             _ = try await node.perform(.make(.directory, directory, target: []))
         } catch .exists {
@@ -369,7 +378,7 @@ extension Simulation {
         let names = (0..<30).map { directory + [Array("\($0)".utf8)] }
         for _ in 0..<3 {
             for name in names { _ = try await node.perform(.create(name, isExclusive: false)) }
-            for name in names { _ = try await node.perform(.remove(name, isDirectory: false)) }
+            for name in names { _ = try await remover.perform(.remove(name, isDirectory: false)) }
         }
     }
 
@@ -402,8 +411,11 @@ extension Simulation {
         return outcomes
     }
 
-    private func end(_ operations: [Outcome<Void>]) async throws {
-        try await within("what was begun before the disaster") {
+    private func end(
+        _ operations: [Outcome<Void>],
+        patience: UInt64 = Simulation.patience
+    ) async throws {
+        try await within("what was begun before the disaster", patience: patience) {
             for operation in operations { await operation.get() }
         }
     }

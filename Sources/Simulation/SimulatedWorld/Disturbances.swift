@@ -76,15 +76,19 @@ extension Simulation {
             if file.intent.reads, dice.oneIn(2) {
                 log("\(what) store")
                 let length = Int(min(UInt64(count), size - min(offset, size)))
-                if length > 0 { tree.write(object, at: offset, Array(bytes.prefix(length))) }
+                // Whoever does not ask may know an older size: what is stored behind the end is
+                // lost (F8), what the file has gained cannot be stored to.
+                let asks = !dice.oneIn(3)
                 let done = try await within("\(what) store") {
-                    _ = try await node.kernel.status(file)
+                    if asks { _ = try await node.kernel.status(file) }
                     node.onWrite?(file.inode.identity, offset, bytes)
                     return try await node.kernel.store(file, at: offset, bytes)
                 }
-                if done != length {
+                if asks, done != length {
                     throw SimulationFailure("\(what): stored \(done), not \(length)")
                 }
+                let inside = min(done, length)
+                if inside > 0 { tree.write(object, at: offset, Array(bytes.prefix(inside))) }
             } else {
                 log("\(what) write")
                 tree.write(object, at: file.intent.appends ? size : offset, bytes)
