@@ -151,4 +151,56 @@ import VolumeMaking
             #expect(world.order.violation?.hasPrefix("W5") == true)
         }
     }
+
+    /// A group's block is in the log, and home in no version that is as new.
+    @Test func aCleanLogOfWhatIsNotHome() throws {
+        try onTwoNodes { world in
+            // What the log holds already is to be left out.
+            world.order.powerFailed()
+            let slot = world.cluster.plan.slots[0]
+            let address = world.superblock.groupStart(0)
+            func callClean(after sequence: UInt64) {
+                let header = JournalHeader(
+                    slot: slot.slot,
+                    tailSequence: sequence + 2,
+                    tail: 1,
+                    length: slot.journalLength,
+                    isClean: true
+                )
+                var bytes = [UInt8](repeating: 0, count: Int(world.superblock.blockSize))
+                bytes.withUnsafeMutableBytes {
+                    header.write(
+                        to: $0,
+                        at: slot.journalStart,
+                        volume: world.superblock.volume,
+                        version: 1
+                    )
+                }
+                bytes.withUnsafeBytes { world.order.headerBegins(0, $0) }
+            }
+            func log(version: UInt64) {
+                let place = slot.journalStart + 200
+                let owner = ResourceName.inode(
+                    InodeNumber(address: BlockAddress(900), generation: 0)
+                )
+                var bytes = world.block(.journalDescriptor, at: place, of: owner)
+                bytes.withUnsafeMutableBytes { block in
+                    JournalDescriptorHeader(count: 1, index: 0).writeFields(to: block)
+                    JournalEntry(address: address, version: version, covering: owner, checksum: 0)
+                        .write(to: block, at: JournalDescriptorHeader.entriesOffset)
+                }
+                let offset = world.superblock.byteOffset(place)
+                bytes.withUnsafeBytes { world.order.recordBegins(0, at: offset, $0) }
+            }
+            log(version: 1)
+            callClean(after: 900)
+            #expect(world.order.violation == nil)
+            log(version: 1 << 40)
+            callClean(after: 899)
+            #expect(world.order.violation == nil)
+            log(version: 1 << 40)
+            callClean(after: 900)
+            #expect(world.order.violation?.hasPrefix("W6") == true)
+        }
+    }
 }

@@ -54,6 +54,7 @@ import Vocabulary
         #expect(report.demotions > 20)
         #expect(report.messages > 100)
         #expect(report.grants > 50)
+        #expect(report.records > 5)
     }
 
     /// Nodes die in the midst of operations; the others recover them and go on.

@@ -10,6 +10,9 @@
 //       node has left has locked it, or leaves it to the survivor that has.
 //   W5. No data is written into a block of which a log still has an image, behind the begin of its durable header:
 //       a replay would bring the image back over the data.
+//   W6. When a log is called clean, every block of which it has an image behind the begin of its durable header is
+//       durable in that version or a newer one, unless its group does not count it as metadata, or another log has
+//       an image of it: then it was freed, and somebody else uses it now.
 
 import DiskFormat
 import FileSystem
@@ -26,8 +29,13 @@ final class DiskOrder {
     private(set) var judgedRecords = 0
     /// Grants that were judged.
     private(set) var judgedGrants = 0
-    /// For each slot, of every block of which its log may have an image: the last transaction with one.
-    private var logged: [[BlockAddress: UInt64]]
+    /// For each slot, of every block of which its log may have an image: the newest.
+    private var logged: [[BlockAddress: LoggedImage]]
+
+    private struct LoggedImage {
+        let sequence: UInt64
+        let version: UInt64
+    }
 
     init(_ cluster: SimulatedCluster) {
         self.cluster = cluster
@@ -43,8 +51,41 @@ final class DiskOrder {
 
     /// A write of the header of a log begins.
     func headerBegins(_ index: Int, _ bytes: UnsafeRawBufferPointer) {
+        let header = JournalHeader(unchecked: bytes)
+        guard header.isClean else { return }
+        if let begin = durableBegin(cluster.plan.slots[index]) {
+            // The last transaction may be there in part, and then does not count; who has found
+            // that leaves out its number.
+            let places = logged[index].filter {
+                $0.value.sequence >= begin.tailSequence
+                    && $0.value.sequence + 1 < header.tailSequence
+            }
+            for (address, image) in places.sorted(by: { $0.key < $1.key }) {
+                judgePlace(address, image, cluster.plan.slots[index])
+            }
+        }
         // Nothing is in the log any more, and its numbers may be used again.
-        if JournalHeader(unchecked: bytes).isClean { logged[index] = [:] }
+        logged[index] = [:]
+    }
+
+    private func judgePlace(
+        _ address: BlockAddress,
+        _ image: LoggedImage,
+        _ slot: SlotDescriptor
+    ) {
+        let superblock = cluster.plan.superblock
+        let place = cluster.disk.durable.bytes(
+            at: superblock.byteOffset(address),
+            count: BlockHeader.byteCount
+        ).withUnsafeBytes { StatedHeader($0) }
+        if place.hasMagic, place.address == address, place.version >= image.version { return }
+        if logged.contains(where: { $0[address].map { $0.version > image.version } ?? false }) {
+            return
+        }
+        if let group = superblock.group(of: address), isGivenUp(address, in: group) { return }
+        fail(
+            "W6: the log of slot \(slot.slot) is called clean, and block \(address) of its transaction \(image.sequence) is not durable in version \(image.version)"
+        )
     }
 
     /// A write into the log of slot `index` begins, behind its header.
@@ -60,7 +101,10 @@ final class DiskOrder {
                 let place =
                     JournalDescriptorHeader.entriesOffset + entry * JournalEntry.byteCount
                 guard let image = JournalEntry(block, at: place) else { continue }
-                logged[index][image.address] = stated.owner
+                logged[index][image.address] = LoggedImage(
+                    sequence: stated.owner,
+                    version: image.version
+                )
             }
         }
     }
@@ -143,14 +187,14 @@ final class DiskOrder {
 
     private func judgeData(_ host: String, _ address: BlockAddress) {
         for index in logged.indices {
-            guard let sequence = logged[index][address] else { continue }
+            guard let image = logged[index][address] else { continue }
             let slot = cluster.plan.slots[index]
-            guard let begin = durableBegin(slot), begin.tailSequence <= sequence else {
+            guard let begin = durableBegin(slot), begin.tailSequence <= image.sequence else {
                 logged[index][address] = nil
                 continue
             }
             fail(
-                "W5: \(host) writes data into block \(address), of which the log of slot \(slot.slot) has an image in transaction \(sequence)"
+                "W5: \(host) writes data into block \(address), of which the log of slot \(slot.slot) has an image in transaction \(image.sequence)"
             )
         }
     }
