@@ -192,7 +192,10 @@ package final class Simulation {
             tell?("    \(name) \(glock): \(event)")
             if case .granted(let mode) = event, let node {
                 exclusivity.granted(glock, mode, to: node)
-                order.granted(glock, to: node.member.host.name)
+                // What a dead node still believes is no grant.
+                if !node.isDead, node.withdrawal == nil {
+                    order.granted(glock, to: node.member.host.name)
+                }
             }
         }
     }
