@@ -159,7 +159,7 @@ import VolumeMaking
             world.order.powerFailed()
             let slot = world.cluster.plan.slots[0]
             let address = world.superblock.groupStart(0)
-            func callClean(after sequence: UInt64) {
+            func callClean(after sequence: UInt64) async {
                 let header = JournalHeader(
                     slot: slot.slot,
                     tailSequence: sequence + 2,
@@ -176,9 +176,9 @@ import VolumeMaking
                         version: 1
                     )
                 }
-                bytes.withUnsafeBytes { world.order.headerBegins(0, $0) }
+                await world.begin(bytes, at: slot.journalStart)
             }
-            func log(version: UInt64) {
+            func log(version: UInt64) async {
                 let place = slot.journalStart + 200
                 let owner = ResourceName.inode(
                     InodeNumber(address: BlockAddress(900), generation: 0)
@@ -189,17 +189,16 @@ import VolumeMaking
                     JournalEntry(address: address, version: version, covering: owner, checksum: 0)
                         .write(to: block, at: JournalDescriptorHeader.entriesOffset)
                 }
-                let offset = world.superblock.byteOffset(place)
-                bytes.withUnsafeBytes { world.order.recordBegins(0, at: offset, $0) }
+                await world.begin(bytes, at: place)
             }
-            log(version: 1)
-            callClean(after: 900)
+            await log(version: 1)
+            await callClean(after: 900)
             #expect(world.order.violation == nil)
-            log(version: 1 << 40)
-            callClean(after: 899)
+            await log(version: 1 << 40)
+            await callClean(after: 899)
             #expect(world.order.violation == nil)
-            log(version: 1 << 40)
-            callClean(after: 900)
+            await log(version: 1 << 40)
+            await callClean(after: 900)
             #expect(world.order.violation?.hasPrefix("W6") == true)
         }
     }

@@ -55,6 +55,7 @@ import Vocabulary
         #expect(report.messages > 100)
         #expect(report.grants > 50)
         #expect(report.records > 5)
+        #expect(report.diskGrants > 50)
     }
 
     /// Nodes die in the midst of operations; the others recover them and go on.

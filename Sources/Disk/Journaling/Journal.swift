@@ -63,7 +63,9 @@ package struct JournalOptions: Hashable, Sendable {
     package var adjacentBlocks: Int
     /// How much of the ring may be in use, in percent (1...75), before room is freed in the
     /// background; half of that is left.
-    package var fullness = 50
+    package var fullness = 50 {
+        didSet { precondition((1...75).contains(fullness), "a log with no room, or none to use") }
+    }
 
     package init(
         commitInterval: UInt64 = 5_000_000_000,

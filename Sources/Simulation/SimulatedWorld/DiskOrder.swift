@@ -1,5 +1,5 @@
 // An observer of the disk. It sees what all nodes write, what is on its way, and what would be left if the power
-// failed now; of what nodes have in memory it knows nothing.
+// failed now; of what nodes have in memory it asks for their locks alone (W4).
 //
 //   W1. No record overwrites the transaction with which a replay would begin, by the header of the log that
 //       is durable at that moment (J7 of the journal, seen from outside).

@@ -78,6 +78,7 @@ package final class Simulation {
             simulation.report.traced = simulation.provenance.judged
             simulation.report.grants = simulation.exclusivity.judged
             simulation.report.records = cluster.order.judgedRecords
+            simulation.report.diskGrants = cluster.order.judgedGrants
             simulation.report.messages = cluster.messageCount
             simulation.report.probes = Probes.take()
             simulation.report.jobs = engine.seededExecutor.steps

@@ -29,6 +29,8 @@ package struct SimulationReport: Hashable, Sendable {
     package var grants = 0
     /// Writes into logs, of which the observer was asked what they overwrite.
     package var records = 0
+    /// Grants at which the observer of the disk looked for writes on their way.
+    package var diskGrants = 0
     /// Operations on names whose order was searched for, and histories of which the search was given up.
     package var judged = 0
     package var undecided = 0
@@ -65,7 +67,7 @@ package struct SimulationReport: Hashable, Sendable {
                 ("withdrawals", \.withdrawals), ("deaths", \.deaths), ("crashes", \.crashes),
                 ("pauses", \.pauses), ("partitions", \.partitions), ("rotted", \.rotted),
                 ("withoutSpace", \.withoutSpace), ("orphanReads", \.orphanReads),
-                ("grants", \.grants), ("records", \.records),
+                ("grants", \.grants), ("records", \.records), ("diskGrants", \.diskGrants),
                 ("traced", \.traced),
                 ("judged", \.judged), ("undecided", \.undecided), ("jobs", \.jobs),
             ]
