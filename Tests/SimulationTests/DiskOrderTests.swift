@@ -50,24 +50,14 @@ import VolumeMaking
     }
 
     private func onTwoNodes(_ body: @escaping (World) async throws -> Void) throws {
-        let plan = SimulationPlan(seed: 5, steps: 1, nodes: 2, faults: [])
-        try runSimulated(seed: 5) { engine in
-            let cluster = try await SimulatedCluster(engine: engine, plan)
-            let first = try #require(try await cluster.mount(0))
-            let second = try #require(try await cluster.mount(1))
-            let path = [Array("file".utf8)]
-            _ = try await first.perform(.create(path, isExclusive: true))
-            _ = try await first.perform(
-                .write(path, 0, count: 5000, pattern: 1, synchronizes: true)
-            )
-            _ = try await second.perform(.read(path, 0, count: 5000))
-            #expect(cluster.order.violation == nil && cluster.order.judgedRecords > 0)
+        try runOnTwoNodes(synchronizes: true) { two in
+            #expect(two.cluster.order.violation == nil && two.cluster.order.judgedRecords > 0)
             try await body(
                 World(
-                    engine: engine,
-                    cluster: cluster,
-                    file: .inode(try await second.kernel.status(path).inode),
-                    stranger: cluster.disk.attach("stranger")
+                    engine: two.engine,
+                    cluster: two.cluster,
+                    file: two.file,
+                    stranger: two.cluster.disk.attach("stranger")
                 )
             )
         }

@@ -12,20 +12,8 @@ import Vocabulary
     private func onTwoNodes(
         _ body: @escaping (Exclusivity, SimulatedNode, SimulatedNode, ResourceName) throws -> Void
     ) throws {
-        let plan = SimulationPlan(seed: 5, steps: 1, nodes: 2, faults: [])
-        try runSimulated(seed: 5) { engine in
-            let cluster = try await SimulatedCluster(engine: engine, plan)
-            let first = try #require(try await cluster.mount(0))
-            let second = try #require(try await cluster.mount(1))
-            let path = [Array("file".utf8)]
-            _ = try await first.perform(.create(path, isExclusive: true))
-            _ = try await first.perform(
-                .write(path, 0, count: 5000, pattern: 1, synchronizes: false)
-            )
-            _ = try await second.perform(.read(path, 0, count: 5000))
-            let name = ResourceName.inode(try await second.kernel.status(path).inode)
-            try #require(second.volume.memory(under: name).covering == .protectedRead)
-            try body(Exclusivity(cluster), first, second, name)
+        try runOnTwoNodes(synchronizes: false) { two in
+            try body(Exclusivity(two.cluster), two.first, two.second, two.file)
         }
     }
 
