@@ -30,7 +30,7 @@ package struct DiskLatency: Hashable, Sendable {
     /// One request in so many takes `slowness` times as long.
     package var slowOneIn: Int
     package var slowness: UInt64 = 20
-    /// One write in so many takes `longWrite` instead; 0 for none.
+    /// One write in so many takes `longWrite` instead, which is never slow besides; 0 for none.
     package var longWriteOneIn = 0
     package var longWrite: ClosedRange<UInt64> = 1_000_000...150_000_000
 
@@ -339,10 +339,10 @@ package final class SimulatedDisk: @unchecked Sendable {
         latency.longWriteOneIn > 0 && dice.oneIn(latency.longWriteOneIn)
     }
 
-    fileprivate func delay(_ range: ClosedRange<UInt64>) async {
+    fileprivate func delay(_ range: ClosedRange<UInt64>, mayBeSlow: Bool = true) async {
         let span = Int(range.upperBound - range.lowerBound) + 1
         var nanoseconds = range.lowerBound + UInt64(dice.below(span))
-        if latency.slowOneIn > 0, dice.oneIn(latency.slowOneIn) {
+        if mayBeSlow, latency.slowOneIn > 0, dice.oneIn(latency.slowOneIn) {
             nanoseconds *= latency.slowness
         }
         await executor.sleep(nanoseconds: nanoseconds)
@@ -428,7 +428,11 @@ package final class SimulatedHost: BlockDevice, @unchecked Sendable {
         let fails = isFaulty(\.failWrite)
         disk.onWrite?(name, offset, buffer)
         let id = disk.begin(buffer, at: offset, host: number)
-        await disk.delay(disk.isLongWrite() ? disk.latency.longWrite : disk.latency.write)
+        if disk.isLongWrite() {
+            await disk.delay(disk.latency.longWrite, mayBeSlow: false)
+        } else {
+            await disk.delay(disk.latency.write)
+        }
         if isCutOff { throw .closed }
         if fails {
             disk.abandon(id)

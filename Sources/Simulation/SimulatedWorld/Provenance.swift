@@ -4,7 +4,9 @@
 //
 //   B1. Each byte of a file is zero, or what some write of this inode put at this place.
 //
-// Writes that may not have been carried out count; of an append nobody knows the place before.
+// Writes that may not have been carried out count; of an append nobody knows the place before. Nor
+// does it have one place: a write(2) that finds no room for all, or that the kernel sends in
+// several requests, goes on at what is the end then, behind what others have appended meanwhile.
 
 import FileSystem
 import Vocabulary
@@ -13,7 +15,7 @@ import Vocabulary
 final class Provenance {
     private struct Piece {
         /// Nil: at the end of the file, wherever that was.
-        var offset: UInt64?
+        let offset: UInt64?
         let bytes: [UInt8]
     }
 
@@ -66,10 +68,14 @@ final class Provenance {
         var lostCount = 0
         var place = 0
         while let first = isOpen[place...].firstIndex(of: true) {
-            if let found = appended(page, first, count, at: start, written) {
-                // Where that append went is known from now on.
-                written[found.piece].offset = start + UInt64(first) - UInt64(found.at)
-                explain(page, at: start, written[found.piece], &isOpen)
+            if let found = appended(page, first, count, written) {
+                // Where this part of it went is known from now on.
+                let part = Piece(
+                    offset: start + UInt64(first),
+                    bytes: Array(written[found.piece].bytes[found.at...])
+                )
+                written.append(part)
+                explain(page, at: start, part, &isOpen)
             }
             if isOpen[first] {
                 lost = (lost?.lowerBound ?? first)..<first + 1
@@ -107,7 +113,6 @@ final class Provenance {
         _ page: [UInt8],
         _ first: Int,
         _ count: Int,
-        at start: UInt64,
         _ written: [Piece]
     ) -> (piece: Int, at: Int)? {
         guard count - first >= shortest else { return nil }
@@ -116,9 +121,7 @@ final class Provenance {
             let found = piece.bytes.withUnsafeBufferPointer { bytes in
                 page.withUnsafeBufferPointer { page -> Int? in
                     var at = 0
-                    // It began in this file, not before it.
-                    let last = min(UInt64(bytes.count - shortest), start + UInt64(first))
-                    while at <= last {
+                    while at <= bytes.count - shortest {
                         var same = 0
                         while same < shortest, bytes[at + same] == page[first + same] { same += 1 }
                         if same == shortest { return at }

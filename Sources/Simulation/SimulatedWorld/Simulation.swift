@@ -46,7 +46,7 @@ package final class Simulation {
         self.plan = plan
         self.engine = engine
         self.cluster = cluster
-        self.tell = tell
+        self.tell = tell.map { tell in { tell("\(engine.clock.now): \($0)") } }
         exclusivity = Exclusivity(cluster)
         dice = engine.seededExecutor.forkDice()
         workload = Workload(plan.workload, dice: dice.fork())
