@@ -22,10 +22,13 @@ struct Visitor: Sendable {
         guard number % 2 == 0 else { return try cluster.unmount(node) }
         let hasBegun = eventfd(0, Int32(EFD_CLOEXEC))
         defer { close(hasBegun) }
+        let isDead = Atomic(false)
         let thread = TestThread { [node] in
-            // Until the daemon is dead; what is lost with it nobody asks.
+            // Until the daemon is dead; what is lost with it nobody asks. When its mount is gone, too,
+            // paths lead into the empty folder below, where a name that is not there is no reason to
+            // end.
             var count = 0
-            while (try? arena.step(on: node, tally)) != nil {
+            while !isDead.load(ordering: .relaxed), (try? arena.step(on: node, tally)) != nil {
                 count += 1
                 if count == 10 { eventfd_write(hasBegun, 1) }
             }
@@ -34,6 +37,7 @@ struct Visitor: Sendable {
         var wait = pollfd(fd: hasBegun, events: Int16(POLLIN), revents: 0)
         let begun = poll(&wait, 1, Int32(60_000 * Patience.factor))
         let killed = Result { try cluster.kill(node) }
+        isDead.store(true, ordering: .relaxed)
         thread.join()
         try killed.get()
         if begun != 1 { throw Trouble("\(node.name) does not work before it is killed") }
