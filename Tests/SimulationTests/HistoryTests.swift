@@ -176,12 +176,23 @@ private struct SmallHistory {
         (.look(1), .found(7)), (.make(0), .made(8)), (.make(1), .exists), (.remove(0), .absent),
         (.remove(1), .done), (.rename(0, 1, .replace), .absent), (.rename(1, 0, .replace), .done),
         (.rename(0, 1, .noReplace), .exists), (.rename(0, 1, .exchange), .done),
-        (.list, .names([nil, nil, nil])), (.list, .names([7, 7, nil])),
+        (.list, .names([nil, nil, nil])), (.list, .names([7, 7, nil])), (.make(0), .done),
+        (.open(0), .found(8)), (.open(1), .found(7)), (.open(1), .exists), (.open(0), .absent),
     ])
     func anAnswerThatCannotBe(_ call: DirectoryCall, _ answer: DirectoryAnswer) {
         let wrong = history([(.make(0), .made(7), 1..<2), (call, answer, 3..<4)])
         #expect(wrong.verdict() == .impossible)
         #expect(wrong.story.contains("under way") == false)
+    }
+
+    @Test func openedMadeAndFound() {
+        let right = history([
+            (.open(0), .found(7), 1..<2), (.open(0), .found(7), 3..<4),
+            (.look(0), .found(7), 5..<6),
+            (.make(1), .done, 7..<8), (.open(1), .exists, 9..<10), (.look(1), .found(8), 11..<12),
+            (.remove(1), .done, 13..<14), (.open(1), .found(9), 15..<16),
+        ])
+        #expect(right.verdict() == .possible)
     }
 
     /// A listing in the midst of a rename shows one of the two names, not both and not neither.
@@ -265,7 +276,11 @@ private struct SmallHistory {
             let (name, other) = (dice.below(3), dice.below(2))
             let call: DirectoryCall
             let answer: DirectoryAnswer
-            switch dice.below(5) {
+            switch dice.below(6) {
+            case 5:
+                call = .open(name)
+                names[name] = names[name] ?? index
+                answer = .found(names[name] ?? index)
             case 0:
                 call = .make(name)
                 answer = names[name] == nil ? .made(index) : .exists

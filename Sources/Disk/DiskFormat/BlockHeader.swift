@@ -152,11 +152,7 @@ package struct BlockHeader: Hashable, Sendable {
         volume: VolumeID
     ) throws(FormatError) {
         guard block.u32(0) == Self.magic else { throw .notMetadata(address) }
-        let stored = block.u32(8)
-        let computed = Self.checksum(block)
-        guard stored == computed else {
-            throw .wrongChecksum(address, stored: stored, computed: computed)
-        }
+        try Self.checkSum(of: block, at: address)
         guard let kind = BlockKind(rawValue: block.u16(4)) else {
             throw .invalidField(address, field: "kind", value: UInt64(block.u16(4)))
         }
@@ -178,6 +174,20 @@ package struct BlockHeader: Hashable, Sendable {
             owner: block.u64(48),
             generation: block.u64(56)
         )
+    }
+
+    /// Verifies the checksum of a whole block alone.
+    ///
+    /// - Throws: `wrongChecksum`.
+    static func checkSum(
+        of block: UnsafeRawBufferPointer,
+        at address: BlockAddress
+    ) throws(FormatError) {
+        let stored = block.u32(8)
+        let computed = Self.checksum(block)
+        guard stored == computed else {
+            throw .wrongChecksum(address, stored: stored, computed: computed)
+        }
     }
 
     /// As above, and of the kind that is expected.

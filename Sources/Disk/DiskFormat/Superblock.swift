@@ -215,12 +215,17 @@ package struct Superblock: Hashable, Sendable {
         guard block.count >= Self.byteCount, block.u32(0) == BlockHeader.magic,
             block.u64(64) == Self.magic
         else { throw .notMetadata(place) }
-        guard block.u32(72) == Self.formatVersion else { throw .unsupportedVersion(block.u32(72)) }
         let blockSize = block.u32(76)
         guard Self.blockSizes.contains(blockSize), blockSize & (blockSize - 1) == 0,
             block.count >= Int(blockSize)
         else { throw .invalidField(place, field: "block size", value: UInt64(blockSize)) }
         let whole = block.window(0, Int(blockSize))
+        guard block.u32(72) == Self.formatVersion else {
+            // Magic, block size and checksum are the same in every version: a bit that has turned over
+            // is damage, not another version.
+            try BlockHeader.checkSum(of: whole, at: place)
+            throw .unsupportedVersion(block.u32(72))
+        }
         _ = try BlockHeader(
             verifying: whole,
             at: address ?? BlockAddress(whole.u64(16)),

@@ -34,9 +34,15 @@ extension MountedVolume {
     ) async throws(FileError) -> (EntryReply, OpenReply) {
         let directory = try await holdDirectoryForNewName(parent, name, interruption)
         if let existing = try await existingChild(directory, name, isExclusive) {
+            let isSticky = directory.stored.record.mode & 0o1000 != 0
             release(directory.inode, .exclusive)
             // Gone before it could be opened: ESTALE makes the kernel begin again.
-            let opened = try await openInode(existing, intent, interruption)
+            let opened = try await openInode(
+                existing,
+                intent,
+                finder: Finder(caller: caller, isSticky: isSticky),
+                interruption
+            )
             do throws(FileError) {
                 let reply = try await entryReply(
                     existing,

@@ -10,6 +10,38 @@ import Journaling
 import LockCache
 package import Vocabulary
 
+/// Who asked for a new file and finds one that another node has made since its kernel looked. The
+/// kernel takes what it is given for new: it asks for no permission, and fails with EIO, giving
+/// neither the handle nor the reference back, if it is no regular file (KERNEL S5).
+struct Finder {
+    let caller: Caller
+    /// The directory keeps what others own from being taken for one's own (`fs.protected_regular`).
+    let isSticky: Bool
+
+    /// - Throws: `isDirectory`; `stale`, which makes the kernel look the name up and check what is
+    ///   there by itself, for all that is not plainly permitted. Which groups a process is in
+    ///   besides its own is not known here.
+    func check(_ record: InodeRecord, _ intent: OpenIntent) throws(FileError) {
+        if record.isDirectory { throw .isDirectory }
+        guard record.mode & 0o170000 == 0o100000 else { throw .stale }
+        var wanted: UInt32 = 0
+        if intent.reads { wanted |= 4 }
+        if intent.writes || intent.truncates { wanted |= 2 }
+        let owner = record.mode >> 6 & wanted == wanted
+        let group = record.mode >> 3 & wanted == wanted
+        let others = record.mode & wanted == wanted
+        let isPermitted: Bool
+        if record.user == caller.user {
+            isPermitted = owner
+        } else if isSticky {
+            isPermitted = false
+        } else {
+            isPermitted = group && (others || record.group == caller.group)
+        }
+        if !isPermitted { throw .stale }
+    }
+}
+
 extension MountedVolume {
     package func open(
         _ node: NodeHandle,
@@ -20,12 +52,14 @@ extension MountedVolume {
         return try await openInode(try inode(node), intent, interruption)
     }
 
+    /// Opens an inode. `finder` is who asked for a new file and finds this one.
     func openInode(
         _ inode: Inode,
         _ intent: OpenIntent,
+        finder: Finder? = nil,
         _ interruption: Interruption?
     ) async throws(FileError) -> OpenReply {
-        let reply = try await openExisting(inode, intent, interruption)
+        let reply = try await openExisting(inode, intent, finder, interruption)
         if intent.truncates {
             do throws(FileError) {
                 var change = AttributeChange()
@@ -46,6 +80,7 @@ extension MountedVolume {
     private func openExisting(
         _ inode: Inode,
         _ intent: OpenIntent,
+        _ finder: Finder?,
         _ interruption: Interruption?
     ) async throws(FileError) -> OpenReply {
         // The inode's lock keeps it from being freed until the open lock does.
@@ -55,6 +90,7 @@ extension MountedVolume {
         // An orphan lives on for those who have it open; nobody else gets in (Orphans.swift).
         // ESTALE makes the kernel look the name up once more: something else may have it now.
         if stored.record.linkCount == 0, inode.opens == 0 { throw .stale }
+        if let finder { try finder.check(stored.record, intent) }
         return try await openHeld(inode, intent, isFresh: false, interruption)
     }
 

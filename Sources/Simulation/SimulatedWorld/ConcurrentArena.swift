@@ -40,7 +40,8 @@ final class ConcurrentArena {
     private func choose(_ dice: inout SeededGenerator) -> DirectoryCall {
         let name = dice.below(Self.count)
         switch dice.below(16) {
-        case 0...2: return .make(name)
+        case 0...1: return .make(name)
+        case 2: return .open(name)
         case 3...4: return .remove(name)
         case 5...8:
             let kinds: [RenameKind] = [.replace, .replace, .noReplace, .exchange]
@@ -54,6 +55,7 @@ final class ConcurrentArena {
     /// One operation of a process.
     func act(_ process: inout SimulatedProcess) async throws {
         let call = choose(&process.dice)
+        let makesPipe = process.dice.oneIn(3)
         switch call {
         case .look, .list: break
         default: try process.demandDaemon()
@@ -61,7 +63,7 @@ final class ConcurrentArena {
         // What an orphan sees is judged elsewhere: it may be lost.
         guard !process.isOrphan else {
             _ = await Simulation.result { () async throws(FileError) in
-                try await self.perform(call, process.node)
+                try await self.perform(call, process.node, makesPipe: makesPipe)
             }
             return
         }
@@ -70,9 +72,17 @@ final class ConcurrentArena {
         defer { underWay[number] = nil }
         let node = process.node
         let result = await Simulation.result { () async throws(FileError) in
-            try await self.perform(call, node)
+            try await self.perform(call, node, makesPipe: makesPipe)
         }
-        if process.isOrphan {
+        // Twice there was no file when the kernel looked, and something else when it made one
+        // (KERNEL S5).
+        let isOutrun: Bool
+        if case .failure(.stale) = result, case .open = call {
+            isOutrun = true
+        } else {
+            isOutrun = false
+        }
+        if process.isOrphan || isOutrun {
             history.abandon(number)
             return
         }
@@ -81,11 +91,22 @@ final class ConcurrentArena {
 
     private func perform(
         _ call: DirectoryCall,
-        _ node: SimulatedNode
+        _ node: SimulatedNode,
+        makesPipe: Bool
     ) async throws(FileError) -> DirectoryAnswer {
         let kernel = node.kernel
+        var isOpen = false
+        if case .open = call { isOpen = true }
         do throws(FileError) {
             switch call {
+            case .make(let name) where makesPipe:
+                try await kernel.make(.node(mode: 0o010600, device: 0), path(name))
+                return .done
+            case .open(let name):
+                let file = try await kernel.open(path(name), .writing, creates: 0o600)
+                let found = file.inode.identity
+                try await kernel.close(file)
+                return .found(number(found))
             case .make(let name):
                 let file = try await kernel.open(
                     path(name),
@@ -110,6 +131,7 @@ final class ConcurrentArena {
             switch error {
             case .notFound: return .absent
             case .exists: return .exists
+            case .invalid where isOpen: return .exists  // no file
             default: throw error
             }
         }

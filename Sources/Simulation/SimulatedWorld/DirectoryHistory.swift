@@ -20,6 +20,8 @@ import FileSystem
 /// What a process asks of a directory whose names are numbered.
 enum DirectoryCall: Hashable {
     case make(Int)
+    /// Opens the file, which is made if nothing is there.
+    case open(Int)
     case remove(Int)
     case rename(Int, Int, RenameKind)
     case look(Int)
@@ -30,14 +32,14 @@ enum DirectoryCall: Hashable {
 enum DirectoryAnswer: Hashable {
     /// Made: the inode.
     case made(Int)
-    /// Removed or renamed.
+    /// Removed or renamed; made, and nobody has seen which inode it is.
     case done
     /// The kernel has found one inode under both names, one after the other, and nothing to rename
     /// (Docs/CAVEATS.md).
     case same
     case absent
     case exists
-    /// What `look` found.
+    /// What `look` found or `open` opened.
     case found(Int)
     /// All names, by number, with their inodes; nil for an absent one.
     case names([Int?])
@@ -258,6 +260,7 @@ extension DirectoryCall {
     func effects(_ answer: DirectoryAnswer, on names: [NamedObject]) -> [[NamedObject]] {
         switch self {
         case .make(let name): return made(name, answer, names)
+        case .open(let name): return opened(name, answer, names)
         case .remove(let name):
             let (isThere, isAbsent) = (names[name].mayBeThere, names[name].mayBeAbsent)
             switch answer {
@@ -296,10 +299,27 @@ extension DirectoryCall {
         switch answer {
         case .made(let inode) where names[name].mayBeAbsent:
             [setting(names, [(name, .inode(inode))])]
+        case .done where names[name].mayBeAbsent: [setting(names, [(name, .anything)])]
         case .exists where names[name].mayBeThere: [setting(names, [(name, names[name].there)])]
         case .unknown:
             [names] + (names[name].mayBeAbsent ? [setting(names, [(name, .anything)])] : [])
         default: []
+        }
+    }
+
+    private func opened(
+        _ name: Int,
+        _ answer: DirectoryAnswer,
+        _ names: [NamedObject]
+    ) -> [[NamedObject]] {
+        switch answer {
+        case .found(let inode):
+            // A new one has no name yet.
+            let isNew = names[name].mayBeAbsent && !names.contains(.inode(inode))
+            return isNew || names[name].mayBe(inode)
+                ? [setting(names, [(name, .inode(inode))])] : []
+        case .exists, .unknown: return made(name, answer, names)
+        default: return []
         }
     }
 

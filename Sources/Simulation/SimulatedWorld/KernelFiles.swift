@@ -470,6 +470,8 @@ extension KernelModel {
             },
             arrived: { [self] in depart($0.0) }
         )
+        // Nobody gives back the handle and the reference then (KERNEL S5).
+        guard entry.attributes.mode & 0o170000 == 0o100000 else { throw .inputOutput }
         await installNew(directory, name, entry, sampled)
         guard let inode = inode(entry.node) else { preconditionFailure("K3: just installed") }
         let file = opened(inode, reply, intent)
