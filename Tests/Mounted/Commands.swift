@@ -3,6 +3,7 @@
 
 import CLinux
 import Glibc
+import Synchronization
 
 /// What a command did.
 struct CommandResult: Sendable, CustomStringConvertible {
@@ -86,6 +87,11 @@ enum Commands {
         String(decoding: (try? Files.contents(of: descriptor)) ?? [], as: UTF8.self)
     }
 
+    /// One at a time: until it runs its program a child has copies of all descriptors, also of those
+    /// that are closed meanwhile, and a mount in which one of them leads is busy. Whoever unmounts
+    /// starts a program himself, and so comes after all that might have such copies.
+    private static let spawning = Mutex(())
+
     private static func spawn(
         _ path: String,
         _ arguments: [String],
@@ -101,7 +107,9 @@ enum Commands {
         var words: [UnsafeMutablePointer<CChar>?] = ([path] + arguments).map { strdup($0) } + [nil]
         defer { for word in words { free(word) } }
         var process = pid_t()
-        let code = posix_spawnp(&process, path, &actions, nil, &words, environ)
+        let code = spawning.withLock { _ in
+            posix_spawnp(&process, path, &actions, nil, &words, environ)
+        }
         guard code == 0 else { throw Trouble("cannot run \(path): \(SystemFailure(code))") }
         return process
     }

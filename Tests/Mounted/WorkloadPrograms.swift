@@ -129,7 +129,7 @@ final class Arena: Sendable {
     /// What a program that is late may be told.
     private static let losses: Set<Int32> = [
         ENOENT, EEXIST, ENOTDIR, EISDIR, ENOTEMPTY, EINVAL, ELOOP, ENXIO, EPERM, ENODATA, EBUSY,
-        EFAULT, ENAMETOOLONG, EOPNOTSUPP, ESTALE, EXDEV,
+        EFAULT, ENAMETOOLONG, EOPNOTSUPP, ESTALE, EXDEV, ESPIPE,
     ]
 
     private let name: String

@@ -21,13 +21,19 @@ import VolumeMaking
         var order: DiskOrder { cluster.order }
         var superblock: Superblock { cluster.plan.superblock }
 
-        func block(_ kind: BlockKind, at address: BlockAddress, of name: ResourceName) -> [UInt8] {
+        /// Newer than what is in place, if nothing else is said.
+        func block(
+            _ kind: BlockKind,
+            at address: BlockAddress,
+            of name: ResourceName,
+            version: UInt64 = 1 << 39
+        ) -> [UInt8] {
             var bytes = [UInt8](repeating: 0, count: Int(superblock.blockSize))
             bytes.withUnsafeMutableBytes { block in
                 BlockHeader(
                     kind: kind,
                     address: address,
-                    version: 1,
+                    version: version,
                     volume: superblock.volume,
                     owner: name.number,
                     generation: name.generation
@@ -98,6 +104,8 @@ import VolumeMaking
             let last =
                 world.superblock.groupStart(0) + UInt64(world.superblock.groupLength(0) - 1)
             let other = ResourceName.inode(InodeNumber(address: last, generation: 7))
+            // Whether it may begin is another question (W7).
+            world.order.powerFailed()
             await world.begin(world.block(.extentNode, at: last, of: other), at: last)
             world.order.granted(.resourceGroup(1), to: "n1.1")
             world.order.granted(.resourceGroup(0), to: world.stranger.name)
@@ -139,6 +147,76 @@ import VolumeMaking
             #expect(world.order.violation == nil)
             await world.begin(data, at: address)
             #expect(world.order.violation?.hasPrefix("W5") == true)
+        }
+    }
+
+    @Test func metadataIntoABlockThatIsFree() throws {
+        try onTwoNodes { world in
+            let last =
+                world.superblock.groupStart(0) + UInt64(world.superblock.groupLength(0) - 1)
+            let gone = ResourceName.inode(InodeNumber(address: last, generation: 0))
+            await world.begin(world.block(.inode, at: last, of: gone), at: last)
+            #expect(world.order.violation == nil)
+            let other = ResourceName.inode(InodeNumber(address: last, generation: 7))
+            await world.begin(world.block(.inode, at: last, of: other), at: last)
+            #expect(world.order.violation?.hasPrefix("W7") == true)
+        }
+    }
+
+    /// That a block was given up counts when the transaction that says so is durable.
+    @Test func metadataIntoABlockThatALogGivesUp() throws {
+        try onTwoNodes { world in
+            let address = BlockAddress(world.file.number)
+            let other = ResourceName.inode(InodeNumber(address: address, generation: 7))
+            let group = try #require(world.superblock.group(of: address))
+            let start = world.superblock.groupStart(group)
+            var image = world.cluster.disk.visible.bytes(
+                at: world.superblock.byteOffset(start),
+                count: Int(world.superblock.blockSize)
+            )
+            image.withUnsafeMutableBytes { block in
+                let bitmap = GroupBitmap(
+                    block: block,
+                    blockCount: world.superblock.groupLength(group)
+                )
+                bitmap[UInt32(address.rawValue - start.rawValue)] = .quarantined
+                BlockHeader.setVersion(1 << 40, of: block)
+            }
+            func log(_ sequence: UInt64, _ blocks: [UInt8]) {
+                let place = world.cluster.plan.slots[0].journalStart + 200
+                let owner = ResourceName.inode(
+                    InodeNumber(address: BlockAddress(sequence), generation: 0)
+                )
+                let descriptor = world.block(.journalDescriptor, at: place, of: owner)
+                (descriptor + blocks).withUnsafeBytes {
+                    world.order.recordBegins(0, at: world.superblock.byteOffset(place), $0)
+                }
+            }
+            log(900, image)
+            await world.begin(world.block(.inode, at: address, of: other), at: address)
+            #expect(world.order.violation == nil)
+            log(901, [])
+            await world.begin(world.block(.inode, at: address, of: other), at: address)
+            #expect(world.order.violation?.hasPrefix("W7") == true)
+        }
+    }
+
+    @Test func anOlderVersionOverANewerOne() throws {
+        try onTwoNodes { world in
+            let address = world.superblock.groupStart(0)
+            let group = ResourceName.inode(InodeNumber(address: address, generation: 7))
+            let place = world.cluster.disk.visible.bytes(
+                at: world.superblock.byteOffset(address),
+                count: BlockHeader.byteCount
+            ).withUnsafeBytes { StatedHeader($0) }
+            func write(version: UInt64) async {
+                let block = world.block(.extentNode, at: address, of: group, version: version)
+                await world.begin(block, at: address)
+            }
+            await write(version: place.version)
+            #expect(world.order.violation == nil)
+            await write(version: place.version - 1)
+            #expect(world.order.violation?.hasPrefix("W8") == true)
         }
     }
 

@@ -102,6 +102,10 @@ final class ConcurrentStorm {
         defer { directory.isBusy = false }
         let count = 20 + process.dice.below(50)
         let isFull = directory.names.count + count > directory.most
+        if !isFull, process.dice.oneIn(4) {
+            for _ in 0..<count / 4 { try await churn(directory, &process) }
+            return
+        }
         if isFull || (!directory.names.isEmpty && process.dice.oneIn(4)) {
             try await remove(isFull ? 4 * count : count, directory, &process)
         } else if !directory.names.isEmpty, process.dice.oneIn(5) {
@@ -135,13 +139,30 @@ final class ConcurrentStorm {
         }
     }
 
-    private func remove(
-        _ count: Int,
+    /// Makes some names and removes them at once, while what they were is still being written home.
+    private func churn(
         _ directory: StormDirectory,
         _ process: inout SimulatedProcess
     ) async throws {
+        let count = 1 + process.dice.below(4)
+        try await make(count, directory, &process)
+        if process.dice.oneIn(2) {
+            try await process.node.kernel.synchronizeAll()
+            try process.demandDaemon()
+        }
+        try await remove(count, directory, &process, isNewest: true)
+    }
+
+    private func remove(
+        _ count: Int,
+        _ directory: StormDirectory,
+        _ process: inout SimulatedProcess,
+        isNewest: Bool = false
+    ) async throws {
         for _ in 0..<min(count, directory.names.count) {
-            let index = process.dice.below(directory.names.count)
+            let index =
+                isNewest
+                ? directory.names.count - 1 : process.dice.below(directory.names.count)
             let name = directory.names[index]
             try await process.node.kernel.remove(directory.path(name), isDirectory: false)
             try process.demandDaemon()

@@ -13,6 +13,11 @@
 //   W6. When a log is called clean, every block of which it has an image behind the begin of its durable header is
 //       durable in that version or a newer one, unless its group does not count it as metadata, or another log has
 //       an image of it: then it was freed, and somebody else uses it now.
+//   W7. No metadata is written in place into a block that was given up: that the group counts as something else in
+//       its newest image, in place or durable in a log. (LoggedGroups.swift.) What a freed inode leaves
+//       may go into a block that is free; a replay may bring home what another log has freed, as long as the
+//       block is in quarantine.
+//   W8. No metadata is written in place over a newer version of the block.
 
 import DiskFormat
 import FileSystem
@@ -31,6 +36,7 @@ final class DiskOrder {
     private(set) var judgedGrants = 0
     /// For each slot, of every block of which its log may have an image: the newest.
     private var logged: [[BlockAddress: LoggedImage]]
+    private var groups: LoggedGroups
 
     private struct LoggedImage {
         let sequence: UInt64
@@ -40,13 +46,17 @@ final class DiskOrder {
     init(_ cluster: SimulatedCluster) {
         self.cluster = cluster
         logged = Array(repeating: [:], count: cluster.plan.slots.count)
+        groups = LoggedGroups(cluster.plan.superblock, slots: cluster.plan.slots.count)
     }
 
     // MARK: Logs
 
     /// The power has failed: of what was not durable nobody knows what is there.
     func powerFailed() {
-        for slot in logged.indices { logged[slot] = [:] }
+        for slot in logged.indices {
+            logged[slot] = [:]
+            groups.isUnknown(slot)
+        }
     }
 
     /// A write of the header of a log begins.
@@ -66,6 +76,7 @@ final class DiskOrder {
         }
         // Nothing is in the log any more, and its numbers may be used again.
         logged[index] = [:]
+        groups.isClean(index)
     }
 
     private func judgePlace(
@@ -96,7 +107,8 @@ final class DiskOrder {
         eachBlock(of: bytes, at: offset) { address, block in
             let stated = StatedHeader(block)
             guard stated.hasMagic, stated.kind == .journalDescriptor, stated.address == address
-            else { return }
+            else { return groups.image(index, block) }
+            groups.transaction(index, stated.owner)
             for entry in 0..<Int(JournalDescriptorHeader(fields: block).count) {
                 let place =
                     JournalDescriptorHeader.entriesOffset + entry * JournalEntry.byteCount
@@ -169,6 +181,7 @@ final class DiskOrder {
             let stated = StatedHeader(block)
             if stated.hasMagic, stated.address == address {
                 if let name = Self.covering(stated, block) { judge(host, address, name) }
+                judgePlace(host, address, stated)
             } else {
                 judgeData(host, address)
             }
@@ -182,6 +195,44 @@ final class DiskOrder {
             fail(
                 "W4: \(host) writes block \(address) of \(name) in place, which \(node.kernel.name) holds in \(mode)"
             )
+        }
+    }
+
+    private func judgePlace(_ host: String, _ address: BlockAddress, _ stated: StatedHeader) {
+        guard let kind = stated.kind else { return }
+        if let state = groups.state(of: address, cluster.disk), state != .metadata,
+            !mayBeWritten(stated, into: state)
+        {
+            fail("W7: \(host) writes a \(kind) into \(address), which is \(state) now")
+        }
+        let superblock = cluster.plan.superblock
+        let place = cluster.disk.visible.bytes(
+            at: superblock.byteOffset(address),
+            count: BlockHeader.byteCount
+        ).withUnsafeBytes { StatedHeader($0) }
+        guard place.hasMagic, place.address == address, place.version > stated.version else {
+            return
+        }
+        fail(
+            "W8: \(host) writes block \(address) in version \(stated.version) over version \(place.version)"
+        )
+    }
+
+    private func mayBeWritten(_ stated: StatedHeader, into state: BlockState) -> Bool {
+        switch state {
+        case .metadata: true
+        case .data: false
+        // A freed inode leaves one of generation 0, until the block is used again.
+        case .free: stated.kind == .inode && stated.generation == 0
+        case .quarantined: stated.kind == .inode && stated.generation == 0 || isReplayPending
+        }
+    }
+
+    /// Whether there is a log that somebody may be replaying: its own node lives no more.
+    private var isReplayPending: Bool {
+        cluster.plan.slots.contains { slot in
+            let isUsed = cluster.living.contains { $0.slot == slot.slot && $0.withdrawal == nil }
+            return !isUsed && durableBegin(slot) != nil
         }
     }
 

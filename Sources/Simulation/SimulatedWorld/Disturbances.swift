@@ -74,21 +74,7 @@ extension Simulation {
         if file.intent.writes, dice.oneIn(2) {
             let bytes = patternBytes(dice.next(), count: count)
             if file.intent.reads, dice.oneIn(2) {
-                log("\(what) store")
-                let length = Int(min(UInt64(count), size - min(offset, size)))
-                // Whoever does not ask may know an older size: what is stored behind the end is
-                // lost (F8), what the file has gained cannot be stored to.
-                let asks = !dice.oneIn(3)
-                let done = try await within("\(what) store") {
-                    if asks { _ = try await node.kernel.status(file) }
-                    node.onWrite?(file.inode.identity, offset, bytes)
-                    return try await node.kernel.store(file, at: offset, bytes)
-                }
-                if asks, done != length {
-                    throw SimulationFailure("\(what): stored \(done), not \(length)")
-                }
-                let inside = min(done, length)
-                if inside > 0 { tree.write(object, at: offset, Array(bytes.prefix(inside))) }
+                try await store(handle, at: offset, bytes)
             } else {
                 log("\(what) write")
                 tree.write(object, at: file.intent.appends ? size : offset, bytes)
@@ -115,6 +101,66 @@ extension Simulation {
         }
         try healthy(node)
         try await checkStatus(handle)
+    }
+
+    /// Stores through a mapping. Whoever does not ask may know an older size: what is stored behind
+    /// the end is lost (F8), what the file has gained cannot be stored to.
+    private func store(_ handle: HeldFile, at offset: UInt64, _ bytes: [UInt8]) async throws {
+        let (node, file, object) = (handle.node, handle.file, handle.object)
+        let what = "\(node.kernel.name): #\(object) \(offset)+\(bytes.count)"
+        log("\(what) store")
+        let asks = !dice.oneIn(3)
+        if !asks, dice.oneIn(2) { try await shorten(object, besides: node) }
+        let size = tree.objects[object].size
+        let length = Int(min(UInt64(bytes.count), size - min(offset, size)))
+        let done = try await within("\(what) store") {
+            if asks { _ = try await node.kernel.status(file) }
+            node.onWrite?(file.inode.identity, offset, bytes)
+            return try await node.kernel.store(file, at: offset, bytes)
+        }
+        if asks, done != length {
+            throw SimulationFailure("\(what): stored \(done), not \(length)")
+        }
+        let inside = min(done, length)
+        if inside > 0 { tree.write(object, at: offset, Array(bytes.prefix(inside))) }
+        if done > length { try await growBehind(handle, offset, done) }
+    }
+
+    /// Another node makes a file shorter, if it can.
+    private func shorten(_ object: Int, besides node: SimulatedNode) async throws {
+        let size = tree.objects[object].size
+        guard size > 0, let other = cluster.living.first(where: { $0 !== node }),
+            let path = tree.allPaths().first(where: { $0.object == object })?.path
+        else { return }
+        let end = UInt64(dice.below(Int(size)))
+        log("\(other.kernel.name): truncate #\(object) \(end)")
+        tree.actor = Int(other.slot.rawValue)
+        tree.resize(object, to: end)
+        try await within("truncate #\(object)") {
+            _ = try await other.perform(.truncate(path, end))
+        }
+        tree.actor = Int(node.slot.rawValue)
+    }
+
+    /// What was stored behind the end is written back, and so lost; then the file grows over it.
+    private func growBehind(_ handle: HeldFile, _ offset: UInt64, _ count: Int) async throws {
+        guard dice.oneIn(2) else { return }
+        let (node, file, object) = (handle.node, handle.file, handle.object)
+        let place = offset + UInt64(count + dice.below(9000))
+        let bytes = patternBytes(dice.next(), count: 1 + dice.below(200))
+        let what = "\(node.kernel.name): #\(object) \(place)+\(bytes.count) behind what is lost"
+        log("\(what): fsync, write")
+        try await within(what) { try await node.kernel.synchronize(file, dataOnly: true) }
+        tree.write(object, at: place, bytes)
+        tree.dropPrivileges(object)
+        try await within(what) { try await node.write(file, place, bytes) }
+        let wanted = tree.read(object, at: offset, count: count)
+        let shown = try await within("\(what): read") {
+            try await node.kernel.read(file, at: offset, count: count)
+        }
+        if shown != wanted {
+            throw SimulationFailure("\(what): \(difference(shown, wanted, offset))")
+        }
     }
 
     private func checkStatus(_ handle: HeldFile) async throws {

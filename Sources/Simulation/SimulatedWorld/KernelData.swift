@@ -101,6 +101,12 @@ extension KernelModel {
         invalidateAttributes(inode, .written)
     }
 
+    /// A write that has failed may have changed attributes all the same: privileges went first.
+    private func failWrite(_ inode: KernelInode) {
+        inode.attributeVersion = nextVersion()
+        invalidateAttributes(inode, .written)
+    }
+
     private func writeDirect(
         _ file: KernelFile,
         at offset: UInt64,
@@ -108,7 +114,13 @@ extension KernelModel {
     ) async throws(FileError) -> Int {
         let inode = file.inode
         await dropPages(inode, offset, UInt64(bytes.count))
-        let written = try await send(file, at: offset, bytes, isDirect: true)
+        let written: Int
+        do throws(FileError) {
+            written = try await send(file, at: offset, bytes, isDirect: true)
+        } catch {
+            failWrite(inode)
+            throw error
+        }
         // Not after asynchronous I/O, which nobody waits for here.
         if habits != nil || !dice.oneIn(3) { await dropPages(inode, offset, UInt64(bytes.count)) }
         finishWrite(inode, end: offset + UInt64(written))
@@ -156,6 +168,7 @@ extension KernelModel {
             return written
         } catch {
             for page in touched { page.isUptodate = false }
+            failWrite(inode)
             throw error
         }
     }

@@ -294,6 +294,7 @@ package final class Simulation {
         if plan.faults.contains(.full), case .failure(.noSpace) = shown {
             doubt(operation)
             provenance.end = nil
+            try await setPrivileges(node, operation)
             let again = try await within("\(operation), once more") {
                 await Self.result { () async throws(FileError) in
                     try await node.perform(operation)
@@ -309,6 +310,24 @@ package final class Simulation {
         try compare(shown, expected, "\(node.kernel.name): \(operation)")
         if case .success = shown, let path = operation.synchronizedPath { promise(path) }
         try await look(operation)
+    }
+
+    /// Perhaps gives the file of a write that found no space the set-user-id bit, which the next one is
+    /// to take, or to leave to all nodes.
+    private func setPrivileges(_ node: SimulatedNode, _ operation: TreeOperation) async throws {
+        let path: PathNames
+        switch operation {
+        case .write(let written, _, _, _, _), .append(let written, _, _): path = written
+        default: return
+        }
+        guard dice.oneIn(2) else { return }
+        log("\(node.kernel.name): chmod \(text(path)) 4711")
+        // It may be gone: what the operation was to do nobody knows.
+        _ = try await within("chmod") {
+            await Self.result { () async throws(FileError) in
+                try await node.perform(.mode(path, 0o4711))
+            }
+        }
     }
 
     func compare(

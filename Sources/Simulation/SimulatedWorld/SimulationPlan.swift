@@ -123,7 +123,8 @@ struct ClusterShape {
         blockSize = [4096, 4096, 4096, 8192, 16_384][dice.below(5)]
         let least = UInt64(SlotDescriptor.minimumJournalLength) * UInt64(blockSize)
         journalSize = dice.oneIn(2) ? least : 4 << 20
-        blocksPerGroup = dice.oneIn(2) ? 512 : 2048
+        // The last makes one group of nearly everything: all nodes fight over it.
+        blocksPerGroup = [512, 512, 2048, 2048, 15_872][dice.below(5)]
         slowestMessage = dice.oneIn(6) ? 30_000_000 : 2_000_000
         if dice.oneIn(6) {
             latency = DiskLatency(
@@ -135,7 +136,7 @@ struct ClusterShape {
         // A disk that stops for a moment now and then: longer than others need to use a block again.
         if dice.oneIn(5) { (latency.slowOneIn, latency.slowness) = (40, 200) }
         // One on which some writes take much longer than what is asked later, flushes too.
-        if dice.oneIn(4) { latency.longWriteOneIn = 8 }
+        if dice.oneIn(4) { latency.longWriteOneIn = dice.oneIn(2) ? 8 : 2 }
         deviceSize = 64 << 20
         spare = UInt64(dice.below(dice.oneIn(3) ? 48 : 8)) << 16
         if plan.faults.contains(.full), !plan.isConcurrent {
