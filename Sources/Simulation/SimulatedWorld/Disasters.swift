@@ -397,6 +397,7 @@ extension Simulation {
             let operation = workload.next(tree)
             log("\(node.kernel.name), meanwhile: \(operation)")
             doubt(operation)
+            if case .store(let path, _, _, _) = operation { storers.append((node, path)) }
             let outcome = Outcome<Void>()
             let start = engine.clock.now.advanced(nanoseconds: UInt64(dice.below(3_000_000)))
             engine.spawn {

@@ -26,6 +26,8 @@ package final class Simulation {
     var promises: [Promise] = []
     let exclusivity: Exclusivity
     let provenance = Provenance()
+    /// Who has stored through a mapping in the midst of the last disaster, and into which file.
+    var storers: [(node: SimulatedNode, path: PathNames)] = []
     /// What happened, newest last; the end of it is shown with a failure.
     var story: [String] = []
     /// Told each line of the story as it happens.
@@ -276,7 +278,7 @@ package final class Simulation {
 
     // MARK: Operations
 
-    private func playOperation(_ node: SimulatedNode, _ operation: TreeOperation) async throws {
+    func playOperation(_ node: SimulatedNode, _ operation: TreeOperation) async throws {
         log("\(node.kernel.name): \(operation)")
         report.operations += 1
         tree.actor = Int(node.slot.rawValue)
