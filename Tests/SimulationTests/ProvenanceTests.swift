@@ -40,8 +40,15 @@ import Vocabulary
                 $0.write(1, at: 9_000, Array(patternBytes(9, count: 5000)[1024..<1536]))
             } == nil
         )
-        // An append went to one place.
-        #expect(foreign(provenance) { $0.write(1, at: 2_000, bytes) } != nil)
+        // The rest of one that had no room for all came behind what another one had appended.
+        #expect(
+            foreign(provenance) {
+                $0.write(1, at: 0, Array(patternBytes(7, count: 900)[..<300]))
+                $0.write(1, at: 300, bytes)
+                $0.write(1, at: 1_000, Array(patternBytes(7, count: 900)[300...]))
+            } == nil
+        )
+        #expect(foreign(provenance) { $0.write(1, at: 0, patternBytes(8, count: 700)) } != nil)
     }
 
     /// A sector of another inode is not taken for an append.
