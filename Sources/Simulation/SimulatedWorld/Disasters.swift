@@ -69,7 +69,7 @@ extension Simulation {
         try await end(operations)
         if dice.oneIn(2) { try await check() }
         for index in 0..<plan.nodes { try await mount(index) }
-        try await reconcile { $0 != nil }
+        try await reconcile(isDurable: true) { $0 != nil }
     }
 
     private func death(_ index: Int) async throws {
@@ -435,8 +435,11 @@ extension Simulation {
     // MARK: What is left
 
     /// Checks what must have survived, `isAtRisk` telling by the last node that touched a thing
-    /// what need not; takes over what is there.
-    private func reconcile(_ isAtRisk: (Int?) -> Bool) async throws {
+    /// what need not; takes over what is there. `isDurable` says that all of it was read from the disk.
+    private func reconcile(
+        isDurable: Bool = false,
+        _ isAtRisk: (Int?) -> Bool
+    ) async throws {
         let living = cluster.living
         let node = living[dice.below(living.count)]
         log("\(node.kernel.name): what is left?")
@@ -459,6 +462,12 @@ extension Simulation {
         }
         let left = try await within("reading what is left") { try await adopt(node.kernel) }
         tree = left.tree
+        if !isDurable, living.count == 1 {
+            // Nobody else looks, and so it may be in the memory of this node alone.
+            for index in tree.objects.indices {
+                tree.objects[index].toucher = Int(node.slot.rawValue)
+            }
+        }
         try healthy(node)
         try demandProvenance(left.identities)
         try await compareAll()
