@@ -1,9 +1,11 @@
 import DiskFormat
-import FileStore
+import Execution
 import Journaling
 import SimulatedMachine
 import Testing
 import Vocabulary
+
+@testable import FileStore
 
 /// What stands at one logical block.
 private struct Mapped: Hashable {
@@ -56,6 +58,30 @@ private final class ModelFile {
                 physical: extent.physical.rawValue + offset,
                 isUnwritten: isUnwritten
             )
+        }
+    }
+
+    /// Puts an extent into a hole that is long enough.
+    func put(_ logical: UInt64, length: UInt32) async throws {
+        try await volume.change(extents.insertionCost()) {
+            let run = try #require($0.takeData(near: nil, wanted: length))
+            try #require(run.length == length)
+            let extent = Extent(logical: logical, physical: run.start, length: length)
+            try await extents.insert(extent, with: $0)
+            for offset in 0..<UInt64(length) {
+                blocks[logical + offset] = Mapped(
+                    physical: run.start.rawValue + offset,
+                    isUnwritten: false
+                )
+            }
+        }
+    }
+
+    /// The first logical block of the leaf behind that of `logical`, if there is one.
+    func bound(behind logical: UInt64) async throws -> UInt64? {
+        var source = NodeSource(volume.store, file)
+        return try await source.run { source throws(Interruption) in
+            try Tree(source, .extents).descend(to: logical).upperBound
         }
     }
 
@@ -193,37 +219,36 @@ private final class ModelFile {
         }
     }
 
+    /// A file of so many extents, one block each at every second place, that there are two levels of index nodes.
+    private func deepFile(
+        _ engine: Engine
+    ) async throws -> (volume: TestVolume, model: ModelFile, count: UInt64) {
+        let volume = try await TestVolume.make(
+            engine,
+            mebibytes: 128,
+            blocksPerGroup: nil,
+            cacheCapacity: 2000
+        )
+        let model = ModelFile(volume, try await volume.makeFile("file"), seed: 8)
+        let attributes = ExtendedAttributes(volume.store, model.file)
+        let wide = try await attributes.prepareSet(
+            "user.wide",
+            [UInt8](repeating: 1, count: 3600)
+        )
+        try await volume.change(wide.cost) { try attributes.apply(wide, with: $0) }
+        // From the back to the front, which leaves half full leaves.
+        let count: UInt64 = 23_000
+        for logical in (0..<count).reversed() { try await model.put(logical * 2, length: 1) }
+        try #require(model.file.record.height == 2)
+        return (volume, model, count)
+    }
+
     /// More leaves than one index node can name; what is removed ends where leaves have lost their
     /// front.
     @Test func manyLeaves() throws {
         try runSimulated(seed: 8) { engine in
-            let volume = try await TestVolume.make(
-                engine,
-                mebibytes: 128,
-                blocksPerGroup: nil,
-                cacheCapacity: 2000
-            )
-            let model = ModelFile(volume, try await volume.makeFile("file"), seed: 8)
-            let attributes = ExtendedAttributes(volume.store, model.file)
-            let wide = try await attributes.prepareSet(
-                "user.wide",
-                [UInt8](repeating: 1, count: 3600)
-            )
-            try await volume.change(wide.cost) { try attributes.apply(wide, with: $0) }
-            // From the back to the front, which leaves half full leaves.
-            let count: UInt64 = 23_000
-            for logical in (0..<count).reversed() {
-                try await volume.change(model.extents.insertionCost()) {
-                    let run = try #require($0.takeData(near: nil, wanted: 1))
-                    let extent = Extent(logical: logical * 2, physical: run.start, length: 1)
-                    try await model.extents.insert(extent, with: $0)
-                    model.blocks[logical * 2] = Mapped(
-                        physical: run.start.rawValue,
-                        isUnwritten: false
-                    )
-                }
-            }
-            #expect(model.file.record.blockCount > count + 255 && model.file.record.height == 2)
+            let (volume, model, count) = try await deepFile(engine)
+            #expect(model.file.record.blockCount > count + 255)
             try await model.compare()
             for start in stride(from: 0, to: count * 2, by: 80) {
                 try await model.remove(start, start + 50)
@@ -249,6 +274,30 @@ private final class ModelFile {
             try await model.compare()
             try await model.remove(0, .max)
             #expect(model.file.record.blockCount == 1)
+        }
+    }
+
+    /// An extent that reaches beyond the bound of its leaf begins the next one, and every node above that
+    /// begins with it learns its new bound.
+    @Test func extentsAcrossBounds() throws {
+        try runSimulated(seed: 9) { engine in
+            let (volume, model, count) = try await deepFile(engine)
+            var bounds = 0
+            var last: UInt64 = 0
+            while let bound = try await model.bound(behind: last) {
+                try await model.remove(bound - 2, bound + 2)
+                try await model.put(bound - 1, length: 2)
+                last = bound
+                bounds += 1
+            }
+            #expect(bounds > 255, "one index node names all leaves")
+            try await model.compare()
+            model.file.record.size = count * 2 * 4096
+            try await volume.change(OperationCost(newBlocks: 0, modifiedBlocks: 1)) {
+                model.file.store(in: $0.transaction)
+            }
+            try await volume.remount()
+            try await volume.expectSound()
         }
     }
 

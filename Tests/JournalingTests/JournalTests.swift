@@ -38,7 +38,9 @@ import Vocabulary
     @Test func aCommitIsInTheLogAndNotInPlace() throws {
         try onTestVolume(seed: 2) { node in
             try await node.store(7, in: [1, 2, 3])
+            #expect(node.journal.statistics.runningBlocks == 3)
             try await node.journal.commit()
+            #expect(node.journal.statistics.runningBlocks == 0)
             #expect(node.durableValue(1) == 0)
             let block = try await node.block(1)
             #expect(block.version == 2)

@@ -106,6 +106,20 @@ private struct Bench {
         #expect(bench.granted(.null) == [.request(.protectedRead, [])])
     }
 
+    @Test func whoWithdrawsIsNotServed() {
+        var bench = Bench()
+        #expect(bench.enter(.exclusive, 1) == [.request(.exclusive, [])])
+        #expect(bench.granted(.exclusive) == [.grant(1)])
+        #expect(bench.enter(.exclusive, 2) == [])
+        #expect(bench.enter(.shared, 3) == [])
+        #expect(bench.machine.withdraw(ticket: 2, &bench.actions))
+        #expect(bench.take() == [])
+        #expect(!bench.machine.withdraw(ticket: 2, &bench.actions))
+        #expect(bench.leave(.exclusive) == [.grant(3)])
+        #expect(bench.leave(.shared) == [])
+        #expect(bench.machine.isIdle)
+    }
+
     @Test func aShutDownRefusesEverybody() {
         var bench = Bench()
         _ = bench.enter(.exclusive, 1)

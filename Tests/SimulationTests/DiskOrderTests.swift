@@ -150,6 +150,27 @@ import VolumeMaking
         }
     }
 
+    /// A block of which a log was to get an image, which has not arrived whole.
+    @Test func dataWhereALogWasToHaveAnImage() throws {
+        try runOnTwoNodes(synchronizes: true) { two in
+            let path = [Array("new".utf8)]
+            _ = try await two.first.perform(.create(path, isExclusive: true))
+            let inode = try await two.first.kernel.status(path).inode
+            two.first.member.host.faults.failEverything = true
+            await #expect(throws: FileError.self) {
+                _ = try await two.first.perform(.synchronize(path))
+            }
+            try #require(two.first.withdrawal?.contains("journal") == true)
+            let order = two.cluster.order
+            let superblock = two.cluster.plan.superblock
+            let data = [UInt8](repeating: 1, count: Int(superblock.blockSize))
+            data.withUnsafeBytes {
+                order.writeBegins("n2.2", at: superblock.byteOffset(inode.address), $0)
+            }
+            #expect(order.violation == nil)
+        }
+    }
+
     @Test func metadataIntoABlockThatIsFree() throws {
         try onTwoNodes { world in
             let last =

@@ -40,6 +40,16 @@ import Vocabulary
                 $0.write(1, at: 9_000, Array(patternBytes(9, count: 5000)[1024..<1536]))
             } == nil
         )
+        // An append is at one place.
+        #expect(foreign(provenance) { $0.write(1, at: 2_000, bytes) } != nil)
+        #expect(foreign(provenance) { $0.write(1, at: 0, patternBytes(8, count: 700)) } != nil)
+    }
+
+    @Test func appendsInParts() {
+        let provenance = Provenance()
+        let bytes = patternBytes(6, count: 700)
+        provenance.write(inode, at: nil, bytes)
+        provenance.write(inode, at: nil, patternBytes(7, count: 900))
         // The rest of one that had no room for all came behind what another one had appended.
         #expect(
             foreign(provenance) {
@@ -48,7 +58,13 @@ import Vocabulary
                 $0.write(1, at: 1_000, Array(patternBytes(7, count: 900)[300...]))
             } == nil
         )
-        #expect(foreign(provenance) { $0.write(1, at: 0, patternBytes(8, count: 700)) } != nil)
+        // A part of it as well is nowhere else.
+        let rest = Array(patternBytes(7, count: 900)[300...])
+        #expect(foreign(provenance) { $0.write(1, at: 3_000, rest) } != nil)
+        // Whoever tries again after an error appends the same bytes once more.
+        provenance.write(inode, at: nil, rest)
+        #expect(foreign(provenance) { $0.write(1, at: 3_000, rest) } == nil)
+        #expect(foreign(provenance) { $0.write(1, at: 5_000, rest) } != nil)
     }
 
     /// A sector of another inode is not taken for an append.

@@ -1,5 +1,6 @@
 // What this node has in memory under a lock, for whoever wants to know whether it may.
 
+import DiskFormat
 import Journaling
 import LockCache
 package import Vocabulary
@@ -42,6 +43,40 @@ extension MountedVolume {
         }
         return memory
     }
+}
+
+/// The inodes that a node has in memory, for an observer.
+package struct InodeCensus: Equatable, Sendable {
+    /// As the table says, and as many as there are.
+    package var counted = 0
+    package var present = 0
+    /// That nobody but the cache needs, in the list from which they go.
+    package var idle = 0
+    /// That nobody needs, and that are in no list: they never go.
+    package var stray: [InodeNumber] = []
+    /// Orphans for whose end a task waits.
+    package var pendingOrphans = 0
+}
+
+extension MountedVolume {
+    /// What is in memory now.
+    package func inodeCensus() -> InodeCensus {
+        var census = InodeCensus()
+        census.counted = inodes.count
+        census.pendingOrphans = pendingOrphans
+        inodes.forEach { inode in
+            census.present += 1
+            if inode.isIdleListed {
+                census.idle += 1
+            } else if !inode.isReferenced, inode.number != superblock.root {
+                census.stray.append(inode.number)
+            }
+        }
+        return census
+    }
+
+    /// How many idle inodes may stay.
+    package var mostIdleInodes: Int { options.idleInodes }
 }
 
 extension Glock {

@@ -90,6 +90,8 @@ package struct DiskFaults: Hashable, Sendable {
 package final class SimulatedDisk: @unchecked Sendable {
     /// Told of every write as it begins: the name of its host, its first byte, its content.
     package var onWrite: ((String, UInt64, UnsafeRawBufferPointer) -> Void)?
+    /// Hears of every write that failed, or whose host was cut off, and that has not arrived whole: its first byte.
+    package var onTorn: ((UInt64) -> Void)?
 
     // Sendable: X1 of the executor.
 
@@ -266,8 +268,11 @@ package final class SimulatedDisk: @unchecked Sendable {
         var write = inFlight.remove(at: index)
         var content = visible
         land(write, on: &content, &dice)
-        write.bytes = content.bytes(at: write.offset, count: write.bytes.count)
+        let landed = content.bytes(at: write.offset, count: write.bytes.count)
+        let isTorn = landed != write.bytes
+        write.bytes = landed
         arrive(write)
+        if isTorn { onTorn?(write.offset) }
     }
 
     private func arrive(_ write: Write) {

@@ -1,7 +1,9 @@
 // What a node shows, compared with the oracle.
 
+import DiskFormat
 import FileSystem
 import Vocabulary
+import VolumeMaking
 
 /// Looks at one node and tells where it differs from the model.
 struct Comparison {
@@ -156,4 +158,45 @@ func difference(_ shown: [UInt8], _ wanted: [UInt8], _ offset: UInt64) -> String
     while end < min(shown.count, wanted.count), shown[end] != wanted[end] { end += 1 }
     let zeros = shown[index..<end].allSatisfy { $0 == 0 } ? ", zeros" : ""
     return "other bytes \(offset + UInt64(index))..<\(offset + UInt64(end))\(zeros)"
+}
+
+extension Simulation {
+    /// The model knows no times; but all nodes show the same of them.
+    func compareTimes() async throws {
+        let living = cluster.living
+        guard living.count > 1 else { return }
+        for (path, _) in tree.allPaths() {
+            var shown: [[Timestamp]] = []
+            // What a mapping has stored counts when it is written back, and that may be at the first look of
+            // another node.
+            for attempt in 1...2 where attempt == 1 || Set(shown).count > 1 {
+                shown = []
+                for node in living {
+                    let status = try await within("stat \(text(path))") {
+                        try await node.kernel.status(path)
+                    }
+                    shown.append([status.modified, status.changed])
+                }
+            }
+            guard let odd = shown.firstIndex(where: { $0 != shown[0] }) else { continue }
+            throw SimulationFailure(
+                "\(text(path)): \(living[0].kernel.name) shows the times \(shown[0]), \(living[odd].kernel.name) \(shown[odd])"
+            )
+        }
+    }
+
+    /// A node at rest, with nothing open, keeps no more in memory than it may.
+    func demandNoLeaks(_ node: SimulatedNode) throws(SimulationFailure) {
+        var census = node.volume.inodeCensus()
+        // One list of orphans for each slot stays.
+        let lists = cluster.plan.slots.map(\.orphanDirectory)
+        census.stray.removeAll { lists.contains($0) }
+        guard census.counted == census.present, census.stray.isEmpty, census.pendingOrphans == 0,
+            census.idle <= node.volume.mostIdleInodes
+        else {
+            throw SimulationFailure(
+                "\(node.kernel.name) at rest: \(census), of which \(node.volume.mostIdleInodes) may be idle"
+            )
+        }
+    }
 }

@@ -9,7 +9,8 @@
 //   W4. No node writes metadata in place that another one has a lock on. Who brings home what a dead
 //       node has left has locked it, or leaves it to the survivor that has.
 //   W5. No data is written into a block of which a log still has an image, behind the begin of its durable header:
-//       a replay would bring the image back over the data.
+//       a replay would bring the image back over the data. A transaction of which something has not arrived, and
+//       never will, is not in the log: nobody who recovers it asks for its names.
 //   W6. When a log is called clean, every block of which it has an image behind the begin of its durable header is
 //       durable in that version or a newer one, unless its group does not count it as metadata, or another log has
 //       an image of it: then it was freed, and somebody else uses it now.
@@ -34,8 +35,11 @@ final class DiskOrder {
     private(set) var judgedRecords = 0
     /// Grants that were judged.
     private(set) var judgedGrants = 0
-    /// For each slot, of every block of which its log may have an image: the newest.
-    private var logged: [[BlockAddress: LoggedImage]]
+    /// For each slot, of every block of which its log may have an image: the newest, behind the
+    /// one before that if the newest is of the last transaction.
+    private var logged: [[BlockAddress: [LoggedImage]]]
+    /// For each slot, the last transaction that began, and the blocks of which it has images.
+    private var latest: [(sequence: UInt64, blocks: [BlockAddress])]
     private var groups: LoggedGroups
 
     private struct LoggedImage {
@@ -46,6 +50,7 @@ final class DiskOrder {
     init(_ cluster: SimulatedCluster) {
         self.cluster = cluster
         logged = Array(repeating: [:], count: cluster.plan.slots.count)
+        latest = Array(repeating: (0, []), count: cluster.plan.slots.count)
         groups = LoggedGroups(cluster.plan.superblock, slots: cluster.plan.slots.count)
     }
 
@@ -54,7 +59,7 @@ final class DiskOrder {
     /// The power has failed: of what was not durable nobody knows what is there.
     func powerFailed() {
         for slot in logged.indices {
-            logged[slot] = [:]
+            forget(slot)
             groups.isUnknown(slot)
         }
     }
@@ -66,17 +71,39 @@ final class DiskOrder {
         if let begin = durableBegin(cluster.plan.slots[index]) {
             // The last transaction may be there in part, and then does not count; who has found
             // that leaves out its number.
-            let places = logged[index].filter {
-                $0.value.sequence >= begin.tailSequence
-                    && $0.value.sequence + 1 < header.tailSequence
+            let places = logged[index].compactMapValues { images in
+                images.last {
+                    $0.sequence >= begin.tailSequence && $0.sequence + 1 < header.tailSequence
+                }
             }
             for (address, image) in places.sorted(by: { $0.key < $1.key }) {
                 judgePlace(address, image, cluster.plan.slots[index])
             }
         }
         // Nothing is in the log any more, and its numbers may be used again.
-        logged[index] = [:]
+        forget(index)
         groups.isClean(index)
+    }
+
+    private func forget(_ index: Int) {
+        logged[index] = [:]
+        latest[index] = (0, [])
+    }
+
+    /// A write into the log of slot `index` has failed, or whoever wrote is cut off, and not all of it has arrived:
+    /// the last transaction is not in the log, and never will be.
+    func recordIsTorn(_ index: Int) {
+        for address in latest[index].blocks {
+            logged[index][address]?.removeAll { $0.sequence == latest[index].sequence }
+        }
+        latest[index].blocks = []
+    }
+
+    private func note(_ index: Int, _ address: BlockAddress, _ image: LoggedImage) {
+        if latest[index].sequence != image.sequence { latest[index] = (image.sequence, []) }
+        latest[index].blocks.append(address)
+        let before = logged[index][address]?.last { $0.sequence != image.sequence }
+        logged[index][address] = (before.map { [$0] } ?? []) + [image]
     }
 
     private func judgePlace(
@@ -90,9 +117,8 @@ final class DiskOrder {
             count: BlockHeader.byteCount
         ).withUnsafeBytes { StatedHeader($0) }
         if place.hasMagic, place.address == address, place.version >= image.version { return }
-        if logged.contains(where: { $0[address].map { $0.version > image.version } ?? false }) {
-            return
-        }
+        let newer = logged.contains { ($0[address]?.last?.version ?? 0) > image.version }
+        if newer { return }
         if let group = superblock.group(of: address), isGivenUp(address, in: group) { return }
         fail(
             "W6: the log of slot \(slot.slot) is called clean, and block \(address) of its transaction \(image.sequence) is not durable in version \(image.version)"
@@ -113,9 +139,10 @@ final class DiskOrder {
                 let place =
                     JournalDescriptorHeader.entriesOffset + entry * JournalEntry.byteCount
                 guard let image = JournalEntry(block, at: place) else { continue }
-                logged[index][image.address] = LoggedImage(
-                    sequence: stated.owner,
-                    version: image.version
+                note(
+                    index,
+                    image.address,
+                    LoggedImage(sequence: stated.owner, version: image.version)
                 )
             }
         }
@@ -238,7 +265,7 @@ final class DiskOrder {
 
     private func judgeData(_ host: String, _ address: BlockAddress) {
         for index in logged.indices {
-            guard let image = logged[index][address] else { continue }
+            guard let image = logged[index][address]?.last else { continue }
             let slot = cluster.plan.slots[index]
             guard let begin = durableBegin(slot), begin.tailSequence <= image.sequence else {
                 logged[index][address] = nil

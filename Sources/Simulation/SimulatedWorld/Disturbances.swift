@@ -33,13 +33,18 @@ extension Simulation {
                 log("\(node.kernel.name): close #\(handle.object)")
                 try await close(handle)
             } else {
-                do {
-                    try await use(handle)
-                } catch FileError.noSpace where plan.faults.contains(.full) {
-                    tree.doubt(handle.object)
-                    try await goOnWithoutSpace()
-                }
+                try await unlessFull(handle.object) { try await self.use(handle) }
             }
+        }
+    }
+
+    /// Where there is no room, nobody knows what is in the file now.
+    func unlessFull(_ object: Int, _ body: () async throws -> Void) async throws {
+        do {
+            try await body()
+        } catch FileError.noSpace where plan.faults.contains(.full) {
+            tree.doubt(object)
+            try await goOnWithoutSpace()
         }
     }
 

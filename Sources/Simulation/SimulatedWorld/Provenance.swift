@@ -4,19 +4,27 @@
 //
 //   B1. Each byte of a file is zero, or what some write of this inode put at this place.
 //
+//   B2. Each byte of an append is at one place.
+//
 // Writes that may not have been carried out count; of an append nobody knows the place before. Nor
-// does it have one place: a write(2) that finds no room for all, or that the kernel sends in
-// several requests, goes on at what is the end then, behind what others have appended meanwhile.
+// is it in one piece: a write(2) that finds no room for all, or that the kernel sends in several
+// requests, goes on at what is the end then, behind what others have appended meanwhile. So its
+// bytes are ticked off as they are found (`shown`), and what is ticked off explains nothing elsewhere.
+// A program that tries again appends the same bytes once more, which is another write.
 
 import FileSystem
 import Vocabulary
 
 /// What was written to every inode of a run.
 final class Provenance {
-    private struct Piece {
+    fileprivate struct Piece {
         /// Nil: at the end of the file, wherever that was.
         let offset: UInt64?
         let bytes: [UInt8]
+        /// Of a part of an append: of which, and from which of its bytes on.
+        var source: (piece: Int, at: Int)?
+        /// Of an append: which of its bytes have been found somewhere (B2). Empty: none.
+        var shown: [Bool] = []
     }
 
     /// So many bytes of an append are recognised. What is shorter (between two truncations) is not; a block
@@ -61,21 +69,21 @@ final class Provenance {
         _ written: inout [Piece]
     ) -> Range<Int>? {
         var isOpen = page.prefix(count).map { $0 != 0 }
-        for piece in written where piece.offset != nil {
-            explain(page, at: start, piece, &isOpen)
-        }
+        for index in written.indices { explain(page, at: start, index, &written, &isOpen) }
         var lost: Range<Int>?
         var lostCount = 0
         var place = 0
         while let first = isOpen[place...].firstIndex(of: true) {
             if let found = appended(page, first, count, written) {
                 // Where this part of it went is known from now on.
-                let part = Piece(
-                    offset: start + UInt64(first),
-                    bytes: Array(written[found.piece].bytes[found.at...])
+                written.append(
+                    Piece(
+                        offset: start + UInt64(first),
+                        bytes: Array(written[found.piece].bytes[found.at...]),
+                        source: found
+                    )
                 )
-                written.append(part)
-                explain(page, at: start, part, &isOpen)
+                explain(page, at: start, written.endIndex - 1, &written, &isOpen)
             }
             if isOpen[first] {
                 lost = (lost?.lowerBound ?? first)..<first + 1
@@ -91,21 +99,37 @@ final class Provenance {
     private static func explain(
         _ page: [UInt8],
         at start: UInt64,
-        _ piece: Piece,
+        _ index: Int,
+        _ written: inout [Piece],
         _ isOpen: inout [Bool]
     ) {
+        let piece = written[index]
         guard let offset = piece.offset else { return }
         let low = max(offset, start)
         let high = min(offset + UInt64(piece.bytes.count), start + UInt64(isOpen.count))
         guard low < high else { return }
         let (first, from, length) = (Int(low - start), Int(low - offset), Int(high - low))
-        page.withUnsafeBufferPointer { page in
-            piece.bytes.withUnsafeBufferPointer { bytes in
-                for index in 0..<length where page[first + index] == bytes[from + index] {
-                    isOpen[first + index] = false
-                }
+        // Bytes that are equal, one after the other, up to here: few are so by chance.
+        var run = 0
+        for step in 0..<length {
+            guard page[first + step] == piece.bytes[from + step] else {
+                run = 0
+                continue
+            }
+            isOpen[first + step] = false
+            run += 1
+            if let source = piece.source, run >= shortest {
+                let last = source.at + from + step
+                tick(last + 1 - (run == shortest ? shortest : 1)...last, &written[source.piece])
             }
         }
+    }
+
+    private static func tick(_ found: ClosedRange<Int>, _ append: inout Piece) {
+        if append.shown.isEmpty {
+            append.shown = Array(repeating: false, count: append.bytes.count)
+        }
+        for index in found { append.shown[index] = true }
     }
 
     /// Which append of unknown place put bytes there, and which of its bytes is the first.
@@ -124,7 +148,7 @@ final class Provenance {
                     while at <= bytes.count - shortest {
                         var same = 0
                         while same < shortest, bytes[at + same] == page[first + same] { same += 1 }
-                        if same == shortest { return at }
+                        if same == shortest, !piece.hasShown(at..<at + shortest) { return at }
                         at += 1
                     }
                     return nil
@@ -133,5 +157,12 @@ final class Provenance {
             if let found { return (index, found) }
         }
         return nil
+    }
+}
+
+extension Provenance.Piece {
+    /// Any of these bytes was found elsewhere.
+    fileprivate func hasShown(_ range: Range<Int>) -> Bool {
+        !shown.isEmpty && shown[range].contains(true)
     }
 }

@@ -71,6 +71,8 @@ package final class SimulatedCluster {
     /// So many of them have been held against their recordings.
     private var checkedGraves = 0
     private var lives: UInt64 = 0
+    /// Whoever is mounted from now on changes nothing.
+    var mountsReadOnly = false
     /// Nodes that are about to be mounted.
     private var beginnings:
         [(member: SimulatedMember, outcome: Outcome<Result<MountedVolume?, any Error>>)] = []
@@ -125,6 +127,12 @@ package final class SimulatedCluster {
     }
 
     private func watchLogs() {
+        disk.onTorn = { [weak self, logs] offset in
+            guard let log = logs.firstIndex(where: { $0.contains(offset) }),
+                offset != logs[log].lowerBound
+            else { return }
+            self?.order.recordIsTorn(log)
+        }
         disk.onWrite = { [weak self, logs] host, offset, bytes in
             guard let self else { return }
             guard let log = logs.firstIndex(where: { $0.contains(offset) }) else {
@@ -250,6 +258,7 @@ package final class SimulatedCluster {
         parts.journal.fullness = dice.oneIn(2) ? 50 : 2
         parts.cachedBlocks = dice.oneIn(2) ? 64 : 4096
         parts.mount.commitInterval = 50_000_000
+        parts.mount.isReadOnly = mountsReadOnly
         parts.mount.idleInodes = dice.oneIn(2) ? 4 : 1000
         parts.mount.memoryOfFights = [0, 300_000, 10_000_000_000][dice.below(3)]
         parts.mount.dirtyLimit = dice.oneIn(2) ? 64 << 10 : 16 << 20

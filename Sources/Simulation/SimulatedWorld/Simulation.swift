@@ -26,6 +26,8 @@ package final class Simulation {
     var promises: [Promise] = []
     let exclusivity: Exclusivity
     let provenance = Provenance()
+    /// What a race for pages has shown that must not be.
+    var raceViolation: String?
     /// Who has stored through a mapping in the midst of the last disaster, and into which file.
     var storers: [(node: SimulatedNode, path: PathNames)] = []
     /// What happened, newest last; the end of it is shown with a failure.
@@ -142,6 +144,8 @@ package final class Simulation {
         guard let node = cluster.nodes[index] else { return }
         if dice.oneIn(6) {
             try await playHandle(node, index)
+        } else if dice.oneIn(25) {
+            try await raceForPages(node)
         } else {
             try await playOperation(node, workload.next(tree))
         }
@@ -217,6 +221,7 @@ package final class Simulation {
         // Nobody has anything open any more, and what was deleted meanwhile is freed.
         let isAttended = !cluster.living.isEmpty
         await engine.sleep(nanoseconds: Self.timeToFree)
+        for node in cluster.living { try demandNoLeaks(node) }
         for index in cluster.nodes.indices { try await unmount(index) }
         try demandExclusivity()
         let orphans = try await check().orphans
@@ -399,6 +404,7 @@ package final class Simulation {
             }
             try healthy(node)
         }
+        try await compareTimes()
     }
 
     // MARK: Waiting with a limit
