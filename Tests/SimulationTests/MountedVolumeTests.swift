@@ -108,6 +108,27 @@ import Vocabulary
         }
     }
 
+    /// A node that cannot empty its log withdraws, and gives the log barrier up to nobody (V4).
+    @Test func noBarrierIsGivenUpOverAFullLog() throws {
+        try runOnTwoNodes(synchronizes: true) { two in
+            _ = try await two.first.perform(.create([Array("new".utf8)], isExclusive: true))
+            let volume = two.first.volume
+            two.first.member.host.faults.failEverything = true
+            let given = Outcome<Void>()
+            two.first.engine.spawn {
+                await volume.barrierOwner.demote(
+                    volume.barrierGlock,
+                    from: .protectedRead,
+                    to: .null
+                )
+                given.deliver(())
+            }
+            await two.engine.sleep(nanoseconds: 100_000_000)
+            #expect(two.first.withdrawal != nil)
+            #expect(given.value == nil)
+        }
+    }
+
     /// How long a lock has been on its way is told from when it set out.
     @Test func ageOfAPhase() throws {
         try runOnTwoNodes(synchronizes: true) { two in
