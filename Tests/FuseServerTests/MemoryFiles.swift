@@ -498,6 +498,35 @@ final class MemoryFiles: FileOperations {
         return buffer.count
     }
 
+    func allocate(
+        _ node: NodeHandle,
+        _ handle: OpenHandle,
+        _ range: Range<UInt64>,
+        _ allocation: Allocation,
+        _ caller: Caller,
+        _ interruption: Interruption?
+    ) async throws(FileError) {
+        let file = try self.node(node)
+        let (start, end) = (Int(range.lowerBound), Int(range.upperBound))
+        if !allocation.keepsSize, end > file.data.count { resize(file, end) }
+        guard allocation.kind != .allocate else { return }
+        for place in min(start, file.data.count)..<min(end, file.data.count) {
+            file.data[place] = 0
+        }
+    }
+
+    func seek(
+        _ node: NodeHandle,
+        _ handle: OpenHandle,
+        from offset: UInt64,
+        to goal: SeekGoal,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> UInt64 {
+        let file = try self.node(node)
+        guard Int(offset) < file.data.count else { throw .noSuchAddress }
+        return goal == .data ? offset : UInt64(file.data.count)
+    }
+
     func flush(_ node: NodeHandle, _ handle: OpenHandle) async throws(FileError) {
         record(.flush, node)
     }

@@ -215,6 +215,32 @@ extension MountedTests {
             }
         }
 
+        @Test func allocations() throws {
+            try withMount { mount in
+                let path = mount.file("a")
+                try makeFile(path, Array(repeating: 7, count: 10_000))
+                let file = try openFile(path, O_RDWR)
+                defer { close(file) }
+                let (keep, punch, zero) = (
+                    FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE
+                )
+                #expect(lockstep_allocate(file, keep | punch, 1_000, 5_000) == 0)
+                #expect(lockstep_allocate(file, keep | zero, 9_000, 9_000) == 0)
+                #expect(lockstep_allocate(file, 0, 9_000, 3_000) == 0)
+                var expected =
+                    [UInt8](repeating: 7, count: 10_000) + Array(repeating: 0, count: 2_000)
+                for place in 1_000..<6_000 { expected[place] = 0 }
+                for place in 9_000..<10_000 { expected[place] = 0 }
+                #expect(try content(path) == expected)
+                let collapse = FALLOC_FL_COLLAPSE_RANGE
+                #expect(
+                    call { Int(lockstep_allocate(file, collapse, 0, 4_096)) } == Int(-EOPNOTSUPP)
+                )
+                #expect(call { Int(lockstep_allocate(file, punch, 0, 4_096)) } == Int(-EOPNOTSUPP))
+                #expect(call { Int(lockstep_allocate(file, 0, 0, 0)) } == Int(-EINVAL))
+            }
+        }
+
         @Test func unknownCallsFallBack() throws {
             try withMount { mount in
                 let path = mount.file("a")
@@ -224,7 +250,6 @@ extension MountedTests {
                 #expect(lseek(file, 0, 4) == 10_000)
                 #expect(lseek(file, 5, 3) == 5)
                 #expect(lseek(file, 0, SEEK_SET) == 0)
-                #expect(call { Int(lockstep_allocate(file, 20_000)) } == Int(-EOPNOTSUPP))
                 try makeFile(mount.file("b"))
                 let copy = try openFile(mount.file("b"), O_WRONLY)
                 #expect(lockstep_copy_range(file, copy, 10_000) == 10_000)

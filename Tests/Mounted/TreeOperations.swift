@@ -31,6 +31,23 @@ struct TreeOperations {
             try check(lockstep_rename_with_flags(path(from), path(to), flags(of: kind)))
         case .truncate(let path, let size):
             try withFile(path, O_WRONLY) { try check(ftruncate($0, off_t(size))) }
+        case .allocate(let path, let range, let allocation):
+            var mode = allocation.keepsSize ? FALLOC_FL_KEEP_SIZE : 0
+            switch allocation.kind {
+            case .allocate: break
+            case .punch: mode |= FALLOC_FL_PUNCH_HOLE
+            case .zero: mode |= FALLOC_FL_ZERO_RANGE
+            }
+            try withFile(path, O_WRONLY) {
+                try check(
+                    lockstep_allocate(
+                        $0,
+                        mode,
+                        Int64(range.lowerBound),
+                        Int64(range.count)
+                    )
+                )
+            }
         case .mode(let path, let mode):
             try check(fchmodat(AT_FDCWD, self.path(path), mode, AT_SYMLINK_NOFOLLOW))
         case .setAttribute(let path, let name, let value):

@@ -71,7 +71,8 @@ struct Roamer {
         case .rename(let from, let to, _), .link(let from, let to):
             return place.isShort(from) && place.isShort(to)
         case .create(let path, _), .make(_, let path, _), .remove(let path, _),
-            .truncate(let path, _), .setAttribute(let path, _, _), .write(let path, _, _, _, _),
+            .truncate(let path, _), .allocate(let path, _, _), .setAttribute(let path, _, _),
+            .write(let path, _, _, _, _),
             .append(let path, _, _), .store(let path, _, _, _), .read(let path, _, _),
             .synchronize(let path):
             return place.isShort(path)

@@ -14,6 +14,8 @@ import Vocabulary
 private final class NotingKernel: KernelCache {
     let mapsDirectFiles = true
     var dropped: [Range<UInt64>] = []
+    /// How often attributes alone were taken back.
+    var forgotten = 0
 
     func invalidateInode(
         _ node: NodeHandle,
@@ -21,7 +23,10 @@ private final class NotingKernel: KernelCache {
         whenBegun: (() -> Void)?
     ) async {
         whenBegun?()
-        guard let (offset, length) = data else { return }
+        guard let (offset, length) = data else {
+            forgotten += 1
+            return
+        }
         dropped.append(offset..<(length.map { offset + $0 } ?? .max))
     }
 
@@ -126,6 +131,34 @@ private final class NotingKernel: KernelCache {
             _ = try await scene.write(page, at: 4096, isWriteback: true)
             #expect(await scene.settled().contains(4096..<8192))
             #expect(try await scene.attributes().size == 100)
+        }
+    }
+
+    /// F9: what a stat was told is taken back when something has changed the times since, except write(2); once,
+    /// when its answer has arrived.
+    @Test func timesAreTakenBack() throws {
+        try onScene { scene in
+            let engine = scene.node.engine
+            _ = try await scene.write(page, at: 0)
+            await engine.sleep(nanoseconds: 100_000_000)
+            #expect(scene.kernel.forgotten == 0)
+            _ = try await scene.attributes()
+            _ = try await scene.write(page, at: 0, isWriteback: true)
+            _ = try await scene.write(page, at: 0, isWriteback: true)
+            await engine.sleep(nanoseconds: 40_000_000)
+            #expect(scene.kernel.forgotten == 0)
+            // Asked again in between: the last one counts.
+            _ = try await scene.attributes()
+            _ = try await scene.write(page, at: 0, isWriteback: true)
+            await engine.sleep(nanoseconds: 40_000_000)
+            #expect(scene.kernel.forgotten == 0)
+            await engine.sleep(nanoseconds: 20_000_000)
+            #expect(scene.kernel.forgotten == 1)
+            _ = try await scene.write(page, at: 0, isWriteback: true)
+            _ = try await scene.attributes()
+            _ = try await scene.write(page, at: 0)
+            await engine.sleep(nanoseconds: 100_000_000)
+            #expect(scene.kernel.forgotten == 1)
         }
     }
 

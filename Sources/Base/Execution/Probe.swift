@@ -75,6 +75,8 @@ package enum Probe: Int, CaseIterable, Sendable {
     case pagesDisagree
     /// A write-back of a mapping fails (M7).
     case storeLost
+    /// Times have changed since the kernel was told.
+    case timesTakenBack
     /// A write-back brings bytes from behind the end of the file (F8).
     case storeBehindEnd
 

@@ -80,7 +80,9 @@ int lockstep_is_locked(int fd) {
 
 int lockstep_ioctl_unknown(int fd) { return ioctl(fd, _IO('L', 0x7f)); }
 
-int lockstep_allocate(int fd, int64_t length) { return fallocate(fd, 0, 0, length); }
+int lockstep_allocate(int fd, int mode, int64_t offset, int64_t length) {
+    return fallocate(fd, mode, offset, length);
+}
 
 ssize_t lockstep_copy_range(int from, int to, size_t length) {
     return copy_file_range(from, NULL, to, NULL, length, 0);

@@ -67,6 +67,19 @@ extension ExtentMap {
         length: UInt32,
         with allocator: Allocator
     ) async throws(StoreError) {
+        try await mark(logical, length: length, isUnwritten: false, with: allocator)
+    }
+
+    /// Marks a range that lies in one extent, which is marked the other way, as unwritten or as
+    /// written. `insertionCost` is set aside.
+    ///
+    /// - Throws: `storage`, also if there is no such extent.
+    package func mark(
+        _ logical: UInt64,
+        length: UInt32,
+        isUnwritten: Bool,
+        with allocator: Allocator
+    ) async throws(StoreError) {
         precondition(length > 0, "an empty range")
         let end = logical + UInt64(length)
         var source = NodeSource(store, inode)
@@ -77,18 +90,18 @@ extension ExtentMap {
             let area = try ExtentArea(path, of: inode, store)
             let index = area.search(logical)
             guard index >= 0 else {
-                throw .damaged(area.block.address, "unwritten extent", logical)
+                throw .damaged(area.block.address, "extent to mark", logical)
             }
             let old = try area.extent(index)
-            guard old.isUnwritten, end <= old.logicalEnd else {
-                throw .damaged(area.block.address, "unwritten extent", logical)
+            guard old.isUnwritten != isUnwritten, end <= old.logicalEnd else {
+                throw .damaged(area.block.address, "extent to mark", logical)
             }
             return (tree, Target(path: path, area: area, lowersBound: false), index, old)
         }
         var pieces: [Extent] = []
         if let head = old.clipped(old.logical, logical) { pieces.append(head) }
         if var middle = old.clipped(logical, end) {
-            middle.isUnwritten = false
+            middle.isUnwritten = isUnwritten
             pieces.append(middle)
         }
         if let tail = old.clipped(end, old.logicalEnd) { pieces.append(tail) }

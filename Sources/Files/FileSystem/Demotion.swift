@@ -117,6 +117,8 @@ extension MountedVolume {
         // Before, not after: what is told meanwhile to those whom PR covers may be kept, and has to be
         // taken back when PR goes.
         inode.kernelMayCache = false
+        inode.toldChange = nil
+        inode.takesBackAt = nil
         if inode.answered.isEmpty {
             await invalidatePages(inode, kernel, from: from, to: to)
             locks.note(inode.glock, .invalidated(names: nil))

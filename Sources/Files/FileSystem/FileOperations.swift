@@ -205,6 +205,34 @@ package enum AttributeSetting: Sendable {
     case replace
 }
 
+/// What fallocate(2) does with a range.
+package struct Allocation: Hashable, Sendable {
+    /// What becomes of the blocks.
+    package enum Kind: Hashable, Sendable {
+        /// What has no blocks gets them, unwritten.
+        case allocate
+        /// FALLOC_FL_PUNCH_HOLE: what has blocks gives them back.
+        case punch
+        /// FALLOC_FL_ZERO_RANGE: it has blocks, and reads as zeros.
+        case zero
+    }
+
+    package var kind: Kind
+    /// FALLOC_FL_KEEP_SIZE: the file does not become longer. With a hole it never does.
+    package var keepsSize: Bool
+
+    package init(_ kind: Kind, keepsSize: Bool) {
+        self.kind = kind
+        self.keepsSize = keepsSize || kind == .punch
+    }
+}
+
+/// SEEK_DATA, SEEK_HOLE.
+package enum SeekGoal: Hashable, Sendable {
+    case data
+    case hole
+}
+
 /// What kind of WRITE this is: see `Docs/KERNEL.md`.
 package struct WriteFlags: Sendable {
     /// O_APPEND at the time of the write: the offset given is the kernel's guess.
@@ -377,6 +405,25 @@ package protocol FileOperations: AnyObject {
         _ flags: WriteFlags,
         _ interruption: Interruption?
     ) async throws(FileError) -> Int
+    /// fallocate(2) of a range of bytes. `caller` loses set-user-id bits of the file if it is not root.
+    func allocate(
+        _ node: NodeHandle,
+        _ handle: OpenHandle,
+        _ range: Range<UInt64>,
+        _ allocation: Allocation,
+        _ caller: Caller,
+        _ interruption: Interruption?
+    ) async throws(FileError)
+    /// The first byte from `offset` on that is data, or in a hole (the end of the file is one).
+    ///
+    /// - Throws: `noSuchAddress` if there is none, and if `offset` is not in the file.
+    func seek(
+        _ node: NodeHandle,
+        _ handle: OpenHandle,
+        from offset: UInt64,
+        to goal: SeekGoal,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> UInt64
     /// close(2) of one descriptor.
     func flush(_ node: NodeHandle, _ handle: OpenHandle) async throws(FileError)
     func release(_ node: NodeHandle, _ handle: OpenHandle) async

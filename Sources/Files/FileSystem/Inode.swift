@@ -51,6 +51,11 @@ package final class Inode {
     var lookups: UInt64 = 0
     /// The place in the list of what the kernel may know (`MountedVolume.kernelList`).
     var kernelListIndex: UInt32?
+    /// The time of change in the last attributes that the kernel was told; nil once it has been told to forget
+    /// them (rule F9).
+    var toldChange: Timestamp?
+    /// When the kernel shall forget older times, if it shall.
+    var takesBackAt: Tick?
     /// Open files here.
     var opens = 0
     /// Open directory handles here.

@@ -271,7 +271,42 @@ package final class MountedVolume: FileOperations {
     }
 
     /// Ends `hold`.
-    func release(_ inode: Inode, _ mode: HolderMode) { locks.leave(inode.glock, mode) }
+    func release(_ inode: Inode, _ mode: HolderMode) {
+        if mode == .exclusive { takeBackTimes(inode) }
+        locks.leave(inode.glock, mode)
+    }
+
+    /// The kernel drops the times of what it changes itself, but takes an answer that was decided before that and
+    /// arrives after it for valid: it is told when no such answer can be under way any more (rule F9).
+    private func takeBackTimes(_ inode: Inode) {
+        guard let told = inode.toldChange, let stored = inode.stored,
+            stored.record.changed != told
+        else { return }
+        inode.toldChange = nil
+        let isPending = inode.takesBackAt != nil
+        inode.takesBackAt = engine.clock.now.advanced(nanoseconds: Self.answerTime)
+        if !isPending { awaitTakingBack(inode) }
+    }
+
+    /// Nanoseconds that an answer may need until the kernel has taken it in.
+    private static let answerTime: UInt64 = 50_000_000
+
+    private func awaitTakingBack(_ inode: Inode) {
+        guard let kernel, let time = inode.takesBackAt else { return }
+        engine.clock.schedule(
+            at: time,
+            in: engine,
+            EngineBound { [weak self, weak inode] in
+                // Demoted in between: the kernel has forgotten everything.
+                guard let self, let inode, let last = inode.takesBackAt else { return }
+                if last > time { return awaitTakingBack(inode) }
+                inode.takesBackAt = nil
+                reached(.timesTakenBack)
+                let handle = inode.handle
+                engine.spawn { await kernel.invalidateInode(handle, data: nil) }
+            }
+        )
+    }
 
     private func load(_ inode: Inode) async throws(FileError) -> StoredInode {
         await inode.loading.enter()
@@ -422,6 +457,7 @@ package final class MountedVolume: FileOperations {
     /// What `stat` shows of an inode that is held.
     func attributes(_ inode: Inode, _ stored: StoredInode) -> FileAttributes {
         let record = stored.record
+        inode.toldChange = record.changed
         // Of a damaged inode it may be anything.
         let blocks = record.blockCount.multipliedReportingOverflow(by: UInt64(blockSize / 512))
         return FileAttributes(

@@ -73,11 +73,48 @@ extension MountedVolume {
         guard stored.record.layout == .extents else { return }
         let unit = UInt64(blockSize)
         let first = (size + unit - 1) / unit
+        try await free(inode, stored, first..<UInt64.max, nil) {
+            step,
+            transaction throws(FileError) in
+            try await self.discardDirty(inode, from: step.firstLogical, transaction)
+            // The zeros behind the new end come before the size that shows it (D4).
+            if let dirty = inode.dirty, !dirty.isEmpty { transaction.order(dirty) }
+            stored.record.size = min(
+                stored.record.size,
+                max(size, step.firstLogical * unit)
+            )
+        }
+    }
+
+    /// Frees blocks within a file of which nothing is dirty.
+    func freeBlocks(
+        _ inode: Inode,
+        _ stored: StoredInode,
+        _ blocks: Range<UInt64>,
+        _ interruption: Interruption?
+    ) async throws(FileError) {
+        try await free(inode, stored, blocks, interruption) { _, _ in }
+    }
+
+    /// Frees blocks from the end of a range backwards, step by step. `prepare` is called in the
+    /// transaction of each step, before anything goes.
+    private func free(
+        _ inode: Inode,
+        _ stored: StoredInode,
+        _ blocks: Range<UInt64>,
+        _ interruption: Interruption?,
+        _ prepare: (ExtentRemoval, Transaction) async throws(FileError) -> Void
+    ) async throws(FileError) {
         let map = ExtentMap(store, stored)
         while true {
+            if interruption?.isRequested == true { throw .interrupted }
             let step: ExtentRemoval
             do throws(StoreError) {
-                guard let next = try await map.nextRemoval(from: first) else { return }
+                let next = try await map.nextRemoval(
+                    from: blocks.lowerBound,
+                    to: blocks.upperBound
+                )
+                guard let next else { return }
                 step = next
             } catch {
                 throw fileError(error)
@@ -91,13 +128,7 @@ extension MountedVolume {
             let allocator = Allocator(store: store, groups: held, transaction: transaction)
             defer { allocator.end() }
             guard allocator.reserve(metadata: step.cost.newBlocks) else { throw .noSpace }
-            try await discardDirty(inode, from: step.firstLogical, transaction)
-            // The zeros behind the new end come before the size that shows it (D4).
-            if let dirty = inode.dirty, !dirty.isEmpty { transaction.order(dirty) }
-            stored.record.size = min(
-                stored.record.size,
-                max(size, step.firstLogical * unit)
-            )
+            try await prepare(step, transaction)
             do throws(StoreError) {
                 try map.remove(step, with: allocator)
             } catch {

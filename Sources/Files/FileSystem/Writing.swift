@@ -144,6 +144,7 @@ extension MountedVolume {
             inode.pageUse.noteCachedWrite(offset..<offset + UInt64(buffer.count))
         }
         let count = try await writeHeld(inode, stored, at: start, bytes)
+        inode.toldChange = nil  // after a write(2) the kernel believes no older answer (F9)
         if flags.isDirect {
             overtaking = inode.pageUse.beginDirectWrite(start..<start + UInt64(count))
         }
@@ -218,7 +219,7 @@ extension MountedVolume {
 
     /// Logs that set-user-id and set-group-id go, before a write that may fail half way: what is changed
     /// in memory and not logged would be true on this node alone.
-    private func dropPrivilegesFirst(
+    func dropPrivilegesFirst(
         _ inode: Inode,
         _ stored: StoredInode
     ) async throws(FileError) {
@@ -464,6 +465,28 @@ extension MountedVolume {
         let block = start / size
         let lastBlock = (start + UInt64(bytes.count) - 1) / size
         let wanted = UInt32(clamping: min(lastBlock + 1, until) - block)
+        return try await allocateHole(inode, stored, block, wanted, isUnwritten: false) {
+            extent,
+            transaction in
+            let end = min(start + UInt64(bytes.count), extent.logicalEnd * size)
+            let piece = UnsafeRawBufferPointer(rebasing: bytes[..<Int(end - start)])
+            inode.dirtyData().write(piece, at: start, logical: block, physical: extent.physical)
+            transaction.order(inode.dirtyData())
+            finishWrite(inode, stored, end: end, transaction)
+            return piece.count
+        }
+    }
+
+    /// Gives blocks to the front of a hole, as many as there are in one piece, `wanted` at most.
+    /// `finish` goes on in the same transaction, and stores the inode.
+    func allocateHole<Value>(
+        _ inode: Inode,
+        _ stored: StoredInode,
+        _ block: UInt64,
+        _ wanted: UInt32,
+        isUnwritten: Bool,
+        _ finish: (Extent, Transaction) -> Value
+    ) async throws(FileError) -> Value {
         let map = ExtentMap(store, stored)
         let cost = map.insertionCost()
         let goal = try await self.goal(inode, map, before: block)
@@ -481,20 +504,18 @@ extension MountedVolume {
         guard allocator.reserve(metadata: cost.newBlocks),
             let run = allocator.takeData(near: goal, wanted: wanted)
         else { throw .noSpace }
+        let extent = Extent(
+            logical: block,
+            physical: run.start,
+            length: run.length,
+            isUnwritten: isUnwritten
+        )
         do throws(StoreError) {
-            try await map.insert(
-                Extent(logical: block, physical: run.start, length: run.length),
-                with: allocator
-            )
+            try await map.insert(extent, with: allocator)
         } catch {
             throw failed(error)
         }
-        let end = min(start + UInt64(bytes.count), (block + UInt64(run.length)) * size)
-        let piece = UnsafeRawBufferPointer(rebasing: bytes[..<Int(end - start)])
-        inode.dirtyData().write(piece, at: start, logical: block, physical: run.start)
-        transaction.order(inode.dirtyData())
-        finishWrite(inode, stored, end: end, transaction)
-        return piece.count
+        return finish(extent, transaction)
     }
 
     /// Where the block before `block` ends on the device, so that a growing file stays in one

@@ -1,6 +1,7 @@
 // Requests that move file data or extended attributes. Inside the engine; may wait.
 
 import CFuse3
+import CLinux
 import FileSystem
 import Glibc
 import Vocabulary
@@ -55,6 +56,51 @@ extension Dispatcher {
         )
         precondition(count <= Int(wish.size), "more was written than was given")
         return put(fuse_write_out(size: UInt32(count), padding: 0), request)
+    }
+
+    /// fallocate(2).
+    func allocate(_ request: Request) async throws(FileError) -> Answer {
+        let message = request.message
+        let wish = try message.argument(fuse_fallocate_in.self)
+        let end = wish.offset.addingReportingOverflow(wish.length)
+        guard !end.overflow, wish.offset <= end.partialValue else { throw .tooLarge }
+        let keepsSize = wish.mode & UInt32(FALLOC_FL_KEEP_SIZE) != 0
+        let kind: Allocation.Kind
+        switch wish.mode & ~UInt32(FALLOC_FL_KEEP_SIZE) {
+        case 0: kind = .allocate
+        case UInt32(FALLOC_FL_PUNCH_HOLE) where keepsSize: kind = .punch
+        case UInt32(FALLOC_FL_ZERO_RANGE): kind = .zero
+        default: throw .notSupported
+        }
+        try await operations.allocate(
+            message.node,
+            OpenHandle(wish.fh),
+            wish.offset..<end.partialValue,
+            Allocation(kind, keepsSize: keepsSize),
+            message.caller,
+            request.interruption
+        )
+        return .done
+    }
+
+    /// lseek(2) for data and holes.
+    func seek(_ request: Request) async throws(FileError) -> Answer {
+        let message = request.message
+        let wish = try message.argument(fuse_lseek_in.self)
+        let goal: SeekGoal
+        switch Int32(bitPattern: wish.whence) {
+        case SEEK_DATA: goal = .data
+        case SEEK_HOLE: goal = .hole
+        default: throw .invalid
+        }
+        let offset = try await operations.seek(
+            message.node,
+            OpenHandle(wish.fh),
+            from: wish.offset,
+            to: goal,
+            request.interruption
+        )
+        return put(fuse_lseek_out(offset: offset), request)
     }
 
     /// close(2), the end of an open file, fsync(2).

@@ -23,6 +23,8 @@ extension Dispatcher {
         case .read: try await read(request)
         case .write: try await write(request)
         case .flush, .release, .synchronize: try await finishFile(request)
+        case .allocate: try await allocate(request)
+        case .seek: try await seek(request)
         case .openDirectory, .readDirectory, .releaseDirectory, .synchronizeDirectory:
             try await directory(request)
         case .statistics:
@@ -37,8 +39,7 @@ extension Dispatcher {
         case .ioctl:
             .failure(ENOTTY)
         default:
-            // The kernel falls back (seek, copy), or fails the call (allocate), and does not ask
-            // again.
+            // The kernel falls back (copy), or fails the call, and does not ask again.
             .failure(ENOSYS)
         }
     }

@@ -2,6 +2,7 @@
 
 import DiskFormat
 import FileSystem
+import SimulatedMachine
 import Vocabulary
 import VolumeMaking
 
@@ -108,6 +109,52 @@ struct Comparison {
             let wanted = tree.read(object, at: offset, count: count)
             try demand(shown == wanted, path) { difference(shown, wanted, offset) }
         }
+        if dice.oneIn(4) { try await checkHoles(path, object, expected.size) }
+    }
+
+    /// What the node calls a hole is zero, and data and holes follow each other to the end.
+    private mutating func checkHoles(
+        _ path: PathNames,
+        _ object: Int,
+        _ size: UInt64
+    ) async throws {
+        let start = size == 0 ? 0 : UInt64(dice.below(Int(clamping: size)))
+        var places: [(data: UInt64, hole: UInt64)] = []
+        _ = try await ask("lseek", path) { kernel throws(FileError) in
+            let file = try await kernel.open(path, .reading)
+            var place = start
+            do throws(FileError) {
+                while place < size, places.count < 20 {
+                    let data = try await kernel.seek(file, from: place, to: .data)
+                    place = try await kernel.seek(file, from: data, to: .hole)
+                    places.append((data, place))
+                }
+            } catch {
+                try await kernel.close(file)
+                guard error == .noSuchAddress else { throw error }
+                return true
+            }
+            try await kernel.close(file)
+            return true
+        }
+        var last = start
+        for (data, hole) in places {
+            try demand(last <= data && data < hole && hole <= size, path) {
+                "data at \(data) behind \(last), a hole at \(hole) of \(size)"
+            }
+            try demandZeros(path, object, last..<data)
+            last = hole
+        }
+        if places.count < 20 { try demandZeros(path, object, last..<max(last, size)) }
+    }
+
+    private func demandZeros(_ path: PathNames, _ object: Int, _ range: Range<UInt64>) throws {
+        for (page, bytes) in tree.objects[object].pages.sorted(by: { $0.key < $1.key }) {
+            let start = page * TreeModel.pageSize
+            let part = range.clamped(to: start..<start + TreeModel.pageSize)
+            let isZero = part.allSatisfy { bytes[Int($0 - start)] == 0 }
+            try demand(isZero, path) { "a hole at \(range) that is none" }
+        }
     }
 
     /// What is there, if anything.
@@ -169,7 +216,9 @@ extension Simulation {
             var shown: [[Timestamp]] = []
             // What a mapping has stored counts when it is written back, and that may be at the first look of
             // another node.
+            // And an answer may be taken back 50 ms later (KERNEL F9).
             for attempt in 1...2 where attempt == 1 || Set(shown).count > 1 {
+                if attempt == 2 { await engine.sleep(nanoseconds: 60_000_000) }
                 shown = []
                 for node in living {
                     let status = try await within("stat \(text(path))") {

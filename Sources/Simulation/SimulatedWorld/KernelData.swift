@@ -264,6 +264,52 @@ extension KernelModel {
         return done
     }
 
+    /// fallocate(2): dirty pages go first, and what shows other bytes afterwards.
+    func allocate(
+        _ file: KernelFile,
+        _ range: Range<UInt64>,
+        _ allocation: Allocation
+    ) async throws(FileError) {
+        let inode = file.inode
+        await inode.latch.enterExclusive()
+        defer { inode.latch.leaveExclusive() }
+        if allocation.kind != .allocate { await writeBackDirtyPages(inode, range) }
+        let (node, handle) = (inode.handle, file.handle)
+        do throws(FileError) {
+            try await ask { () async throws(FileError) in
+                try await self.volume.allocate(
+                    node,
+                    handle,
+                    range,
+                    allocation,
+                    KernelModel.caller,
+                    nil
+                )
+            }
+        } catch {
+            failWrite(inode)
+            throw error
+        }
+        if !allocation.keepsSize { finishWrite(inode, end: range.upperBound) }
+        if allocation.kind != .allocate { await zeroPages(inode, range) }
+        invalidateAttributes(inode, .written)
+    }
+
+    /// lseek(2) for data and holes.
+    func seek(
+        _ file: KernelFile,
+        from offset: UInt64,
+        to goal: SeekGoal
+    ) async throws(FileError) -> UInt64 {
+        let inode = file.inode
+        await inode.latch.enterExclusive()
+        defer { inode.latch.leaveExclusive() }
+        let (node, handle) = (inode.handle, file.handle)
+        return try await ask { () async throws(FileError) in
+            try await self.volume.seek(node, handle, from: offset, to: goal, nil)
+        }
+    }
+
     /// Loads the first byte of each page through a shared mapping, as far as the file goes.
     package func load(
         _ file: KernelFile,

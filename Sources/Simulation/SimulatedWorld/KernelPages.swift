@@ -219,6 +219,30 @@ extension KernelModel {
         }
     }
 
+    /// Drops the pages in a range, dirty or not, and zeroes the parts of others (truncate_pagecache_range).
+    ///
+    /// Linux keeps a clean page of which it has zeroed a part. If a mapping has stored into it since the hole was
+    /// made, and that was written back, then the page shows zeros where the device has what was stored
+    /// (Docs/CAVEATS.md). Here such a page goes.
+    func zeroPages(_ inode: KernelInode, _ range: Range<UInt64>) async {
+        let unit = UInt64(KernelPage.size)
+        var next = range.lowerBound / unit
+        while let page = inode.pages.first(from: next), page.index * unit < range.upperBound {
+            next = page.index + 1
+            await page.lock.enter()
+            if !page.isGone {
+                let start = page.index * unit
+                let part = range.clamped(to: start..<start + unit)
+                if part.count == KernelPage.size || !page.isDirty {
+                    inode.pages.remove(page)
+                } else {
+                    for place in part { page.bytes[Int(place - start)] = 0 }
+                }
+            }
+            page.lock.leave()
+        }
+    }
+
     /// Drops all pages of a range of bytes, writing dirty ones first.
     func dropPages(_ inode: KernelInode, _ offset: UInt64, _ length: UInt64?) async {
         let unit = UInt64(KernelPage.size)

@@ -11,6 +11,7 @@ package enum TreeOperation: Sendable, CustomStringConvertible {
     case remove(PathNames, isDirectory: Bool)
     case rename(PathNames, PathNames, RenameKind)
     case truncate(PathNames, UInt64)
+    case allocate(PathNames, Range<UInt64>, Allocation)
     case mode(PathNames, UInt32)
     case setAttribute(PathNames, [UInt8], [UInt8]?)
     case write(PathNames, UInt64, count: Int, pattern: UInt64, synchronizes: Bool)
@@ -28,6 +29,8 @@ package enum TreeOperation: Sendable, CustomStringConvertible {
         case .remove(let path, let isDirectory): "\(isDirectory ? "rmdir" : "unlink") \(text(path))"
         case .rename(let path, let new, let kind): "rename \(text(path)) \(text(new)) \(kind)"
         case .truncate(let path, let size): "truncate \(text(path)) \(size)"
+        case .allocate(let path, let range, let allocation):
+            "\(allocation.kind) \(text(path)) \(range)\(allocation.keepsSize ? "" : ", may grow")"
         case .mode(let path, let mode): "chmod \(text(path)) \(String(mode, radix: 8))"
         case .setAttribute(let path, let name, let value):
             "setxattr \(text(path)) \(text([name])) \(value.map { "\($0.count) bytes" } ?? "gone")"
@@ -77,6 +80,10 @@ extension TreeModel {
         case .rename(let path, let new, let kind): try rename(path, new, kind)
         case .truncate(let path, let size):
             resize(try findFile(path, writes: true), to: size)
+        case .allocate(let path, let range, let allocation):
+            let object = try findFile(path, writes: true)
+            allocate(object, range, allocation)
+            dropPrivileges(object)
         case .mode(let path, let mode):
             let object = try find(path)
             objects[object].mode = mode
@@ -158,6 +165,11 @@ extension SimulatedNode {
             var change = AttributeChange()
             change.size = size
             try await kernel.setAttributes(path, change)
+        case .allocate(let path, let range, let allocation):
+            _ = try await withFile(path, .writing) { file throws(FileError) in
+                try await kernel.allocate(file, range, allocation)
+                return []
+            }
         case .mode(let path, let mode):
             var change = AttributeChange()
             change.mode = mode

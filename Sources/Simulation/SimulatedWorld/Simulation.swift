@@ -498,7 +498,8 @@ extension TreeOperation {
     var paths: [PathNames] {
         switch self {
         case .create(let path, _), .make(_, let path, _), .remove(let path, _),
-            .truncate(let path, _), .mode(let path, _), .setAttribute(let path, _, _),
+            .truncate(let path, _), .allocate(let path, _, _), .mode(let path, _),
+            .setAttribute(let path, _, _),
             .write(let path, _, _, _, _), .append(let path, _, _), .store(let path, _, _, _),
             .read(let path, _, _), .synchronize(let path):
             [path]

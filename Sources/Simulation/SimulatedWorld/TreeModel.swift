@@ -270,6 +270,21 @@ package struct TreeModel: Sendable {
         touch(object)
     }
 
+    /// fallocate(2).
+    mutating func allocate(_ object: Int, _ range: Range<UInt64>, _ allocation: Allocation) {
+        if allocation.kind != .allocate {
+            for page in objects[object].pages.keys.sorted() {
+                let start = page * Self.pageSize
+                let part = range.clamped(to: start..<start + Self.pageSize)
+                for place in part { objects[object].pages[page]?[Int(place - start)] = 0 }
+            }
+        }
+        if !allocation.keepsSize, range.upperBound > objects[object].size {
+            objects[object].size = range.upperBound
+        }
+        touch(object)
+    }
+
     mutating func resize(_ object: Int, to size: UInt64) {
         let old = objects[object].size
         if size < old {

@@ -67,6 +67,7 @@ package struct Workload: Sendable {
         case .link: return .link(existing(paths, tree, .file), place(paths, tree))
         case .rename: return rename(paths, tree)
         case .truncate: return .truncate(existing(paths, tree, .file), offset(tree, paths))
+        case .allocate: return allocate(paths, tree)
         case .mode: return .mode(existing(paths, tree), UInt32(dice.below(0o10000)))
         case .attribute: return attribute(paths, tree)
         case .write: return write(paths, tree)
@@ -98,6 +99,21 @@ package struct Workload: Sendable {
             left -= weight
         }
         preconditionFailure("a mix without weights")
+    }
+
+    private mutating func allocate(
+        _ paths: [(path: PathNames, object: Int)],
+        _ tree: TreeModel
+    ) -> TreeOperation {
+        let start = offset(tree, paths)
+        let range = start..<start + UInt64(1 + dice.below(dice.oneIn(2) ? 5000 : 80_000))
+        let kinds: [Allocation.Kind] = [.allocate, .punch, .zero]
+        let kind = kinds[dice.below(kinds.count)]
+        return .allocate(
+            existing(paths, tree, .file),
+            range,
+            Allocation(kind, keepsSize: dice.oneIn(2))
+        )
     }
 
     private mutating func other(

@@ -2,7 +2,8 @@
 
 /// What a process may do in one go, by kind.
 enum OperationKind: CaseIterable {
-    case create, directory, special, link, rename, truncate, mode, attribute, write, append, store,
+    case create, directory, special, link, rename, truncate, allocate, mode, attribute, write,
+        append, store,
         read, synchronize, remove
 }
 
@@ -37,7 +38,8 @@ package struct WorkloadMix: Hashable, Sendable {
     package static let mixed = WorkloadMix(
         "mixed",
         [
-            .create: 3, .directory: 1, .special: 1, .link: 1, .rename: 2, .truncate: 1, .mode: 1,
+            .create: 3, .directory: 1, .special: 1, .link: 1, .rename: 2, .truncate: 1,
+            .allocate: 2, .mode: 1,
             .attribute: 1, .write: 6, .append: 1, .store: 2, .read: 5, .synchronize: 1, .remove: 3,
         ]
     )
@@ -78,7 +80,10 @@ package struct WorkloadMix: Hashable, Sendable {
         WorkloadMix(
             "writers",
             names: 3,
-            [.create: 1, .write: 9, .store: 8, .read: 9, .truncate: 2, .synchronize: 2]
+            [
+                .create: 1, .write: 9, .store: 8, .read: 9, .truncate: 2, .allocate: 3,
+                .synchronize: 2,
+            ]
         ),
         // Extended attributes of everything.
         WorkloadMix(

@@ -6,6 +6,7 @@
 #pragma once
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <linux/fs.h>
 #include <poll.h>
 #include <pthread.h>
@@ -73,8 +74,8 @@ int lockstep_unlock(int fd);
 int lockstep_is_locked(int fd);
 // An ioctl that no file system knows.
 int lockstep_ioctl_unknown(int fd);
-// fallocate(2) of the first `length` bytes; copy_file_range(2) at the files' positions.
-int lockstep_allocate(int fd, int64_t length);
+// fallocate(2); copy_file_range(2) at the files' positions. -1 with errno.
+int lockstep_allocate(int fd, int mode, int64_t offset, int64_t length);
 ssize_t lockstep_copy_range(int from, int to, size_t length);
 extern const int lockstep_o_tmpfile;
 
