@@ -134,6 +134,43 @@ private final class NotingKernel: KernelCache {
         }
     }
 
+    /// F5: somebody else had the file while it was open here for writing, and so a write(2) that was on its way then
+    /// may have left anything in its pages.
+    @Test func pagesOfAContestedFileAreDropped() throws {
+        try onScene { scene in
+            let other = try #require(try await scene.cluster.mount(1))
+            _ = try await scene.write(page + page, at: 0)
+            #expect(await scene.settled() == [])
+            _ = try await other.perform(.read([Array("file".utf8)], 0, count: 10))
+            _ = try await scene.write(Array(page[..<100]), at: 0)
+            scene.kernel.dropped = []
+            // The lock is here, and nobody wants it.
+            _ = try await scene.write(Array(page[..<100]), at: 5_000)
+            #expect(await scene.settled().contains(4096..<8192))
+        }
+    }
+
+    /// What a write(2) that waits has put into pages has to be invalidated, whoever gets the lock meanwhile.
+    @Test func aWriteThatWaitsHasPages() throws {
+        try onScene { scene in
+            let other = try #require(try await scene.cluster.mount(1))
+            _ = try await other.perform(
+                .write([Array("file".utf8)], 0, count: 5000, pattern: 1, synchronizes: false)
+            )
+            let inode = try scene.volume.inode(scene.file.inode.handle)
+            try #require(inode.glock.held == .null)
+            inode.kernelMayCache = false
+            let written = Outcome<Void>()
+            scene.node.engine.spawn {
+                _ = try? await scene.write(page, at: 0)
+                written.deliver(())
+            }
+            await scene.node.engine.sleep(nanoseconds: 1_000)
+            #expect(inode.kernelMayCache && written.value == nil)
+            await written.get()
+        }
+    }
+
     /// F9: what a stat was told is taken back when something has changed the times since, except write(2); once,
     /// when its answer has arrived.
     @Test func timesAreTakenBack() throws {
