@@ -527,6 +527,16 @@ final class MemoryFiles: FileOperations {
         return goal == .data ? offset : UInt64(file.data.count)
     }
 
+    func lock(
+        _ node: NodeHandle,
+        _ handle: OpenHandle,
+        _ wanted: WholeFileLock,
+        waits: Bool,
+        _ interruption: Interruption?
+    ) async throws(FileError) {
+        if !waits, wanted == .exclusive { throw .wouldBlock }
+    }
+
     func flush(_ node: NodeHandle, _ handle: OpenHandle) async throws(FileError) {
         record(.flush, node)
     }

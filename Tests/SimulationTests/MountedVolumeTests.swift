@@ -129,6 +129,58 @@ import Vocabulary
         }
     }
 
+    /// Whoever is interrupted while he waits for a lock of programs does not get it (ProgramLocks P3).
+    @Test(arguments: [false, true]) func anInterruptedFlock(isMaster: Bool) throws {
+        try runOnTwoNodes(synchronizes: true) { two in
+            let (holder, waiter) = isMaster ? (two.second, two.first) : (two.first, two.second)
+            let (held, file) = (
+                try await holder.kernel.open(path, .reading),
+                try await waiter.kernel.open(path, .reading)
+            )
+            func lock(
+                _ node: SimulatedNode,
+                _ file: KernelFile,
+                _ wanted: WholeFileLock,
+                _ interruption: Interruption? = nil
+            ) async throws(FileError) {
+                let node = node.volume
+                try await node.lock(
+                    file.inode.handle,
+                    file.handle,
+                    wanted,
+                    waits: interruption != nil,
+                    interruption
+                )
+            }
+            // Whoever has it first is the master.
+            try await lock(two.first, isMaster ? file : held, .exclusive)
+            try await lock(two.first, isMaster ? file : held, .unlocked)
+            try await lock(holder, held, .exclusive)
+            let interruption = Interruption()
+            let result = Outcome<Result<Void, FileError>>()
+            waiter.engine.spawn {
+                do throws(FileError) {
+                    try await lock(waiter, file, .exclusive, interruption)
+                    result.deliver(.success(()))
+                } catch {
+                    result.deliver(.failure(error))
+                }
+            }
+            await two.engine.sleep(nanoseconds: 10_000_000)
+            #expect(result.value == nil)
+            interruption.request()
+            await #expect(throws: FileError.interrupted) { try await result.get().get() }
+            try await lock(holder, held, .unlocked)
+            try await lock(waiter, file, .exclusive)
+            #expect(waiter.volume.programLocks.count == 1 && holder.volume.programLocks.count == 0)
+            for (node, file) in [(holder, held), (waiter, file)] {
+                try await node.kernel.close(file)
+            }
+            await two.engine.sleep(nanoseconds: 10_000_000)
+            #expect(waiter.volume.programLocks.count == 0)
+        }
+    }
+
     /// How long a lock has been on its way is told from when it set out.
     @Test func ageOfAPhase() throws {
         try runOnTwoNodes(synchronizes: true) { two in

@@ -19,6 +19,8 @@ public enum ResourceKind: UInt8, CaseIterable, Hashable, Sendable {
     case live = 8
     /// A name given by a program that uses the lock manager directly.
     case application = 9
+    /// Held by open files of an inode that programs have locked with flock(2).
+    case flock = 10
 
     /// How names of this kind begin in text.
     package var word: String {
@@ -32,6 +34,7 @@ public enum ResourceKind: UInt8, CaseIterable, Hashable, Sendable {
         case .orphanList: "orphans"
         case .live: "live"
         case .application: "application"
+        case .flock: "flock"
         }
     }
 
@@ -116,6 +119,11 @@ public struct ResourceName: Hashable, Comparable, Sendable, CustomStringConverti
         ResourceName(kind: .open, number: number.address.rawValue, generation: number.generation)
     }
 
+    /// What programs lock with flock(2).
+    public static func flock(_ number: InodeNumber) -> ResourceName {
+        ResourceName(kind: .flock, number: number.address.rawValue, generation: number.generation)
+    }
+
     /// The lock of resource group `index`, counted from zero.
     public static func resourceGroup(_ index: UInt32) -> ResourceName {
         ResourceName(kind: .resourceGroup, number: UInt64(index))
@@ -189,7 +197,7 @@ public struct ResourceName: Hashable, Comparable, Sendable, CustomStringConverti
 
     private var rootDescription: String {
         switch kind {
-        case .inode, .open, .application: "\(kind.word):\(number).\(generation)"
+        case .inode, .open, .application, .flock: "\(kind.word):\(number).\(generation)"
         case .resourceGroup, .journal, .orphanList: "\(kind.word):\(number)"
         case .rename, .logBarrier, .live: kind.word
         }

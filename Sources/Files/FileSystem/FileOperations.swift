@@ -424,6 +424,16 @@ package protocol FileOperations: AnyObject {
         to goal: SeekGoal,
         _ interruption: Interruption?
     ) async throws(FileError) -> UInt64
+    /// flock(2) of an open file.
+    ///
+    /// - Throws: `wouldBlock` if somebody is in the way and `waits` is false; `interrupted`.
+    func lock(
+        _ node: NodeHandle,
+        _ handle: OpenHandle,
+        _ wanted: WholeFileLock,
+        waits: Bool,
+        _ interruption: Interruption?
+    ) async throws(FileError)
     /// close(2) of one descriptor.
     func flush(_ node: NodeHandle, _ handle: OpenHandle) async throws(FileError)
     func release(_ node: NodeHandle, _ handle: OpenHandle) async

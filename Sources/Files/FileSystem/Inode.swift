@@ -180,6 +180,9 @@ final class OpenFile {
     let inode: Inode
     let intent: OpenIntent
     let isDirect: Bool
+    /// The lock of a program (ProgramLocks), and who is asking for it: one at a time.
+    var lock: ProgramLock?
+    let locking = Gate()
 
     init(inode: Inode, intent: OpenIntent, isDirect: Bool) {
         self.inode = inode

@@ -87,6 +87,8 @@ package final class LockTable: LockClient {
     private var slots: [Glock?] = []
     private var freeSlots: [Int] = []
     private var nextTicket: UInt64 = 1
+    /// Whose locks are no glocks.
+    weak var programs: ProgramLocks?
     /// Told of every event. Set once, before the first lock.
     package var onEvent: ((Glock, GlockEvent) -> Void)?
 
@@ -242,6 +244,10 @@ package final class LockTable: LockClient {
     // MARK: The lock service
 
     package func completed(_ completion: LockCompletion) {
+        if completion.cookie & ProgramLocks.cookieBit != 0 {
+            programs?.completed(completion)
+            return
+        }
         guard Int(completion.cookie) < slots.count, let glock = slots[Int(completion.cookie)]
         else { return }  // the answer to the unlock of a discarded glock
         guard completion.status != .unlocked else { return }
@@ -268,6 +274,7 @@ package final class LockTable: LockClient {
     }
 
     package func isBlocking(cookie: UInt64, wanted: LockMode) {
+        if cookie & ProgramLocks.cookieBit != 0 { return }
         guard Int(cookie) < slots.count, let glock = slots[Int(cookie)] else { return }
         note(glock, .blocking(wanted: wanted))
         if glock.toldAt == nil { glock.toldAt = engine.clock.now }

@@ -67,6 +67,8 @@ package final class MountedVolume: FileOperations {
     package let slot: SlotIndex
     package let options: MountOptions
     package let locks: LockTable
+    /// Locks that programs have taken.
+    let programLocks: ProgramLocks
     let cache: MetadataCache
     let journal: Journal
     let store: FileStore
@@ -134,6 +136,8 @@ package final class MountedVolume: FileOperations {
         slot = descriptor.slot
         orphanDirectory = descriptor.orphanDirectory
         locks = LockTable(engine: engine, service: lockService)
+        programLocks = ProgramLocks(service: lockService)
+        locks.programs = programLocks
         self.cache = cache
         self.journal = journal
         store = FileStore(superblock: superblock, cache: cache)

@@ -193,6 +193,7 @@ extension MountedVolume {
     package func release(_ node: NodeHandle, _ handle: OpenHandle) async {
         guard let file = openFiles.remove(handle) else { return }
         let inode = file.inode
+        programLocks.release(file)
         inode.opens -= 1
         if file.intent.writes {
             inode.writableOpens -= 1

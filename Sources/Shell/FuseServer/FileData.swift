@@ -58,6 +58,28 @@ extension Dispatcher {
         return put(fuse_write_out(size: UInt32(count), padding: 0), request)
     }
 
+    /// flock(2). Locks of ranges are not asked for (`Feature.wanted`).
+    func lock(_ request: Request) async throws(FileError) -> Answer {
+        let message = request.message
+        let wish = try message.argument(fuse_lk_in.self)
+        guard wish.lk_flags & UInt32(FUSE_LK_FLOCK) != 0 else { throw .notImplemented }
+        let wanted: WholeFileLock
+        switch Int32(bitPattern: wish.lk.type) {
+        case Int32(F_RDLCK): wanted = .shared
+        case Int32(F_WRLCK): wanted = .exclusive
+        case Int32(F_UNLCK): wanted = .unlocked
+        default: throw .invalid
+        }
+        try await operations.lock(
+            message.node,
+            OpenHandle(wish.fh),
+            wanted,
+            waits: message.opcode == .setLockWaiting,
+            request.interruption
+        )
+        return .done
+    }
+
     /// fallocate(2).
     func allocate(_ request: Request) async throws(FileError) -> Answer {
         let message = request.message

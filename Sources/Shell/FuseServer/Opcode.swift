@@ -30,6 +30,9 @@ package enum Opcode: UInt32, CaseIterable, Sendable {
     case readDirectory = 28
     case releaseDirectory = 29
     case synchronizeDirectory = 30
+    case getLock = 31
+    case setLock = 32
+    case setLockWaiting = 33
     case access = 34
     case create = 35
     case interrupt = 36

@@ -28,7 +28,8 @@
 //     new ones with ENOTCONN, so again no page stays locked; then G2. The connection ends with the
 //     last descriptor, which is the guardian's. On kernels without RESEND only what cannot block is
 //     invalidated before that: attributes and names, then pages, so that at worst the guardian
-//     stays, visibly, and the survivors wait rather than read something old.
+//     stays, visibly, and the survivors wait rather than read something old. As long as the daemon
+//     is dying they are sent again and again: a thread that is about to end may take one once more.
 // G4. The guardian's lock is released when everything is taken back, at the latest by its end. If it is killed, the administrator has
 // taken over
 //     its duty.
@@ -263,11 +264,14 @@ private struct WatchedDaemon {
         }
     }
 
-    /// Waits until no system call of it is under way.
-    func waitForEnd() throws(SystemError) {
+    /// Waits until no system call of it is under way. `meanwhile` is called every 100 ms.
+    func waitForEnd(_ meanwhile: () -> Void = {}) throws(SystemError) {
         var entry = pollfd(fd: process, events: Int16(POLLIN), revents: 0)
-        while poll(&entry, 1, -1) != 1 {
-            guard errno == EINTR else { throw .last("poll") }
+        while true {
+            let count = poll(&entry, 1, 100)
+            if count == 1 { return }
+            guard count == 0 || errno == EINTR else { throw .last("poll") }
+            meanwhile()
         }
     }
 
@@ -301,8 +305,9 @@ private struct TakingBack {
             if !stays { _ = resend() }
             answering = startAnswering(stays ? -EIO : -ENOTCONN)
         }
-        try daemon.waitForEnd()
-        // Its last threads may have taken requests after the first time.
+        // Its last threads may have taken requests after the first time, also such as were sent again: then
+        // what waits in the kernel for one of them goes on only when it is sent once more (G5).
+        try daemon.waitForEnd { if !aborted { _ = resend() } }
         if !aborted { _ = resend() }
         let hasEpoch = notify(code: 8, payload: [])  // FUSE_NOTIFY_INC_EPOCH, Linux 6.16
         var count = 0

@@ -27,6 +27,7 @@ final class ConcurrentRun {
     private var registers: [[Register]]
     private let sizes: Register
     private let clock = HistoryClock()
+    var locks: ConcurrentLocks
     private let arena: ConcurrentArena
     private var names: [ContestedName]
     private var appended = AppendedRecords()
@@ -72,6 +73,7 @@ final class ConcurrentRun {
         registers = (0..<fileCount).map { [slots, clock] _ in slots.map { _ in Register(clock) } }
         sizes = Register(clock)
         arena = ConcurrentArena(clock)
+        locks = ConcurrentLocks()
         names = (0..<6).map { _ in ContestedName() }
         deaths = ConcurrentDeaths(simulation)
         storm = simulation.dice.oneIn(3) ? ConcurrentStorm() : nil
@@ -239,6 +241,7 @@ final class ConcurrentRun {
         appended.died(life)
         for name in names { name.died(life) }
         storm?.died(life)
+        locks.died(life)
         begin()
         engine.spawn {
             await self.readOn(node, life)
@@ -255,6 +258,7 @@ final class ConcurrentRun {
         if process.dice.oneIn(30) { process.node.kernel.shrink() }
         if let storm, try await storm.act(&process) { return }
         if process.dice.oneIn(4) { return try await arena.act(&process) }
+        if process.dice.oneIn(12) { return try await lock(&process) }
         switch process.dice.below(16) {
         case 0...3: try await writeRegister(&process)
         case 4: try await append(&process)

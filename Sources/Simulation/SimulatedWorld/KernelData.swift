@@ -2,6 +2,7 @@
 
 import Execution
 import FileSystem
+import SimulatedMachine
 package import Vocabulary
 
 extension KernelModel {
@@ -307,6 +308,26 @@ extension KernelModel {
         let (node, handle) = (inode.handle, file.handle)
         return try await ask { () async throws(FileError) in
             try await self.volume.seek(node, handle, from: offset, to: goal, nil)
+        }
+    }
+
+    /// flock(2); a signal may end the wait after so many nanoseconds.
+    func lock(
+        _ file: KernelFile,
+        _ wanted: WholeFileLock,
+        waits: Bool,
+        interruptedAfter delay: UInt64? = nil
+    ) async throws(FileError) {
+        let (node, handle) = (file.inode.handle, file.handle)
+        let interruption = Interruption()
+        if let delay, waits {
+            engine.spawn {
+                await self.engine.sleep(nanoseconds: delay)
+                interruption.request()
+            }
+        }
+        try await ask { () async throws(FileError) in
+            try await self.volume.lock(node, handle, wanted, waits: waits, interruption)
         }
     }
 
