@@ -219,26 +219,24 @@ extension MountedVolume {
         _ blocks: Range<UInt64>,
         _ interruption: Interruption?
     ) async throws(FileError) {
-        var block = blocks.lowerBound
-        while block < blocks.upperBound {
-            if interruption?.isRequested == true { throw .interrupted }
-            switch try await lookUp(stored, block) {
-            case .hole(let until): block = until
-            case .extent(let extent) where extent.isUnwritten: block = extent.logicalEnd
+        try await walk(stored, blocks, interruption) { block, found throws(FileError) in
+            switch found {
+            case .hole(let until): return until
+            case .extent(let extent) where extent.isUnwritten: return extent.logicalEnd
             case .extent(let extent):
                 let end = min(extent.logicalEnd, blocks.upperBound)
-                try await mark(inode, stored, block, UInt32(end - block), isUnwritten: true)
-                block = end
+                try await self.markUnwritten(inode, stored, block, UInt32(end - block))
+                return end
             }
         }
     }
 
-    private func mark(
+    /// A range that lies in one extent.
+    private func markUnwritten(
         _ inode: Inode,
         _ stored: StoredInode,
         _ block: UInt64,
-        _ length: UInt32,
-        isUnwritten: Bool
+        _ length: UInt32
     ) async throws(FileError) {
         let map = ExtentMap(store, stored)
         let cost = map.insertionCost()
@@ -250,7 +248,7 @@ extension MountedVolume {
         defer { allocator.end() }
         guard allocator.reserve(metadata: cost.newBlocks) else { throw .noSpace }
         do throws(StoreError) {
-            try await map.mark(block, length: length, isUnwritten: isUnwritten, with: allocator)
+            try await map.mark(block, length: length, isUnwritten: true, with: allocator)
         } catch {
             throw failed(error)
         }
@@ -265,14 +263,13 @@ extension MountedVolume {
         _ blocks: Range<UInt64>,
         _ interruption: Interruption?
     ) async throws(FileError) {
-        var block = blocks.lowerBound
-        while block < blocks.upperBound {
-            if interruption?.isRequested == true { throw .interrupted }
-            switch try await lookUp(stored, block) {
-            case .extent(let extent): block = extent.logicalEnd
+        try await walk(stored, blocks, interruption) { block, found throws(FileError) in
+            switch found {
+            case .extent(let extent): return extent.logicalEnd
             case .hole(let until):
                 let wanted = UInt32(clamping: min(until, blocks.upperBound) - block)
-                block = try await allocateHole(inode, stored, block, wanted, isUnwritten: true) {
+                return try await self.allocateHole(inode, stored, block, wanted, isUnwritten: true)
+                {
                     extent,
                     transaction in
                     stored.store(in: transaction)
@@ -280,6 +277,21 @@ extension MountedVolume {
                     return extent.logicalEnd
                 }
             }
+        }
+    }
+
+    /// Calls `body` with each block of a range at which an extent or a hole begins, or the range; it returns where
+    /// to go on.
+    private func walk(
+        _ stored: StoredInode,
+        _ blocks: Range<UInt64>,
+        _ interruption: Interruption?,
+        _ body: (UInt64, ExtentLookup) async throws(FileError) -> UInt64
+    ) async throws(FileError) {
+        var block = blocks.lowerBound
+        while block < blocks.upperBound {
+            if interruption?.isRequested == true { throw .interrupted }
+            block = try await body(block, try await lookUp(stored, block))
         }
     }
 

@@ -75,9 +75,11 @@ package final class ProgramLocks: LockClient {
         waits: Bool,
         _ interruption: Interruption?
     ) async throws(FileError) {
-        if wanted == .unlocked { return release(file) }
+        // While somebody else waits through the same open file it has no lock.
+        if wanted == .unlocked, file.lock == nil { return }
         await file.locking.enter()
         defer { file.locking.leave() }
+        if wanted == .unlocked { return release(file) }
         if let held = file.lock {
             if held.mode == wanted.mode { return }
             if held.mode == .exclusive { return try await weaken(held, wanted.mode) }
