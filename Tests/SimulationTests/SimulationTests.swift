@@ -153,7 +153,7 @@ import Vocabulary
     /// The volume is full now and then.
     @Test func fullVolumes() throws {
         var (count, traced) = (0, 0)
-        for seed in 1...5 as ClosedRange<UInt64> {
+        for seed in 7...11 as ClosedRange<UInt64> {
             let report = try Self.run(seed, nodes: 2, steps: 200, faults: [.full, .kill])
             count += report.withoutSpace
             traced += report.traced

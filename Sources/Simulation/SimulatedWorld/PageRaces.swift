@@ -37,7 +37,10 @@ extension Simulation {
     /// Plays one with some file, if there is another node.
     func raceForPages(_ node: SimulatedNode) async throws {
         let others = cluster.living.filter { $0 !== node }
-        let paths = tree.allPaths().filter { tree.objects[$0.object].kind == .file }
+        // Not what fills the volume: it would never be full.
+        let paths = tree.allPaths().filter {
+            tree.objects[$0.object].kind == .file && tree.objects[$0.object].size <= Self.longEnd
+        }
         guard !others.isEmpty, !paths.isEmpty else { return }
         let (path, object) = paths[dice.below(paths.count)]
         tree.actor = Int(node.slot.rawValue)

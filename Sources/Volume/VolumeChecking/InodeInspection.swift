@@ -151,9 +151,8 @@ package final class LiveInspector {
         }
         try await checker.finish(visit, buffer)
         inspection.isComplete = visit.isComplete
-        if !record.isDirectory {
-            checker.checkSize(visit)
-        } else if visit.isComplete, visit.entries != record.entryCount {
+        checker.checkSize(visit)
+        if record.isDirectory, visit.isComplete, visit.entries != record.entryCount {
             checker.add(
                 Finding(
                     .directoryEntryCountWrong,
