@@ -34,7 +34,6 @@ package final class CrashNode {
 
     private func complain(_ line: String) {
         complaints.append(line)
-        print("DBG complaint \(line)")
         onComplaint?()
     }
 
@@ -81,7 +80,6 @@ package final class CrashNode {
         )
         let node = CrashNode(engine, volume, service)
         connect(volume.locks)
-        print("DBG start")
         try await volume.start()
         return node
     }
