@@ -78,10 +78,10 @@ extension MountedTests {
                 #expect(Self.lock(one, LOCK_EX) == 0)
                 close(two)
                 #expect(Self.lock(one, LOCK_UN) == 0)
-                // util-linux's flock holds it until its command ends, or itself.
+                // A process that does nothing but hold it, until it is killed.
                 let third = paths[2]
                 let script = """
-                    flock -o \(third) sleep 5 & holder=$!
+                    (exec 9<\(third); flock 9; exec sleep 600) & holder=$!
                     while flock -n \(third) true; do :; done
                     kill -KILL $holder
                     exec flock -w 20 \(third) true

@@ -171,6 +171,27 @@ private final class NotingKernel: KernelCache {
         }
     }
 
+    /// What is given up half-way has made zeros of some of the range, and the kernel drops nothing then.
+    @Test func pagesOfAFailedZeroingAreDropped() throws {
+        try onScene { scene in
+            _ = try await scene.write(page + page + page + page, at: 0)
+            scene.kernel.dropped = []
+            let interruption = Interruption()
+            interruption.request()
+            await #expect(throws: FileError.interrupted) {
+                try await scene.volume.allocate(
+                    scene.file.inode.handle,
+                    scene.file.handle,
+                    4096..<12_288,
+                    Allocation(.zero, keepsSize: true),
+                    Caller(user: 0, group: 0, process: 0),
+                    interruption
+                )
+            }
+            #expect(await scene.settled().contains(4096..<12_288))
+        }
+    }
+
     /// F9: what a stat was told is taken back when something has changed the times since, except write(2); once,
     /// when its answer has arrived.
     @Test func timesAreTakenBack() throws {

@@ -46,54 +46,58 @@ extension MountedVolume {
         }
         guard !range.isEmpty else { throw .invalid }
         guard range.upperBound <= Self.largestFile else { throw .tooLarge }
-        let overtaking = try await allocateLocked(
-            inode,
-            range,
-            allocation,
-            dropsPrivileges: caller.user != 0,
-            interruption
-        )
-        guard let overtaking else { return }
-        await invalidateWholly(inode, pages(around: range))
-        inode.pageUse.endDirectWrite(overtaking)
+        var overtaking: UInt64?
+        var failure: FileError?
+        do throws(FileError) {
+            try await allocateLocked(
+                inode,
+                range,
+                allocation,
+                dropsPrivileges: caller.user != 0,
+                interruption,
+                &overtaking
+            )
+        } catch {
+            failure = error
+        }
+        if let overtaking {
+            // After a failure, too: some of it may be zero by then, and the kernel drops nothing.
+            await invalidateWholly(inode, pages(around: range))
+            inode.pageUse.endDirectWrite(overtaking)
+        }
+        if let failure { throw failure }
     }
 
-    /// Takes the lock and changes the file; returns the number under which pages are kept from being
+    /// Takes the lock and changes the file; `overtaking` is the number under which pages are kept from being
     /// written back over it.
     private func allocateLocked(
         _ inode: Inode,
         _ range: Range<UInt64>,
         _ allocation: Allocation,
         dropsPrivileges: Bool,
-        _ interruption: Interruption?
-    ) async throws(FileError) -> UInt64? {
+        _ interruption: Interruption?,
+        _ overtaking: inout UInt64?
+    ) async throws(FileError) {
         let stored = try await hold(inode, .exclusive, interruption)
         defer { release(inode, .exclusive) }
         guard stored.record.isRegular else { throw .notSupported }
         if dropsPrivileges { try await dropPrivilegesFirst(inode, stored) }
         let size = stored.record.size
         let inside = min(range.lowerBound, size)..<min(range.upperBound, size)
-        var overtaking: UInt64?
         if allocation.kind != .allocate {
             overtaking = inode.pageUse.beginDirectWrite(range)
         }
-        do throws(FileError) {
-            if stored.record.layout == .inlineData, !inside.isEmpty, allocation.kind != .allocate {
-                try await zeroInline(inode, stored, inside)
-            }
-            if allocation.kind != .punch {
-                try await prepareBody(inode, stored, range.upperBound)
-            }
-            if stored.record.layout == .extents {
-                try await changeBlocks(inode, stored, range, allocation.kind, interruption)
-            }
-            let end = allocation.keepsSize ? size : max(size, range.upperBound)
-            try await finishAllocation(inode, stored, size: end)
-        } catch {
-            if let overtaking { inode.pageUse.endDirectWrite(overtaking) }
-            throw error
+        if stored.record.layout == .inlineData, !inside.isEmpty, allocation.kind != .allocate {
+            try await zeroInline(inode, stored, inside)
         }
-        return overtaking
+        if allocation.kind != .punch {
+            try await prepareBody(inode, stored, range.upperBound)
+        }
+        if stored.record.layout == .extents {
+            try await changeBlocks(inode, stored, range, allocation.kind, interruption)
+        }
+        let end = allocation.keepsSize ? size : max(size, range.upperBound)
+        try await finishAllocation(inode, stored, size: end)
     }
 
     /// Size and times.

@@ -20,8 +20,6 @@ struct ConcurrentLocks {
     fileprivate static let path: PathNames = [Array("shared".utf8), Array("log".utf8)]
 
     private var holders: [Holder] = []
-    /// Locks that were granted.
-    private(set) var granted = 0
 
     /// A node has died.
     mutating func died(_ life: Life) { holders.removeAll { $0.life == life } }
@@ -34,7 +32,6 @@ struct ConcurrentLocks {
                 "\(process) has the lock \(isExclusive ? "alone" : "with others"), and process \(other.process) \(other.isExclusive ? "alone" : "with others")"
             )
         }
-        granted += 1
         holders.append(
             Holder(process: process.number, life: process.life, isExclusive: isExclusive)
         )
