@@ -48,6 +48,8 @@ final class Hold {
 
 /// The file system. Inside the engine.
 final class MemoryFiles: FileOperations {
+    /// What was locked with fcntl(2).
+    private(set) var byteLocks: [(owner: ByteLockOwner, bytes: LockedBytes)] = []
     let engine: Engine
     var nodes: [MemoryNode] = []
     var openFiles = 0
@@ -537,7 +539,44 @@ final class MemoryFiles: FileOperations {
         if !waits, wanted == .exclusive { throw .wouldBlock }
     }
 
-    func flush(_ node: NodeHandle, _ handle: OpenHandle) async throws(FileError) {
+    /// Bytes that a process of another node has locked.
+    static let locked = LockedBytes(first: 100, last: 109, process: 4242)
+
+    func lockBytes(
+        _ node: NodeHandle,
+        _ handle: OpenHandle,
+        _ owner: ByteLockOwner,
+        _ wish: ByteLockWish,
+        waits: Bool,
+        _ interruption: Interruption?
+    ) async throws(FileError) {
+        if wish.kind == .unlock {
+            byteLocks.removeAll { $0.owner == owner && $0.bytes.overlaps(wish.bytes) }
+        } else if wish.bytes.overlaps(Self.locked) {
+            throw waits ? .deadlock : .wouldBlock
+        } else {
+            byteLocks.append((owner, wish.bytes))
+        }
+    }
+
+    func byteLock(
+        inTheWayOf wish: ByteLockWish,
+        _ node: NodeHandle,
+        _ handle: OpenHandle,
+        _ owner: ByteLockOwner,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> ByteLockHolder? {
+        if wish.bytes.overlaps(Self.locked) {
+            return ByteLockHolder(isWrite: true, bytes: Self.locked, node: NodeID(2))
+        }
+        let own = byteLocks.first { $0.bytes.overlaps(wish.bytes) && $0.owner != owner }
+        return own.map { ByteLockHolder(isWrite: false, bytes: $0.bytes, node: nil) }
+    }
+
+    func flush(_ node: NodeHandle, _ handle: OpenHandle, _ owner: ByteLockOwner)
+        async throws(FileError)
+    {
+        byteLocks.removeAll { $0.owner == owner }
         record(.flush, node)
     }
 

@@ -21,9 +21,14 @@ private final class ScriptedLocks: LockService {
     private var names: [UInt64: ResourceName] = [:]
     private(set) var held: Set<ResourceName> = []
 
-    func request(_ name: ResourceName, _ mode: LockMode, _ flags: LockFlags, cookie: UInt64)
-        -> LockID
-    {
+    func request(
+        _ name: ResourceName,
+        _ mode: LockMode,
+        _ flags: LockFlags,
+        cookie: UInt64,
+        owner: LockOwner,
+        bytes: LockedBytes?
+    ) -> LockID {
         let lock = LockID(UInt64(names.count + 1))
         names[lock.rawValue] = name
         cookies[lock.rawValue] = cookie

@@ -18,7 +18,7 @@ struct FingerprintTests {
         (
             [
                 "identity", "resource", "next", "previous", "generation", "shortHolder", "lowFlags",
-                "owner", "parent", "sublocks", "wait", "since", "changes", "granted",
+                "owner", "above", "sublocks", "wait", "since", "changes", "granted",
                 "requested", "state", "told", "marks",
             ], LockRecord()
         ),

@@ -68,6 +68,18 @@ struct RandomTests {
         (5, 296, "NOORDER granted sideways made room before it, and nobody looked"),
         (5, 513, "an orphan adopted in a recovery was told twice"),
         (8, 1109, "who adopted a remote orphan was not told what it stood in the way of"),
+        (3, 63678, "a word that nobody wants an entry, said in an older view, was not heard"),
+        (3, 71784, "what the end of its owner had granted to a waiting lock became an orphan"),
+        (
+            3, 71951,
+            "a wait granted by the old master and withdrawn by its holder ended the new one"
+        ),
+        (
+            3, 78979,
+            "who learned during a move who the old master is spoke to it: an unlock was lost"
+        ),
+        (3, 89594, "a doomed lock whose patience ended stayed"),
+        (3, 51905, "a wait withdrawn when the old master had died stayed with the new one"),
     ]
 
     @Test("Seeds that once found something", arguments: kept.map { ($0.nodes, $0.seed) })

@@ -54,7 +54,24 @@ struct WireTests {
             )
         ),
         .value(name.child(1).child(2), value),
+        .lock(
+            bytesName,
+            MovedLock(
+                holder: reference,
+                owner: LockOwner(0x55),
+                state: .waiting,
+                granted: .null,
+                requested: .exclusive,
+                flags: [.noOrder],
+                told: 0,
+                isDemoted: false,
+                changes: 1,
+                bytes: bytes
+            )
+        ),
     ]
+    static let bytesName = ResourceName(kind: .byteLocks, number: 0x61, generation: 0x62)
+    static let bytes = LockedBytes(first: 0x63, last: 0x7FFF_FFFF_FFFF_FFFF, process: 0x64)
 
     /// At least one of each kind.
     static let all: [NodeMessage] = [
@@ -80,6 +97,40 @@ struct WireTests {
                 owner: .none,
                 mode: .exclusive,
                 flags: .known
+            )
+        ),
+        .lock(
+            .request(
+                bytesName,
+                lock: lock,
+                owner: LockOwner(0x41),
+                mode: .exclusive,
+                flags: [.noOrder, .question],
+                bytes: bytes
+            )
+        ),
+        .lock(
+            .refused(
+                bytesName,
+                lock: lock,
+                status: .wouldBlock,
+                remarks: [],
+                obstacle: LockObstacle(node: NodeID(3), mode: .protectedRead, bytes: bytes)
+            )
+        ),
+        .lock(
+            .rebuild(
+                bytesName,
+                RebuiltLock(
+                    lock: lock,
+                    state: .granted,
+                    granted: .exclusive,
+                    requested: .exclusive,
+                    flags: [],
+                    value: nil,
+                    isVouched: false,
+                    bytes: bytes
+                )
             )
         ),
         .lock(.convert(name, lock: lock, mode: .null, flags: [.valueBlock], value: value)),
@@ -188,7 +239,7 @@ struct WireTests {
             )
         )
         let expected: [UInt8] =
-            [0x4C, 0x4B, 0x53, 0x4D, 3, 32, 0, 0, 70, 0, 0, 0]  // magic, version, kind, length
+            [0x4C, 0x4B, 0x53, 0x4D, 4, 32, 0, 0, 70, 0, 0, 0]  // magic, version, kind, length
             + [0x0B, 0x0A, 0, 0, 0, 0, 0, 0]  // epoch
             + [1, 8, 7, 6, 5, 4, 3, 2, 1]  // name
             + [0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11, 0]
@@ -204,7 +255,7 @@ struct WireTests {
     func goldenCount() {
         #expect(
             Self.bytes(.lock(.expect(.locks, 0x0C0D))) == [
-                0x4C, 0x4B, 0x53, 0x4D, 3, 54, 0, 0, 5, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0, 2,
+                0x4C, 0x4B, 0x53, 0x4D, 4, 54, 0, 0, 5, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0, 2,
                 0x0D, 0x0C, 0, 0,
             ]
         )
@@ -214,13 +265,13 @@ struct WireTests {
     func goldenInquiry() {
         #expect(
             Self.bytes(.inquiry(0x0102_0304, Array("why".utf8))) == [
-                0x4C, 0x4B, 0x53, 0x4D, 3, 66, 0, 0, 9, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
+                0x4C, 0x4B, 0x53, 0x4D, 4, 66, 0, 0, 9, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
                 4, 3, 2, 1, 3, 0, 0x77, 0x68, 0x79,
             ]
         )
         #expect(
             Self.bytes(.report(0x0102_0304, part: 0x0506, isLast: true, [0xAA, 0xBB])) == [
-                0x4C, 0x4B, 0x53, 0x4D, 3, 67, 0, 0, 13, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
+                0x4C, 0x4B, 0x53, 0x4D, 4, 67, 0, 0, 13, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
                 4, 3, 2, 1, 6, 5, 0, 0, 1, 2, 0, 0xAA, 0xBB,
             ]
         )

@@ -2,6 +2,7 @@
 
 import ClusterWire
 import Execution
+import LockCache
 import LockCore
 import NodeService
 import SimulatedMachine

@@ -152,7 +152,7 @@ import Vocabulary
                     interruption
                 )
             }
-            // Whoever has it first is the master.
+            // Whoever has it first is the master, and stays it.
             try await lock(two.first, isMaster ? file : held, .exclusive)
             try await lock(two.first, isMaster ? file : held, .unlocked)
             try await lock(holder, held, .exclusive)
@@ -172,7 +172,8 @@ import Vocabulary
             await #expect(throws: FileError.interrupted) { try await result.get().get() }
             try await lock(holder, held, .unlocked)
             try await lock(waiter, file, .exclusive)
-            #expect(waiter.volume.programLocks.count == 1 && holder.volume.programLocks.count == 0)
+            // The lock and the anchor; the anchor.
+            #expect(waiter.volume.programLocks.count == 2 && holder.volume.programLocks.count == 1)
             for (node, file) in [(holder, held), (waiter, file)] {
                 try await node.kernel.close(file)
             }

@@ -55,6 +55,8 @@ package enum Probe: Int, CaseIterable, Sendable {
     case lockRecoveryOvertaken
     /// A message of an older view is dropped.
     case staleMessage
+    /// Bytes that a program unlocks, or locks in another mode, lie within what it has locked.
+    case rangeIsSplit
 
     // The kernel's caches
     /// All names of a directory are dropped, as too many were told.

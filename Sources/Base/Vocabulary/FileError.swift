@@ -11,6 +11,8 @@ public enum FileError: Error, Hashable, Sendable {
     case interrupted
     /// EAGAIN: would have to wait, and was asked not to.
     case wouldBlock
+    /// EDEADLK: the lock would wait for one who waits for the asker.
+    case deadlock
     /// EACCES
     case accessDenied
     /// EEXIST

@@ -72,8 +72,12 @@ public struct LockFlags: OptionSet, Hashable, Sendable {
     /// Refuse (`stopped`) rather than wait for the end of a recovery.
     public static let unlessStopped = LockFlags(rawValue: 1 << 19)
 
+    /// F_GETLK: nothing is granted. The answer is who stands in the way (`wouldBlock`), or that nobody
+    /// does (`notFound`). For ranges of bytes.
+    public static let question = LockFlags(rawValue: 1 << 20)
+
     /// All that have a meaning; others are refused in messages.
-    public static let known = LockFlags(rawValue: (1 << 20) - 1)
+    public static let known = LockFlags(rawValue: (1 << 21) - 1)
 }
 
 /// On whose behalf a lock is asked for: a process or a transaction of this node, as its client
@@ -141,7 +145,7 @@ public enum LockStatus: UInt8, CaseIterable, Hashable, Sendable {
     /// A recovery is going on, and the request did not want to wait for its end
     /// (`LockFlags.unlessStopped`).
     case stopped = 8
-    /// No orphan of this name (ENOENT).
+    /// No orphan of this name (ENOENT); nobody stands in the way (`LockFlags.question`).
     case notFound = 9
     /// The lock has locks below it (SS$_SUBLOCKS).
     case hasSublocks = 10
@@ -165,6 +169,8 @@ public struct LockCompletion: Hashable, Sendable {
     public var isValueValid: Bool
     /// What else there is to say.
     public var remarks: LockRemarks
+    /// The answer to a question: who stands in the way.
+    public var obstacle: LockObstacle?
 
     /// Made of its parts.
     public init(
@@ -183,5 +189,6 @@ public struct LockCompletion: Hashable, Sendable {
         self.value = value
         self.isValueValid = isValueValid
         self.remarks = remarks
+        obstacle = nil
     }
 }

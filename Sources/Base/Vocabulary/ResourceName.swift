@@ -21,6 +21,14 @@ public enum ResourceKind: UInt8, CaseIterable, Hashable, Sendable {
     case application = 9
     /// Held by open files of an inode that programs have locked with flock(2).
     case flock = 10
+    /// Bytes of an inode that programs have locked with fcntl(2); its locks are locks of ranges
+    /// (`LockedBytes`).
+    case byteLocks = 11
+
+    /// Whether a lock of this kind is a lock of a range of bytes.
+    package var isOfBytes: Bool {
+        @inline(__always) get { self == .byteLocks }
+    }
 
     /// How names of this kind begin in text.
     package var word: String {
@@ -35,6 +43,7 @@ public enum ResourceKind: UInt8, CaseIterable, Hashable, Sendable {
         case .live: "live"
         case .application: "application"
         case .flock: "flock"
+        case .byteLocks: "byte-locks"
         }
     }
 
@@ -124,6 +133,15 @@ public struct ResourceName: Hashable, Comparable, Sendable, CustomStringConverti
         ResourceName(kind: .flock, number: number.address.rawValue, generation: number.generation)
     }
 
+    /// What programs lock with fcntl(2).
+    public static func byteLocks(_ number: InodeNumber) -> ResourceName {
+        ResourceName(
+            kind: .byteLocks,
+            number: number.address.rawValue,
+            generation: number.generation
+        )
+    }
+
     /// The lock of resource group `index`, counted from zero.
     public static func resourceGroup(_ index: UInt32) -> ResourceName {
         ResourceName(kind: .resourceGroup, number: UInt64(index))
@@ -197,7 +215,8 @@ public struct ResourceName: Hashable, Comparable, Sendable, CustomStringConverti
 
     private var rootDescription: String {
         switch kind {
-        case .inode, .open, .application, .flock: "\(kind.word):\(number).\(generation)"
+        case .inode, .open, .application, .flock, .byteLocks:
+            "\(kind.word):\(number).\(generation)"
         case .resourceGroup, .journal, .orphanList: "\(kind.word):\(number)"
         case .rename, .logBarrier, .live: kind.word
         }

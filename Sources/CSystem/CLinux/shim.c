@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -89,6 +90,11 @@ ssize_t lockstep_copy_range(int from, int to, size_t length) {
 }
 
 const int lockstep_o_tmpfile = O_TMPFILE;
+const int lockstep_f_ofd_getlk = F_OFD_GETLK;
+const int lockstep_f_ofd_setlk = F_OFD_SETLK;
+const int lockstep_f_ofd_setlkw = F_OFD_SETLKW;
+
+int lockstep_unshare_descriptors(void) { return unshare(CLONE_FILES); }
 
 int lockstep_spawn_close_from(posix_spawn_file_actions_t *actions, int lowest) {
     return posix_spawn_file_actions_addclosefrom_np(actions, lowest);

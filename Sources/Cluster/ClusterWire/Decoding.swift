@@ -115,6 +115,25 @@ struct WireReader {
         )
     }
 
+    /// The bytes of a lock, if the resource is one whose locks have some.
+    mutating func bytes(of name: ResourceName) throws(WireError) -> LockedBytes? {
+        name.kind.isOfBytes ? try lockedBytes() : nil
+    }
+
+    private mutating func lockedBytes() throws(WireError) -> LockedBytes {
+        let first = try integer(UInt64.self)
+        let last = try integer(UInt64.self)
+        if first > last { throw .badValue(.range) }
+        return LockedBytes(first: first, last: last, process: try integer(UInt32.self))
+    }
+
+    private mutating func obstacle() throws(WireError) -> LockObstacle? {
+        if try !boolean() { return nil }
+        let node = try node()
+        let mode = try mode()
+        return LockObstacle(node: node, mode: mode, bytes: try lockedBytes())
+    }
+
     /// A count of bytes, and the bytes.
     private mutating func counted() throws(WireError) -> [UInt8] {
         let count = Int(try integer(UInt16.self))
@@ -147,7 +166,7 @@ struct WireReader {
         return counts
     }
 
-    private mutating func report() throws(WireError) -> RebuiltLock {
+    private mutating func report(_ name: ResourceName) throws(WireError) -> RebuiltLock {
         let lock = try lock()
         guard let state = RebuiltLock.State(rawValue: try byte()) else { throw .badValue(.state) }
         let granted = try mode()
@@ -163,7 +182,8 @@ struct WireReader {
             flags: flags,
             owner: owner,
             value: try value(),
-            isVouched: isVouched
+            isVouched: isVouched,
+            bytes: try bytes(of: name)
         )
     }
 
@@ -220,7 +240,7 @@ struct WireReader {
         case .handover:
             guard let value = try value() else { throw .badValue(.boolean) }
             return .handover(name, value: value)
-        case .rebuild: return .rebuild(name, try report())
+        case .rebuild: return .rebuild(name, try report(name))
         default: return try lockMessage(kind, name, try lock())
         }
     }
@@ -234,7 +254,15 @@ struct WireReader {
         case .request:
             let owner = LockOwner(try integer(UInt32.self))
             let mode = try mode()
-            return .request(name, lock: lock, owner: owner, mode: mode, flags: try flags())
+            let flags = try flags()
+            return .request(
+                name,
+                lock: lock,
+                owner: owner,
+                mode: mode,
+                flags: flags,
+                bytes: try bytes(of: name)
+            )
         case .convert:
             let mode = try mode()
             let flags = try flags()
@@ -253,7 +281,14 @@ struct WireReader {
             )
         case .refused:
             guard let status = LockStatus(rawValue: try byte()) else { throw .badValue(.status) }
-            return .refused(name, lock: lock, status: status, remarks: try remarks())
+            let remarks = try remarks()
+            return .refused(
+                name,
+                lock: lock,
+                status: status,
+                remarks: remarks,
+                obstacle: try obstacle()
+            )
         case .unlocked: return .unlocked(name, lock: lock)
         case .notMaster: return .notMaster(name, lock: lock)
         case .blocking: return .blocking(name, lock: lock, wanted: try mode())

@@ -55,6 +55,25 @@ extension [UInt8] {
         append(value.isValid ? 1 : 0)
     }
 
+    /// The bytes of a lock, if the resource is one whose locks have some.
+    mutating func append(_ bytes: LockedBytes?, of name: ResourceName) {
+        if name.kind.isOfBytes { append(bytes ?? .all) }
+    }
+
+    private mutating func append(_ bytes: LockedBytes) {
+        append(integer: bytes.first)
+        append(integer: bytes.last)
+        append(integer: bytes.process)
+    }
+
+    private mutating func append(_ obstacle: LockObstacle?) {
+        guard let obstacle else { return append(0) }
+        append(1)
+        append(integer: obstacle.node.rawValue)
+        append(obstacle.mode.rawValue)
+        append(obstacle.bytes)
+    }
+
     fileprivate mutating func append(payload message: NodeMessage) -> WireKind {
         switch message {
         case .lock(let message): return append(lockMessage: message)
@@ -124,11 +143,12 @@ extension [UInt8] {
 
     private mutating func append(operation message: LockMessage) -> WireKind {
         switch message {
-        case .request(let name, let lock, let owner, let mode, let flags):
+        case .request(let name, let lock, let owner, let mode, let flags, let bytes):
             append(name, lock)
             append(integer: owner.rawValue)
             append(mode.rawValue)
             append(integer: flags.rawValue)
+            append(bytes, of: name)
             return .request
         case .convert(let name, let lock, let mode, let flags, let value):
             append(name, lock)
@@ -149,10 +169,11 @@ extension [UInt8] {
             append(remarks.rawValue)
             append(value: value)
             return .granted
-        case .refused(let name, let lock, let status, let remarks):
+        case .refused(let name, let lock, let status, let remarks, let obstacle):
             append(name, lock)
             append(status.rawValue)
             append(remarks.rawValue)
+            append(obstacle)
             return .refused
         case .unlocked(let name, let lock):
             append(name, lock)
@@ -204,6 +225,7 @@ extension [UInt8] {
             append(integer: report.owner.rawValue)
             append(report.isVouched ? 1 : 0)
             append(value: report.value)
+            append(report.bytes, of: name)
             return .rebuild
         case .sent(let phase, let counts):
             precondition(

@@ -54,7 +54,8 @@ package enum WireError: Error, Hashable, Sendable {
 
 /// The field that an error speaks of.
 package enum WireField: UInt8, Hashable, Sendable {
-    case reserved, resourceKind, depth, mode, flags, remarks, status, node, boolean, phase, state
+    case reserved, resourceKind, depth, range, mode, flags, remarks, status, node, boolean, phase,
+        state
     case thing, count
 }
 
@@ -62,7 +63,7 @@ package enum WireField: UInt8, Hashable, Sendable {
 package enum WireFormat {
     /// "LKSM".
     package static let magic: UInt32 = 0x4D53_4B4C
-    package static let version: UInt8 = 3
+    package static let version: UInt8 = 4
     /// Bytes before the payload.
     package static let headerLength = 20
     /// The longest payload in bytes.

@@ -103,7 +103,7 @@ extension WireReader {
         let kind = try byte()
         let name = try self.name()
         switch kind {
-        case 0: return .lock(name, try movedLock())
+        case 0: return .lock(name, try movedLock(name))
         case 1:
             guard let value = try value() else { throw .badValue(.boolean) }
             return .value(name, value)
@@ -111,7 +111,7 @@ extension WireReader {
         }
     }
 
-    private mutating func movedLock() throws(WireError) -> MovedLock {
+    private mutating func movedLock(_ name: ResourceName) throws(WireError) -> MovedLock {
         let holder = try reference()
         let owner = LockOwner(try integer(UInt32.self))
         guard let state = RebuiltLock.State(rawValue: try byte()) else { throw .badValue(.state) }
@@ -129,7 +129,8 @@ extension WireReader {
             flags: flags,
             told: told,
             isDemoted: try boolean(),
-            changes: try integer(UInt16.self)
+            changes: try integer(UInt16.self),
+            bytes: try bytes(of: name)
         )
     }
 }

@@ -123,6 +123,7 @@ extension [UInt8] {
             append(lock.told)
             append(lock.isDemoted ? 1 : 0)
             append(integer: lock.changes)
+            append(lock.bytes, of: name)
         case .value(let name, let value):
             append(1)
             append(name: name)

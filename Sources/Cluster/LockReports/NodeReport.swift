@@ -18,6 +18,8 @@ package struct LockReport: Hashable, Sendable {
     /// Milliseconds since state or mode changed.
     package var age: UInt64
     package var isOrphan: Bool
+    /// Of a lock of a range.
+    package var bytes: LockedBytes?
     package var parent: LockID
     package var blockers: [LockReference]
     package var blocked: [LockReference]
@@ -38,6 +40,7 @@ package struct LockReport: Hashable, Sendable {
         flags = description.flags
         age = description.age
         isOrphan = description.isOrphan
+        bytes = description.bytes
         parent = description.parent
         blockers = description.blockers
         blocked = description.blocked

@@ -102,6 +102,23 @@ extension SequencedValue {
     }
 }
 
+extension LockedBytes {
+    /// As JSON.
+    fileprivate var json: JSONText {
+        var members: [JSONText.Member] = [
+            .init("first", .number(first)), .init("last", .number(last)),
+        ]
+        members.append(nonzero: "process", process)
+        return .object(members)
+    }
+
+    fileprivate init?(_ json: JSONText) {
+        let (first, last) = (json.number("first"), json.number("last"))
+        if first > last { return nil }
+        self.init(first: first, last: last, process: UInt32(clamping: json.number("process")))
+    }
+}
+
 extension LockReport {
     /// The lock as JSON.
     package var json: JSONText {
@@ -115,6 +132,7 @@ extension LockReport {
         members.append(nonzero: "owner", owner.rawValue)
         members.append(nonzero: "flags", flags.rawValue)
         members.append(mark: "orphan", isOrphan)
+        members.append("bytes", bytes?.json)
         members.append(nonzero: "parent", parent.rawValue)
         if !blockers.isEmpty { members.append("blockers", .array(blockers.map(\.json))) }
         if !blocked.isEmpty { members.append("blocked", .array(blocked.map(\.json))) }
@@ -138,6 +156,7 @@ extension LockReport {
         flags = LockFlags(rawValue: UInt32(clamping: json.number("flags")))
         age = json.number("age")
         isOrphan = json.flag("orphan")
+        bytes = json["bytes"].flatMap(LockedBytes.init(_:))
         parent = LockID(json.number("parent"))
         blockers = json["blockers"]?.elements.compactMap(LockReference.init(_:)) ?? []
         blocked = json["blocked"]?.elements.compactMap(LockReference.init(_:)) ?? []

@@ -96,7 +96,12 @@ extension LockReport {
     /// What is to be said of the lock besides node, mode and age.
     package var doing: String {
         var parts: [String] = []
-        if owner != .none { parts.append("an application's lock (\(owner))") }
+        if let bytes {
+            // What keeps the mastership of a file in use has none to speak of.
+            if granted != .null || requested != nil { parts.append(bytes.description) }
+        } else if owner != .none {
+            parts.append("an application's lock (\(owner))")
+        }
         if isOrphan { parts.append("an orphan: its owner is gone") }
         if parent != .none { parts.append("below \(parent)") }
         if let activity { parts.append(activity.words) }

@@ -35,7 +35,7 @@ enum FlightKind: UInt8 {
 package enum FlightFormat {
     /// "LKSR".
     package static let magic: UInt32 = 0x5253_4B4C
-    package static let version: UInt16 = 2
+    package static let version: UInt16 = 3
     /// Bytes before the first record.
     package static let headerLength = 96
     /// Length (4), kind (1), zero (1), effects (2), tick in nanoseconds (8).
@@ -123,9 +123,11 @@ package final class FlightRecorder {
         cookie: UInt64,
         owner: LockOwner,
         parent: LockID,
-        patience: UInt32
+        patience: UInt32,
+        bytes: LockedBytes?
     ) {
-        let place = begin(.request, now, FlightFormat.nameLength + 32)
+        let length = FlightFormat.nameLength + (bytes == nil ? 32 : 56)
+        let place = begin(.request, now, length)
         store(name, at: place)
         let rest = place + FlightFormat.nameLength
         rest.storeBytes(of: cookie, as: UInt64.self)
@@ -134,6 +136,10 @@ package final class FlightRecorder {
         rest.storeBytes(of: owner.rawValue, toByteOffset: 20, as: UInt32.self)
         rest.storeBytes(of: patience, toByteOffset: 24, as: UInt32.self)
         rest.storeBytes(of: UInt32(mode.rawValue), toByteOffset: 28, as: UInt32.self)
+        guard let bytes else { return }
+        rest.storeBytes(of: bytes.first, toByteOffset: 32, as: UInt64.self)
+        rest.storeBytes(of: bytes.last, toByteOffset: 40, as: UInt64.self)
+        rest.storeBytes(of: UInt64(bytes.process), toByteOffset: 48, as: UInt64.self)
     }
 
     @inline(__always)

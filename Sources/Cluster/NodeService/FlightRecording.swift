@@ -34,7 +34,8 @@ package enum FlightEvent: Hashable, Sendable {
         cookie: UInt64,
         owner: LockOwner,
         parent: LockID,
-        patience: UInt32
+        patience: UInt32,
+        bytes: LockedBytes?
     )
     case convert(LockID, LockMode, LockFlags, ValueBlock?)
     case unlock(LockID, LockFlags, ValueBlock?)
@@ -208,7 +209,7 @@ private struct FlightReader {
 
     private func event(_ kind: FlightKind, _ place: Int, _ count: Int) -> FlightEvent? {
         switch kind {
-        case .request: return count == 72 ? request(place) : nil
+        case .request: return request(place, count)
         case .convert, .unlock: return operation(kind, place, count)
         case .message: return message(place, count)
         case .view: return view(place, count)
@@ -233,8 +234,9 @@ private struct FlightReader {
         }
     }
 
-    private func request(_ place: Int) -> FlightEvent? {
-        guard let kind = ResourceKind(rawValue: UInt8(clamping: u32(place))),
+    private func request(_ place: Int, _ count: Int) -> FlightEvent? {
+        guard count == 72 || count == 96,
+            let kind = ResourceKind(rawValue: UInt8(clamping: u32(place))),
             u32(place + 4) <= UInt32(ResourceName.deepest)
         else { return nil }
         var name = ResourceName(kind: kind, number: u64(place + 8), generation: u64(place + 16))
@@ -242,6 +244,15 @@ private struct FlightReader {
         if u32(place + 4) > 1 { name = name.child(u64(place + 32)) }
         let rest = place + FlightFormat.nameLength
         guard let mode = LockMode(rawValue: UInt8(clamping: u32(rest + 28))) else { return nil }
+        var bytes: LockedBytes?
+        if count == 96 {
+            guard u64(rest + 32) <= u64(rest + 40) else { return nil }
+            bytes = LockedBytes(
+                first: u64(rest + 32),
+                last: u64(rest + 40),
+                process: u32(rest + 48)
+            )
+        }
         return .request(
             name,
             mode,
@@ -249,7 +260,8 @@ private struct FlightReader {
             cookie: u64(rest),
             owner: LockOwner(u32(rest + 20)),
             parent: LockID(u64(rest + 8)),
-            patience: u32(rest + 24)
+            patience: u32(rest + 24),
+            bytes: bytes
         )
     }
 

@@ -50,7 +50,8 @@ extension FlightRecording {
             let cookie,
             let owner,
             let parent,
-            let patience
+            let patience,
+            let bytes
         ):
             _ = space.request(
                 name,
@@ -60,6 +61,7 @@ extension FlightRecording {
                 owner: owner,
                 parent: parent,
                 patience: patience,
+                bytes: bytes,
                 effects: &effects
             )
             if flags.contains(.synchronous) { _ = space.takeSynchronous() }
@@ -111,7 +113,7 @@ extension FlightEvent {
     /// The resource it speaks of, if it names one.
     package var name: ResourceName? {
         switch self {
-        case .request(let name, _, _, _, _, _, _): name
+        case .request(let name, _, _, _, _, _, _, _): name
         case .message(let message, _, _): message.lockedName
         default: nil
         }
@@ -127,11 +129,13 @@ extension FlightEvent {
             let cookie,
             let owner,
             let parent,
-            let patience
+            let patience,
+            let bytes
         ):
             "asks for \(name) \(mode) (cookie \(cookie)"
                 + (owner == .none ? "" : ", \(owner)")
                 + (parent == .none ? "" : ", below \(parent)")
+                + (bytes.map { ", \($0)" } ?? "")
                 + (patience == 0 ? "" : ", for \(patience) ms") + Self.words(flags) + ")"
         case .convert(let lock, let mode, let flags, _):
             "converts \(lock) to \(mode)\(Self.words(flags))"

@@ -171,9 +171,20 @@ package final class LockNode: LockService {
         _ name: ResourceName,
         _ mode: LockMode,
         _ flags: LockFlags,
-        cookie: UInt64
+        cookie: UInt64,
+        owner: LockOwner,
+        bytes: LockedBytes?
     ) -> LockID {
-        request(name, mode, flags, cookie: cookie, owner: .none)
+        request(
+            name,
+            mode,
+            flags,
+            cookie: cookie,
+            owner: owner,
+            parent: .none,
+            patience: 0,
+            bytes: bytes
+        )
     }
 
     /// As `Lockspace.request`. The completion comes to `client`, also of a synchronous grant.
@@ -185,7 +196,8 @@ package final class LockNode: LockService {
         cookie: UInt64,
         owner: LockOwner,
         parent: LockID = .none,
-        patience: UInt32 = 0
+        patience: UInt32 = 0,
+        bytes: LockedBytes? = nil
     ) -> LockID {
         let lock = ask(
             name,
@@ -194,7 +206,8 @@ package final class LockNode: LockService {
             cookie: cookie,
             owner: owner,
             parent: parent,
-            patience: patience
+            patience: patience,
+            bytes: bytes
         )
         carryOut()
         return lock
@@ -208,7 +221,8 @@ package final class LockNode: LockService {
         cookie: UInt64,
         owner: LockOwner,
         parent: LockID,
-        patience: UInt32
+        patience: UInt32,
+        bytes: LockedBytes? = nil
     ) -> LockID {
         let now = tellTime()
         recorder?.request(
@@ -219,7 +233,8 @@ package final class LockNode: LockService {
             cookie: cookie,
             owner: owner,
             parent: parent,
-            patience: patience
+            patience: patience,
+            bytes: bytes
         )
         return space.pointee.request(
             name,
@@ -229,6 +244,7 @@ package final class LockNode: LockService {
             owner: owner,
             parent: parent,
             patience: patience,
+            bytes: bytes,
             effects: &exit.pointee.fresh
         )
     }

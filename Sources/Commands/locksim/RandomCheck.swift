@@ -31,7 +31,7 @@ struct RandomCheck: AsyncParsableCommand {
         help: """
             What happens besides work, separated by commas: deaths, joins, leaves, losses (of \
             connections), delays (of messages), moves (of masterships), deadlocks (of owners), \
-            trees, patience, orphans, or all, or none.
+            trees, patience, orphans, ranges (of bytes), or all, or none.
             """
     )
     var faults = "all"

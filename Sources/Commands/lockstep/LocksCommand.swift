@@ -18,7 +18,7 @@ struct Locks: ParsableCommand {
             Modes: NL CR CW PR PW EX; PR>EX is a conversion, >EX a new request that waits. \
             MASTER: who decides; 'n1?' when it did not say so itself. VALUE: the number of the \
             last write of the value block. Kinds: inode, group, journal, open, rename, \
-            log-barrier, orphans, live, application, flock.
+            log-barrier, orphans, live, application, flock, byte-locks.
 
             Looking a path up takes shared locks of its directories; a name (inode:6291.1) or a \
             number takes none.
@@ -123,7 +123,7 @@ struct Locks: ParsableCommand {
         if let kind = kind.flatMap({ ResourceKind(word: $0) }) { question.kinds = [kind] }
         if let inode {
             question.number = inode
-            if kind == nil { question.kinds = [.inode, .open, .flock] }
+            if kind == nil { question.kinds = [.inode, .open, .flock, .byteLocks] }
         }
         if let name = askedName {
             (question.kinds, question.number) = ([name.kind], name.number)

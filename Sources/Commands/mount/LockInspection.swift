@@ -87,7 +87,7 @@ extension Inspection {
                     separator: "/"
                 )
         }
-        if question.kinds.isEmpty { question.kinds = [.inode, .open, .flock] }
+        if question.kinds.isEmpty { question.kinds = [.inode, .open, .flock, .byteLocks] }
         switch result {
         case .found(let number):
             question.number = number.address.rawValue

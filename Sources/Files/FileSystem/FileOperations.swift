@@ -434,8 +434,29 @@ package protocol FileOperations: AnyObject {
         waits: Bool,
         _ interruption: Interruption?
     ) async throws(FileError)
-    /// close(2) of one descriptor.
-    func flush(_ node: NodeHandle, _ handle: OpenHandle) async throws(FileError)
+    /// fcntl(2): locks bytes of an open file for `owner`, or unlocks them.
+    ///
+    /// - Throws: `wouldBlock` if somebody is in the way and `waits` is false; `deadlock` if whoever is in
+    ///   the way waits for the owner, `interrupted`.
+    func lockBytes(
+        _ node: NodeHandle,
+        _ handle: OpenHandle,
+        _ owner: ByteLockOwner,
+        _ wish: ByteLockWish,
+        waits: Bool,
+        _ interruption: Interruption?
+    ) async throws(FileError)
+    /// F_GETLK: the lock of another owner that is in the way, nil if there is none.
+    func byteLock(
+        inTheWayOf wish: ByteLockWish,
+        _ node: NodeHandle,
+        _ handle: OpenHandle,
+        _ owner: ByteLockOwner,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> ByteLockHolder?
+    /// close(2) of one descriptor by `owner`, who loses all locks of bytes of the file.
+    func flush(_ node: NodeHandle, _ handle: OpenHandle, _ owner: ByteLockOwner)
+        async throws(FileError)
     func release(_ node: NodeHandle, _ handle: OpenHandle) async
     func synchronize(_ node: NodeHandle, _ handle: OpenHandle?, dataOnly: Bool)
         async throws(FileError)

@@ -94,6 +94,9 @@ package final class Inode {
     var writableOpens = 0
     /// What the kernel does with the file's pages.
     var pageUse = PageUse()
+    /// What keeps the mastership of its locks of programs (ProgramLocks, P0), and the locks of its bytes.
+    var flockAnchor: ProgramLock?
+    var rangeLocks: RangeLocks?
     /// In the list of those that nobody refers to.
     var isIdleListed = false
 

@@ -180,7 +180,10 @@ extension MountedVolume {
         inode.fillsAreExclusive = inode.readWriteOpens > 0
     }
 
-    package func flush(_ node: NodeHandle, _ handle: OpenHandle) async throws(FileError) {
+    package func flush(_ node: NodeHandle, _ handle: OpenHandle, _ owner: ByteLockOwner)
+        async throws(FileError)
+    {
+        if let file = openFiles[handle] { await programLocks.releaseBytes(file.inode, of: owner) }
         // Nothing is written at close: what must be durable is synchronised. An earlier failure to
         // write the file's data is reported here.
         try checkUsable()
@@ -194,7 +197,11 @@ extension MountedVolume {
         guard let file = openFiles.remove(handle) else { return }
         let inode = file.inode
         programLocks.release(file)
+        if inode.rangeLocks != nil {
+            await programLocks.releaseBytes(inode, takenThrough: handle)
+        }
         inode.opens -= 1
+        if inode.opens == 0 { releaseAnchors(inode) }
         if file.intent.writes {
             inode.writableOpens -= 1
             if inode.writableOpens == 0 { inode.wasInvalidatedWhileWritable = false }

@@ -1,14 +1,18 @@
-// Locks that programs take: flock(2), cluster-wide, on the lock manager itself.
+// Locks that programs take, cluster-wide, on the lock manager itself: flock(2) here, fcntl(2) in
+// RangeLocks.swift.
 //
-// A lock of a program is a lock of the lock manager on the resource `flock` of the inode, one for each open
-// file that has one: LOCK_SH is PR, LOCK_EX is EX. Nothing is cached under it and nobody gives it back when
-// told; so the master decides, whoever waits waits at the master, and whoever uses a file alone masters it and
-// sends nothing.
+// Nothing is cached under such a lock and nobody gives it back when told; so the master decides, whoever waits
+// waits at the master, and whoever uses a file alone masters it and sends nothing.
+//
+// P0. From the first lock of an inode to the last close of it on this node a null lock (the anchor) stays on the
+//     resource: the mastership of a file in use stays where it is, and no lock asks the directory.
+//
+// flock: a lock of the lock manager on the resource `flock` of the inode, one for each open file that has one:
+// LOCK_SH is PR, LOCK_EX is EX.
 //
 // States of an open file: free; asking (one request of it is under way, others of the same open file wait for
 // its end); holding PR or EX.
 //
-// Invariants
 // P1. An open file holds at most one lock. As on Linux a stronger mode is not converted to: the weaker lock goes
 //     first, so that two who hold it shared and both want it alone do not wait for each other; and who does
 //     not get it without waiting has lost the weaker one. A weaker mode is converted to, and nobody gets in between.
@@ -16,6 +20,8 @@
 //     changed is in place (JournalRecovery): whoever gets the lock next reads what was durable.
 // P3. Interrupting a request that waits takes it back at the master. When the grant was faster, the lock is held
 //     and the interruption changes nothing.
+//
+// P4. Who unlocks returns when the master knows: whoever is told of it, by whatever way, finds the lock free.
 //
 // flock takes no part in deadlock searches (flock(2) never fails with EDEADLK).
 //
@@ -43,14 +49,21 @@ package enum WholeFileLock: Hashable, Sendable {
     }
 }
 
-/// A lock of an open file in the lock manager.
+/// A lock of a program in the lock manager.
 final class ProgramLock {
     fileprivate let cookie: UInt64
     fileprivate var lock = LockID.none
     fileprivate(set) var mode = LockMode.null
-    fileprivate var waiter: UnsafeContinuation<LockStatus, Never>?
+    /// The request has no answer yet.
+    fileprivate var isAsked = true
+    /// Given back: its end frees the slot.
+    fileprivate var isReleased = false
+    fileprivate var waiter: UnsafeContinuation<LockCompletion, Never>?
 
     fileprivate init(cookie: UInt64) { self.cookie = cookie }
+
+    /// Its number among the locks of programs of this node.
+    var number: UInt64 { cookie & ~ProgramLocks.cookieBit }
 }
 
 /// All locks of programs on this node. Engine-bound.
@@ -58,7 +71,8 @@ package final class ProgramLocks: LockClient {
     /// Marks the cookies of these locks.
     package static let cookieBit: UInt64 = 1 << 62
 
-    private let service: any LockService
+    let service: any LockService
+    var owners = LockOwners()
     private var slots: [ProgramLock?] = []
     private var freeSlots: [Int] = []
 
@@ -67,7 +81,7 @@ package final class ProgramLocks: LockClient {
     /// Locks that are held or asked for.
     package var count: Int { slots.count - freeSlots.count }
 
-    // MARK: Of one open file
+    // MARK: flock
 
     func set(
         _ file: OpenFile,
@@ -79,36 +93,25 @@ package final class ProgramLocks: LockClient {
         if wanted == .unlocked, file.lock == nil { return }
         await file.locking.enter()
         defer { file.locking.leave() }
-        if wanted == .unlocked { return release(file) }
+        if wanted == .unlocked {
+            guard let lock = file.lock else { return }
+            file.lock = nil
+            return await giveUpAndWait(lock)
+        }
         if let held = file.lock {
             if held.mode == wanted.mode { return }
             if held.mode == .exclusive { return try await weaken(held, wanted.mode) }
             release(file)
         }
-        if interruption?.isRequested == true { throw .interrupted }
-        let lock = make()
-        let flags: LockFlags = waits ? [] : [.noQueue]
-        let status = await withUnsafeContinuation {
-            (continuation: UnsafeContinuation<LockStatus, Never>) in
-            lock.waiter = continuation
-            lock.lock = service.request(
-                .flock(file.inode.number),
-                wanted.mode,
-                flags,
-                cookie: lock.cookie
-            )
-            if waits {
-                interruption?.onRequest = { [service] in
-                    if lock.waiter != nil { service.cancel(lock.lock) }
-                }
-            }
-        }
-        interruption?.onRequest = nil
-        guard status == .granted else {
-            forget(lock)
-            throw Self.error(status)
-        }
-        lock.mode = wanted.mode
+        let inode = file.inode
+        if inode.flockAnchor == nil { inode.flockAnchor = anchor(.flock(inode.number)) }
+        let (lock, answer) = try await ask(
+            .flock(inode.number),
+            wanted.mode,
+            waits ? [] : [.noQueue],
+            interruption
+        )
+        guard let lock else { throw Self.error(answer.status) }
         file.lock = lock
     }
 
@@ -116,29 +119,118 @@ package final class ProgramLocks: LockClient {
     func release(_ file: OpenFile) {
         guard let lock = file.lock else { return }
         file.lock = nil
-        // The answer frees the slot.
-        if lock.lock == .none { forget(lock) } else { service.unlock(lock.lock, [], value: nil) }
+        giveUp(lock)
     }
 
     private func weaken(_ lock: ProgramLock, _ mode: LockMode) async throws(FileError) {
-        let status = await withUnsafeContinuation {
-            (continuation: UnsafeContinuation<LockStatus, Never>) in
+        let answer = await withUnsafeContinuation {
+            (continuation: UnsafeContinuation<LockCompletion, Never>) in
             lock.waiter = continuation
             service.convert(lock.lock, to: mode, [], value: nil)
         }
-        guard status == .granted else { throw Self.error(status) }
+        guard answer.status == .granted else { throw Self.error(answer.status) }
         lock.mode = mode
     }
 
-    private static func error(_ status: LockStatus) -> FileError {
+    static func error(_ status: LockStatus) -> FileError {
         switch status {
         case .wouldBlock: .wouldBlock
         case .cancelled: .interrupted
+        case .deadlock: .deadlock
         default: .inputOutput
         }
     }
 
-    // MARK: Slots
+    // MARK: Locks of the lock manager
+
+    /// Asks for a lock; nil if it was not granted, for the reason in the answer. Without `noQueue` it waits
+    /// until it is, or interrupted.
+    func ask(
+        _ name: ResourceName,
+        _ mode: LockMode,
+        _ flags: LockFlags,
+        owner: LockOwner = .none,
+        bytes: LockedBytes? = nil,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> (lock: ProgramLock?, answer: LockCompletion) {
+        if interruption?.isRequested == true { throw .interrupted }
+        let lock = make()
+        let answer = await withUnsafeContinuation {
+            (continuation: UnsafeContinuation<LockCompletion, Never>) in
+            lock.waiter = continuation
+            lock.lock = service.request(
+                name,
+                mode,
+                flags,
+                cookie: lock.cookie,
+                owner: owner,
+                bytes: bytes
+            )
+            if !flags.contains(.noQueue) {
+                interruption?.onRequest = { [service] in
+                    if lock.waiter != nil { service.cancel(lock.lock) }
+                }
+            }
+        }
+        interruption?.onRequest = nil
+        guard answer.status == .granted else {
+            forget(lock)
+            return (nil, answer)
+        }
+        lock.mode = mode
+        return (lock, answer)
+    }
+
+    /// P0. Nobody waits for it: what is asked after it comes after it.
+    func anchor(_ name: ResourceName) -> ProgramLock {
+        let lock = make()
+        lock.lock = service.request(
+            name,
+            .null,
+            [],
+            cookie: lock.cookie,
+            owner: .none,
+            bytes: nil
+        )
+        return lock
+    }
+
+    /// Gives a lock back; the answer frees the slot. An anchor that is not granted yet is withdrawn, or
+    /// unlocked when it is granted all the same.
+    func giveUp(_ lock: ProgramLock) {
+        if lock.lock == .none { return forget(lock) }
+        lock.isReleased = true
+        if lock.isAsked {
+            service.cancel(lock.lock)
+        } else {
+            service.unlock(lock.lock, [], value: nil)
+        }
+    }
+
+    /// P4, for a granted lock.
+    private func giveUpAndWait(_ lock: ProgramLock) async {
+        if lock.lock == .none { return forget(lock) }
+        _ = await withUnsafeContinuation {
+            (continuation: UnsafeContinuation<LockCompletion, Never>) in
+            lock.waiter = continuation
+            giveUp(lock)
+        }
+    }
+
+    /// Gives the locks of these numbers back, all on one resource (P4: the master hears of one after the
+    /// other).
+    func giveUp(numbers: [UInt64]) async {
+        for number in numbers.dropLast() { giveUp(named(number)) }
+        if let last = numbers.last { await giveUpAndWait(named(last)) }
+    }
+
+    /// The lock of that number.
+    func named(_ number: UInt64) -> ProgramLock {
+        guard let lock = slots[Int(number)] else {
+            preconditionFailure("lock \(number) of a program is not in the table")
+        }
+        return lock
+    }
 
     private func make() -> ProgramLock {
         let slot = freeSlots.popLast() ?? slots.count
@@ -149,7 +241,7 @@ package final class ProgramLocks: LockClient {
     }
 
     private func forget(_ lock: ProgramLock) {
-        let slot = Int(lock.cookie & ~Self.cookieBit)
+        let slot = Int(lock.number)
         precondition(slots[slot] === lock, "a lock of a program that is not in the table")
         slots[slot] = nil
         freeSlots.append(slot)
@@ -160,13 +252,22 @@ package final class ProgramLocks: LockClient {
     package func completed(_ completion: LockCompletion) {
         let slot = Int(completion.cookie & ~Self.cookieBit)
         guard slots.indices.contains(slot), let lock = slots[slot] else { return }
-        if completion.status == .unlocked { return forget(lock) }
-        if completion.status == .granted { lock.lock = completion.lock }
+        lock.isAsked = false
+        defer {
+            if let waiter = lock.waiter {
+                lock.waiter = nil
+                waiter.resume(returning: completion)
+            }
+        }
+        switch completion.status {
+        case .unlocked: forget(lock)
+        case .granted:
+            lock.lock = completion.lock
+            if lock.isReleased { service.unlock(lock.lock, [], value: nil) }
+        case _ where lock.isReleased: forget(lock)
         // The lock manager has ended: nothing is held any more, and nothing has to be given back.
-        if completion.status == .shutDown { lock.lock = .none }
-        if let waiter = lock.waiter {
-            lock.waiter = nil
-            waiter.resume(returning: completion.status)
+        case .shutDown: lock.lock = .none
+        default: break
         }
     }
 
@@ -182,9 +283,21 @@ extension MountedVolume {
         waits: Bool,
         _ interruption: Interruption?
     ) async throws(FileError) {
+        try await programLocks.set(try lockable(node, handle), wanted, waits: waits, interruption)
+    }
+
+    func lockable(_ node: NodeHandle, _ handle: OpenHandle) throws(FileError) -> OpenFile {
         try checkUsable()
         let inode = try inode(node)
         guard let file = openFiles[handle], file.inode === inode else { throw .badHandle }
-        try await programLocks.set(file, wanted, waits: waits, interruption)
+        return file
+    }
+
+    /// The last close of an inode on this node.
+    func releaseAnchors(_ inode: Inode) {
+        if let anchor = inode.flockAnchor { programLocks.giveUp(anchor) }
+        inode.flockAnchor = nil
+        if let anchor = inode.rangeLocks?.anchor { programLocks.giveUp(anchor) }
+        inode.rangeLocks = nil
     }
 }

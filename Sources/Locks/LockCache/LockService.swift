@@ -7,9 +7,19 @@ package import Vocabulary
 package protocol LockService: AnyObject {
     /// Asks for a new lock; the answer is a completion with this cookie. Returns the lock's name at
     /// once, to cancel it by.
+    ///
+    /// - Parameters:
+    ///   - owner: for whom: circles of waiting owners are broken (`deadlock`); `none`: for the node.
+    ///   - bytes: for a resource whose kind `isOfBytes`: what is locked; nil otherwise.
     @discardableResult
-    func request(_ name: ResourceName, _ mode: LockMode, _ flags: LockFlags, cookie: UInt64)
-        -> LockID
+    func request(
+        _ name: ResourceName,
+        _ mode: LockMode,
+        _ flags: LockFlags,
+        cookie: UInt64,
+        owner: LockOwner,
+        bytes: LockedBytes?
+    ) -> LockID
 
     /// Changes the mode of a granted lock. `value` is what to write, when the change writes
     /// (`LockFlags.valueBlock`, from PW or EX downwards).
@@ -21,6 +31,19 @@ package protocol LockService: AnyObject {
     /// Withdraws what waits, if it still waits; the waiting operation completes with `cancelled`,
     /// or as if nothing had been said when the grant was faster.
     func cancel(_ lock: LockID)
+}
+
+extension LockService {
+    /// Asks for a new lock of the node itself.
+    @discardableResult
+    package func request(
+        _ name: ResourceName,
+        _ mode: LockMode,
+        _ flags: LockFlags,
+        cookie: UInt64
+    ) -> LockID {
+        request(name, mode, flags, cookie: cookie, owner: .none, bytes: nil)
+    }
 }
 
 /// Whom a lock service answers.

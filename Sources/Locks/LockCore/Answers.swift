@@ -70,6 +70,7 @@ extension Lockspace {
         _ id: LockID,
         _ status: LockStatus,
         _ remarks: LockRemarks,
+        _ obstacle: LockObstacle?,
         from peer: NodeID,
         _ effects: inout [LockEffect]
     ) {
@@ -79,7 +80,7 @@ extension Lockspace {
         case .waiting:
             let resource = locks[lock].resource
             unlink(lock, from: .granted)
-            complete(lock, status, .null, &effects)
+            complete(lock, status, .null, obstacle: obstacle, &effects)
             freeLock(lock)
             releaseIfUnused(resource, &effects)
         case .converting:

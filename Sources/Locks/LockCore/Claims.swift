@@ -87,7 +87,7 @@ extension Lockspace {
     /// it.
     mutating func isEarly(_ message: LockMessage, from peer: NodeID) -> Bool {
         switch message {
-        case .request(let name, _, _, _, _), .convert(let name, _, _, _, _),
+        case .request(let name, _, _, _, _, _), .convert(let name, _, _, _, _),
             .unlock(let name, _, _), .cancel(let name, _), .rebuild(let name, _):
             let root = find(name.root)
             if root == 0 || !resources[root].marks.contains(.claimPending) { return false }
@@ -106,8 +106,17 @@ extension Lockspace {
     mutating func postpone(_ lock: UInt32, _ demotion: DeferredDemotion) {
         locks[lock].marks.insert(.deferred)
         if status == .running && postponeForMove(locks[lock].resource, demotion) { return }
+        awaitClaims(demotion)
+    }
+
+    private mutating func awaitClaims(_ demotion: DeferredDemotion) {
         claims.behindOpen.append(demotion)
         if claims.closing == 0 && claims.behindClosing.isEmpty { claims.closeBatch() }
+    }
+
+    /// Executes what waited for the end of a move (M3), unless it has to wait for claims as well.
+    mutating func runPostponed(_ demotion: DeferredDemotion, _ effects: inout [LockEffect]) {
+        if claims.isOutstanding { awaitClaims(demotion) } else { runDeferred(demotion, &effects) }
     }
 
     /// Executes the demotions whose claims are acknowledged.
@@ -172,7 +181,8 @@ extension Lockspace {
         counters.lostClaims += 1
         for record in recordsOfTree(resource) { handOver(record) }
         setMastery(resource, .remote, master)
-        sendAllPending(resource, &effects)
+        joinMove(resource)
+        if canSend(resource) { sendAllPending(resource, &effects) }
     }
 
     /// Puts all locks into the one list of a record that is mastered elsewhere. They are this

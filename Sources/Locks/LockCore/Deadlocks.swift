@@ -174,8 +174,8 @@ extension Lockspace {
         var other = first
         while other != 0 {
             if mayGrant(other) && !locks[other].flags.contains(.noDeadlockWait)
-                && !record.granted.isCompatible(with: locks[other].requested)
-                && (isInLine || !locks[other].granted.isCompatible(with: record.requested))
+                && stands(lock, inTheWayOf: other)
+                && (isInLine || stands(other, inTheWayOf: lock))
             {
                 return true
             }
@@ -214,10 +214,7 @@ extension Lockspace {
             while blocker != 0 {
                 let record = locks[blocker]
                 if presentOwner(blocker) != .none && !record.flags.contains(.noDeadlockBlock) {
-                    for turn in turns
-                    where turn != blocker
-                        && !record.granted.isCompatible(with: locks[turn].requested)
-                    {
+                    for turn in turns where stands(blocker, inTheWayOf: turn) {
                         found.append((turn, blocker))
                         break
                     }
@@ -236,10 +233,7 @@ extension Lockspace {
             let first = head(locks[lock].resource, queue)
             var blocker = first
             while blocker != 0 {
-                for turn in turns
-                where turn != blocker
-                    && !locks[blocker].granted.isCompatible(with: locks[turn].requested)
-                {
+                for turn in turns where stands(blocker, inTheWayOf: turn) {
                     found.append(blocker)
                     break
                 }
@@ -333,7 +327,7 @@ extension Lockspace {
             locks[blocker].state == .granted || locks[blocker].state == .converting
         else { return false }
         return turnsBefore(waiter).contains(behind)
-            && !locks[blocker].granted.isCompatible(with: locks[behind].requested)
+            && stands(blocker, inTheWayOf: behind)
     }
 
     /// The coordinator has decided: this wait ends.

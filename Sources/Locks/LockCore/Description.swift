@@ -25,6 +25,8 @@ package struct LockDescription: Hashable, Sendable, CustomStringConvertible {
     package var age: UInt64
     /// Has outlived its owner. Known on the holder only.
     package var isOrphan: Bool
+    /// Of a lock of a range: its bytes and the process.
+    package var bytes: LockedBytes?
     /// On the holder: its lock on the resource above; `none` elsewhere, and for a root.
     package var parent: LockID
     /// On the master: the locks whose grant or place in the queue this one waits for, and those
@@ -37,6 +39,7 @@ package struct LockDescription: Hashable, Sendable, CustomStringConvertible {
         var text = "\(description)"
         if owner != .none { text += ", \(owner)" }
         if isOrphan { text += ", orphan" }
+        if let bytes, granted != .null { text += ", \(bytes)" }
         if !blockers.isEmpty { text += ", blocked by \(Self.list(blockers))" }
         if !blocked.isEmpty { text += ", blocks \(Self.list(blocked))" }
         return text
@@ -201,6 +204,7 @@ extension Lockspace {
             flags: record.flags,
             age: UInt64(stamp &- record.since) * 10,
             isOrphan: record.marks.contains(.orphan),
+            bytes: bytes(of: lock),
             parent: record.parent == 0 ? .none : lockID(record.parent),
             blockers: waitsFor(lock),
             blocked: holdsUp(lock)

@@ -74,5 +74,10 @@ extension Lockspace {
         hash.add(UInt64(record.told))
         hash.add(UInt64(record.changes))
         hash.add(UInt64(record.parent))
+        if let bytes = bytes(of: lock) {
+            hash.add(bytes.first)
+            hash.add(bytes.last)
+            hash.add(UInt64(bytes.process))
+        }
     }
 }

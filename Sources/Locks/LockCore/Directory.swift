@@ -63,7 +63,7 @@ extension Lockspace {
 
     private mutating func learnMaster(_ resource: UInt32, _ master: NodeID) {
         setMastery(resource, master == node ? .local : .remote, master)
-        guard status == .recovering else { return }
+        guard status == .recovering else { return joinMove(resource) }
         // M6: somebody masters the tree, and may go on before this node does.
         if master != node && !moves.isEmpty {
             let name = name(of: resource)

@@ -6,8 +6,8 @@
 // ask. Both sides know nothing less than before, because messages between two nodes keep their order
 // across views:
 //
-// Q1. The directory node that hears too late of an end (`remove`) or of a move (`entry`) asks whom the
-//     entry names, when its recovery is over. The answer says whether that node masters the tree, and
+// Q1. The directory node that hears too late of an end (`remove`), of a move (`entry`) or of what
+//     nobody wanted (`disclaim`) asks whom the entry names, when its recovery is over. The answer says whether that node masters the tree, and
 //     all it had to say about it came before.
 // Q2. A node that hears too late that the directory has made it the master has asked again, or is not
 //     interested any more. Then it says so (`disclaim`), when its recovery is over: in the middle of it
@@ -28,7 +28,7 @@ struct OpenConfirm: Sendable {
 }
 
 extension Lockspace {
-    /// A message of an older epoch: nothing is done, but three kinds are a reason to ask (Q1, Q2).
+    /// A message of an older epoch: nothing is done, but four kinds are a reason to ask (Q1, Q2).
     mutating func takeStale(
         _ message: LockMessage,
         from peer: NodeID,
@@ -36,7 +36,7 @@ extension Lockspace {
     ) {
         counters.staleMessages += 1
         switch message {
-        case .remove(let name), .entry(let name, _):
+        case .remove(let name), .entry(let name, _), .disclaim(let name):
             if isMember(peer) && name.depth == 0 { doubt(name, &effects) }
         case .lookupReply(let name, let master) where master == node && name.depth == 0:
             disclaim(name, &effects)
@@ -134,7 +134,7 @@ extension LockMessage {
     /// Whether it is a reason to ask even if it comes too late.
     package var mayCauseDoubt: Bool {
         switch self {
-        case .remove, .entry, .lookupReply: true
+        case .remove, .entry, .disclaim, .lookupReply: true
         default: false
         }
     }

@@ -133,6 +133,7 @@ extension Lockspace {
         copy.trees = trees
         copy.waits = waits
         copy.activities = activities
+        copy.ranges = ranges
         copy.ripe = ripe
         copy.synchronousLock = synchronousLock
         copy.synchronousCompletion = synchronousCompletion
@@ -155,7 +156,7 @@ extension Lockspace {
 
     /// Bytes of a lockspace's own fields when `clone` and `encodeState` were last looked through.
     /// Another size means another field: see to both, then change the number.
-    package static var clonedSize: Int { 896 }
+    package static var clonedSize: Int { 952 }
 
     /// Writes this node's state down.
     package func encodeState(into encoder: inout StateEncoder) {
@@ -253,6 +254,7 @@ extension Lockspace {
                 let parent = locks[lock].parent
                 encoder.add(parent != 0)
                 if parent != 0 { encoder.refer(to: lockID(parent), of: node) }
+                encoder.add(bytes(of: lock))
                 lock = following(lock, head: first)
             }
         }
@@ -348,6 +350,15 @@ extension Move {
 }
 
 extension StateEncoder {
+    /// The bytes of a lock of a range.
+    mutating func add(_ bytes: LockedBytes?) {
+        add(bytes != nil)
+        guard let bytes else { return }
+        add(bytes.first)
+        add(bytes.last)
+        add(UInt64(bytes.process))
+    }
+
     /// What a transfer carries.
     mutating func add(_ things: [MovedThing]) {
         add(things.count)
@@ -365,6 +376,7 @@ extension StateEncoder {
                         | UInt64(lock.state.rawValue) << 16 | UInt64(lock.told) << 24
                         | (lock.isDemoted ? 1 << 32 : 0)
                 )
+                add(lock.bytes)
             }
         }
     }

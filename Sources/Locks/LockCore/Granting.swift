@@ -52,6 +52,9 @@ extension Lockspace {
     /// Whether `mode` conflicts with the granted mode of any lock but `lock`.
     @inline(__always)
     func conflicts(_ resource: UInt32, _ mode: LockMode, except lock: UInt32) -> Bool {
+        if resources[resource].kind.isOfBytes {
+            return firstObstacle(lock, mode) != 0
+        }
         let mask = compatibleModes(mode)
         let granted = resources[resource].granted
         var other = granted
@@ -110,6 +113,9 @@ extension Lockspace {
     /// Decides on a new lock that is linked nowhere yet.
     mutating func decideRequest(_ lock: UInt32, _ effects: inout [LockEffect]) {
         let resource = locks[lock].resource
+        if locks[lock].marks.contains(.question) && mayGrant(lock) {
+            return answerQuestion(lock, &effects)
+        }
         if let mode = modeToGrantNow(lock) {
             append(lock, to: .granted)
             grant(lock, mode, &effects)
@@ -315,10 +321,11 @@ extension Lockspace {
         value: ValueBlock? = nil,
         remarks: LockRemarks = [],
         isValueValid: Bool? = nil,
+        obstacle: LockObstacle? = nil,
         _ effects: inout [LockEffect]
     ) {
         let index = resources[locks[lock].resource].value
-        let completion = LockCompletion(
+        var completion = LockCompletion(
             lock: lockID(lock),
             cookie: locks[lock].identity,
             status: status,
@@ -327,6 +334,7 @@ extension Lockspace {
             isValueValid: isValueValid ?? (index == 0 || values[index].isValid),
             remarks: remarks
         )
+        completion.obstacle = obstacle
         let special = locks[lock].marks.intersection([.expired, .doomed, .orphan])
         if locks[lock].wait == 0 && special.isEmpty && synchronousLock == .none {
             effects.append(.complete(completion))
@@ -362,18 +370,20 @@ extension Lockspace {
     mutating func refuseRequest(
         _ lock: UInt32,
         _ status: LockStatus,
+        obstacle: LockObstacle? = nil,
         _ effects: inout [LockEffect]
     ) {
         counters.refusals += 1
         if locks[lock].holder == node {
-            complete(lock, status, .null, &effects)
+            complete(lock, status, .null, obstacle: obstacle, &effects)
         } else {
             send(
                 .refused(
                     name(of: locks[lock].resource),
                     lock: LockID(locks[lock].identity),
                     status: status,
-                    remarks: []
+                    remarks: [],
+                    obstacle: obstacle
                 ),
                 to: locks[lock].holder,
                 &effects
@@ -476,7 +486,10 @@ extension Lockspace {
             let next = locks[lock].next
             if mayGrant(lock) {
                 let mayPass = !isBlocked || locks[lock].flags.contains(.noOrder)
-                if let mode = mayPass ? compatibleMode(lock) : expeditedMode(lock) {
+                if locks[lock].marks.contains(.question) {
+                    unlink(lock, from: .waiting)
+                    answerQuestion(lock, &effects)
+                } else if let mode = mayPass ? compatibleMode(lock) : expeditedMode(lock) {
                     unlink(lock, from: .waiting)
                     append(lock, to: .granted)
                     grant(lock, mode, &effects)
@@ -519,6 +532,7 @@ extension Lockspace {
     /// Bit per mode that an eligible waiter asks for.
     func wantedModes(_ resource: UInt32) -> UInt8 {
         var wanted: UInt8 = 0
+        if resources[resource].kind.isOfBytes { return 0 }  // B3
         for queue in [Queue.converting, .waiting] {
             let first = head(resource, queue)
             var lock = first

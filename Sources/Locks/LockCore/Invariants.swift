@@ -196,6 +196,10 @@ extension Lockspace {
                     "LockCore T2: a timer of a lock that does not wait"
                 )
             }
+            try require(
+                (record.bytes != 0) == resources[record.resource].kind.isOfBytes,
+                "LockCore B1: a lock of a range without bytes, or bytes of another"
+            )
             if record.parent == 0 { continue }
             let parent = locks[record.parent]
             try require(
@@ -229,6 +233,10 @@ extension Lockspace {
                 "LockCore: \(name(of: resource)) has the use of another tree"
             )
         }
+        let rangeCount = (1..<locks.bound).reduce(0) {
+            $0 + (locks[$1].state != .free && locks[$1].bytes != 0 ? 1 : 0)
+        }
+        try require(rangeCount == ranges.liveCount, "LockCore B1: bytes without a lock")
         let used = (1..<activities.bound).reduce(0) { $0 + (activities[$1].root == 0 ? 0 : 1) }
         try require(
             valueCount == values.liveCount && treeCount == trees.liveCount

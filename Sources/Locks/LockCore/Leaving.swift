@@ -80,7 +80,7 @@ extension Lockspace {
                 effects.append(.complete(answer))
             }
             locks[lock].state = .granted
-            locks[lock].marks = []
+            locks[lock].marks.formIntersection(.ofBytes)
         }
         claims = ClaimLedger()
         endAllWaits()

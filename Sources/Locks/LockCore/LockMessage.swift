@@ -41,6 +41,8 @@ package struct RebuiltLock: Hashable, Sendable {
     package var value: SequencedValue?
     /// A master that left cleanly said that `value` is the last one written.
     package var isVouched: Bool
+    /// Of a lock of a range.
+    package var bytes: LockedBytes?
 
     package init(
         lock: LockID,
@@ -50,7 +52,8 @@ package struct RebuiltLock: Hashable, Sendable {
         flags: LockFlags,
         owner: LockOwner = .none,
         value: SequencedValue?,
-        isVouched: Bool
+        isVouched: Bool,
+        bytes: LockedBytes? = nil
     ) {
         self.lock = lock
         self.state = state
@@ -60,6 +63,7 @@ package struct RebuiltLock: Hashable, Sendable {
         self.owner = owner
         self.value = value
         self.isVouched = isVouched
+        self.bytes = bytes
     }
 }
 
@@ -120,7 +124,8 @@ package enum LockMessage: Hashable, Sendable {
         lock: LockID,
         owner: LockOwner,
         mode: LockMode,
-        flags: LockFlags
+        flags: LockFlags,
+        bytes: LockedBytes? = nil
     )
     case convert(
         ResourceName,
@@ -141,7 +146,13 @@ package enum LockMessage: Hashable, Sendable {
         remarks: LockRemarks,
         value: SequencedValue?
     )
-    case refused(ResourceName, lock: LockID, status: LockStatus, remarks: LockRemarks)
+    case refused(
+        ResourceName,
+        lock: LockID,
+        status: LockStatus,
+        remarks: LockRemarks,
+        obstacle: LockObstacle? = nil
+    )
     case unlocked(ResourceName, lock: LockID)
     /// The receiver's directory answer was stale: ask again.
     case notMaster(ResourceName, lock: LockID)
@@ -206,9 +217,9 @@ package enum LockMessage: Hashable, Sendable {
     /// messages.
     package var lockedName: ResourceName? {
         switch self {
-        case .request(let name, _, _, _, _), .convert(let name, _, _, _, _),
+        case .request(let name, _, _, _, _, _), .convert(let name, _, _, _, _),
             .unlock(let name, _, _), .cancel(let name, _), .granted(let name, _, _, _, _),
-            .refused(let name, _, _, _), .unlocked(let name, _), .notMaster(let name, _),
+            .refused(let name, _, _, _, _), .unlocked(let name, _), .notMaster(let name, _),
             .blocking(let name, _, _), .rebuild(let name, _):
             name
         default: nil

@@ -18,6 +18,7 @@
 //   request   Requests.swift     record found or made; master known? if not, Directory.swift asks
 //   decide    Granting.swift     on the master: grant, queue or refuse; blocking notices
 //   serve     Serving.swift      the same for a peer's message
+//   ranges    ByteRanges.swift   locks of bytes of a resource: who conflicts with whom
 //   answer    Answers.swift      what the holder does with the master's reply
 //
 // ## States of a lock on its holder
@@ -126,6 +127,7 @@ package struct Lockspace: ~Copyable, Sendable {
     var trees = Slab<TreeRecord>()
     var waits = Slab<WaitRecord>()
     var activities = Slab<ActivityRecord>()
+    var ranges = Slab<BytesRecord>()
     var buckets = ContiguousArray<UInt32>(repeating: 0, count: 64)
 
     var recovery = RecoveryProgress()
@@ -191,7 +193,7 @@ package struct Lockspace: ~Copyable, Sendable {
     /// Bytes of the slabs and the hash table.
     package var byteCount: Int {
         resources.byteCount + locks.byteCount + values.byteCount + trees.byteCount
-            + waits.byteCount + activities.byteCount
+            + waits.byteCount + activities.byteCount + ranges.byteCount
             + buckets.capacity * MemoryLayout<UInt32>.stride
     }
 

@@ -12,10 +12,11 @@ extension LockMessage {
         into encoder: inout StateEncoder
     ) {
         switch self {
-        case .request(let name, let lock, let owner, let mode, let flags):
+        case .request(let name, let lock, let owner, let mode, let flags, let bytes):
             encoder.begin(20, name, lock, sender)
             encoder.add(UInt64(mode.rawValue) | UInt64(flags.rawValue) << 8)
             encoder.add(UInt64(owner.rawValue))
+            encoder.add(bytes)
         case .convert(let name, let lock, let mode, let flags, let value):
             encoder.begin(21, name, lock, sender)
             encoder.add(UInt64(mode.rawValue) | UInt64(flags.rawValue) << 8)
@@ -28,9 +29,10 @@ extension LockMessage {
             encoder.begin(30, name, lock, receiver)
             encoder.add(UInt64(mode.rawValue) | UInt64(remarks.rawValue) << 8)
             encoder.add(value)
-        case .refused(let name, let lock, let status, let remarks):
+        case .refused(let name, let lock, let status, let remarks, let obstacle):
             encoder.begin(31, name, lock, receiver)
             encoder.add(UInt64(status.rawValue) | UInt64(remarks.rawValue) << 8)
+            encoder.add(obstacle?.bytes)
         case .unlocked(let name, let lock): encoder.begin(32, name, lock, receiver)
         case .notMaster(let name, let lock): encoder.begin(33, name, lock, receiver)
         case .blocking(let name, let lock, let wanted):

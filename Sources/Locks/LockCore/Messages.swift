@@ -53,8 +53,8 @@ extension Lockspace {
         _ effects: inout [LockEffect]
     ) {
         switch message {
-        case .request(let name, let lock, let owner, let mode, let flags):
-            serveRequest(name, lock, owner, mode, flags, from: peer, &effects)
+        case .request(let name, let lock, let owner, let mode, let flags, let bytes):
+            serveRequest(name, lock, owner, mode, flags, bytes, from: peer, &effects)
         case .convert(let name, let lock, let mode, let flags, let value):
             serveConversion(name, lock, mode, flags, value, from: peer, &effects)
         case .unlock(let name, let lock, let value):
@@ -62,8 +62,8 @@ extension Lockspace {
         case .cancel(let name, let lock): serveCancel(name, lock, from: peer, &effects)
         case .granted(let name, let lock, let mode, let remarks, let value):
             granted(name, lock, mode, remarks, value, from: peer, &effects)
-        case .refused(let name, let lock, let status, let remarks):
-            refused(name, lock, status, remarks, from: peer, &effects)
+        case .refused(let name, let lock, let status, let remarks, let obstacle):
+            refused(name, lock, status, remarks, obstacle, from: peer, &effects)
         case .unlocked(let name, let lock): unlocked(name, lock, from: peer, &effects)
         case .notMaster(let name, let lock): notMaster(name, lock, from: peer, &effects)
         case .blocking(let name, let lock, let wanted):

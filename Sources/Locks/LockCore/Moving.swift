@@ -10,7 +10,8 @@
 //   moved ────────────────▶ H and N: N decides from here; what has waited goes to it
 //   entry ────────────────▶ the directory node, which tells N
 //
-// M1. Between `moving` and `moved` a participant sends nothing about the tree. Messages between two
+// M1. Between `moving` and `moved` a participant sends nothing about the tree, also if it learns only
+//     meanwhile that M is the master. Messages between two
 //     nodes keep their order, so when M has every `movingSeen`, it has decided everything it was
 //     asked, and the answers stand before its `moved`.
 // M2. What reaches a participant about the tree from N before M's `moved` does is kept until then;
@@ -69,6 +70,8 @@ package struct MovedLock: Hashable, Sendable {
     package var isDemoted: Bool
     /// How often it has changed, so that a search for a deadlock can tell across the move.
     package var changes: UInt16
+    /// Of a lock of a range.
+    package var bytes: LockedBytes?
 
     package init(
         holder: LockReference,
@@ -79,7 +82,8 @@ package struct MovedLock: Hashable, Sendable {
         flags: LockFlags,
         told: UInt8,
         isDemoted: Bool,
-        changes: UInt16
+        changes: UInt16,
+        bytes: LockedBytes? = nil
     ) {
         self.holder = holder
         self.owner = owner
@@ -90,6 +94,7 @@ package struct MovedLock: Hashable, Sendable {
         self.told = told
         self.isDemoted = isDemoted
         self.changes = changes
+        self.bytes = bytes
     }
 }
 
@@ -146,6 +151,18 @@ extension Lockspace {
     private mutating func markMoving(_ root: UInt32) {
         resources[root].marks.insert(.moving)
         movingTrees += 1
+    }
+
+    /// M1, for a participant that did not know, when it heard of the move, who the old master is.
+    mutating func joinMove(_ root: UInt32) {
+        if moves.isEmpty || resources[root].mastery != .remote { return }
+        if resources[root].marks.contains(.moving) { return }
+        let (name, master) = (name(of: root), resources[root].master)
+        if moves.contains(where: {
+            $0.root == name && $0.part == .participant && $0.oldMaster == master
+        }) {
+            markMoving(root)
+        }
     }
 
     private mutating func unmarkMoving(_ root: UInt32) {
@@ -259,7 +276,8 @@ extension Lockspace {
             flags: record.flags,
             told: record.told,
             isDemoted: record.marks.contains(.demoted),
-            changes: record.changes
+            changes: record.changes,
+            bytes: bytes(of: lock)
         )
     }
 
@@ -301,7 +319,7 @@ extension Lockspace {
             }
             becomeHolder(root, of: master)
         }
-        for demotion in move.postponed { runDeferred(demotion, &effects) }
+        for demotion in move.postponed { runPostponed(demotion, &effects) }
         let tree = recordsOfTree(root)
         if master != node {
             for resource in tree { cancelReported(resource, &effects) }

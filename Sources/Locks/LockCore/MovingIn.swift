@@ -229,6 +229,7 @@ extension Lockspace {
             holder: moved.holder.node,
             identity: moved.holder.lock.rawValue
         )
+        setBytes(copy, moved.bytes)
         locks[copy].owner = moved.owner
         locks[copy].granted = moved.granted
         locks[copy].requested = moved.requested

@@ -21,12 +21,17 @@ extension Lockspace {
             record.state != .free && record.holder == node && record.owner == owner
                 && !record.marks.contains(.orphan)
         }
-        // Orphans first: what goes may take them with it, of which nobody hears (O1).
+        // Orphans first: what goes may take them with it, of which nobody hears (O1). All of them before
+        // anything is withdrawn, as that may grant what the owner still waits for.
+        var orphans: [UInt32] = []
         for lock in 1..<locks.bound where isOwned(locks[lock], node) {
             let isGranted = locks[lock].state == .granted || locks[lock].state == .converting
             if !isGranted || !locks[lock].flags.contains(.persistent) { continue }
             locks[lock].marks.insert(.orphan)
             counters.orphans += 1
+            orphans.append(lock)
+        }
+        for lock in orphans {
             withdrawWait(lockID(lock), &effects)
             tellOfOwner(lock, &effects)
         }

@@ -102,16 +102,17 @@ extension Lockspace {
     /// Gives the place of an unlinked lock back; its name is stale from now on.
     @inline(__always)
     mutating func freeLock(_ lock: UInt32) {
-        if locks[lock].wait | locks[lock].parent != 0 { detach(lock) }
+        if locks[lock].wait | locks[lock].parent | locks[lock].bytes != 0 { detach(lock) }
         locks[lock].state = .free
         locks[lock].generation &+= 1
         if locks[lock].generation == 0 { locks[lock].generation = 1 }
         locks.release(lock)
     }
 
-    /// Ends what ties a lock to timers and to the lock above it.
+    /// Ends what ties a lock to timers, to its bytes and to the lock above it.
     private mutating func detach(_ lock: UInt32) {
         if locks[lock].wait != 0 { endWait(lock) }
+        if locks[lock].bytes != 0 { ranges.release(locks[lock].bytes) }
         let parent = locks[lock].parent
         if parent == 0 { return }
         locks[lock].parent = 0

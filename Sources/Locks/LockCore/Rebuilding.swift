@@ -71,15 +71,16 @@ extension Lockspace {
         }
         if copy == 0 {
             copy = insertLock(resource, holder: peer, identity: report.lock.rawValue)
+            setBytes(copy, report.bytes)
         } else {
             unlink(copy, from: queue(of: copy))
         }
         locks[copy].state = state
         locks[copy].granted = report.granted
         locks[copy].requested = report.requested
+        locks[copy].marks.formIntersection(.ofBytes)
         locks[copy].flags = report.flags
         locks[copy].owner = report.owner
-        locks[copy].marks = []
         noteChange(copy)
         append(copy, to: queue(of: copy))
         if isServing(resource) { serveQueues(resource, ignoringOrder: true, &effects) }
@@ -130,12 +131,13 @@ extension Lockspace {
         counters.recoveries += 1
         for lock in 1..<locks.bound
         where locks[lock].state != .free && locks[lock].marks.contains(.unconfirmed) {
-            // A wait that its holder has withdrawn: whatever was granted is reported (M6).
+            // Its holder, whose record is the truth, has withdrawn it (M6): while it waited, or without
+            // having heard that it was granted.
             precondition(
-                locks[lock].state == .waiting,
-                "LockCore M6: a granted lock was not reported"
+                locks[lock].state != .converting,
+                "LockCore M6: a lock that converts was not reported"
             )
-            unlink(lock, from: .waiting)
+            unlink(lock, from: queue(of: lock))
             freeLock(lock)
         }
         for resource in 1..<resources.bound where resources[resource].mastery == .local {
@@ -160,6 +162,7 @@ extension Lockspace {
         claimAgain(&effects)
         effects.append(.recoveryFinished(epoch))
         for resource in 1..<resources.bound where resources[resource].mastery == .local {
+            endCancelled(resource, &effects)
             serveQueues(resource, ignoringOrder: true, &effects)
             refuseImpatient(resource, &effects)
             releaseIfUnused(resource, &effects)
@@ -216,30 +219,49 @@ extension Lockspace {
     /// Refuses what was queued during the recovery but would rather be refused than wait, and ends
     /// what was cancelled meanwhile: one after the other, as each makes room for those behind it.
     mutating func refuseImpatient(_ resource: UInt32, _ effects: inout [LockEffect]) {
-        while let (lock, queue) = firstImpatient(resource) {
+        while let (lock, queue) = firstImpatient(resource, isCancelled: false) {
             let isCancelled = locks[lock].marks.contains(.cancelRequested)
             let status = isCancelled ? LockStatus.cancelled : .wouldBlock
             if !isCancelled && locks[lock].flags.contains(.noQueueButNotify) {
                 notifyOf(lock, &effects)
             }
-            unlink(lock, from: queue)
-            if queue == .converting {
-                append(lock, to: .granted)
-                refuseConversion(lock, status, &effects)
-            } else {
-                refuseRequest(lock, status, &effects)
-            }
+            refuse(lock, in: queue, status, &effects)
             serveQueues(resource, ignoringOrder: true, &effects)
         }
     }
 
-    private func firstImpatient(_ resource: UInt32) -> (lock: UInt32, queue: Queue)? {
+    /// Ends what was cancelled during the recovery before anything is granted.
+    private mutating func endCancelled(_ resource: UInt32, _ effects: inout [LockEffect]) {
+        while let (lock, queue) = firstImpatient(resource, isCancelled: true) {
+            refuse(lock, in: queue, .cancelled, &effects)
+        }
+    }
+
+    private mutating func refuse(
+        _ lock: UInt32,
+        in queue: Queue,
+        _ status: LockStatus,
+        _ effects: inout [LockEffect]
+    ) {
+        unlink(lock, from: queue)
+        if queue == .converting {
+            append(lock, to: .granted)
+            refuseConversion(lock, status, &effects)
+        } else {
+            refuseRequest(lock, status, &effects)
+        }
+    }
+
+    private func firstImpatient(
+        _ resource: UInt32,
+        isCancelled: Bool
+    ) -> (lock: UInt32, queue: Queue)? {
         for queue in [Queue.converting, .waiting] {
             let first = head(resource, queue)
             var lock = first
             while lock != 0 {
                 if locks[lock].marks.contains(.cancelRequested)
-                    || locks[lock].flags.contains(.noQueue)
+                    || (!isCancelled && locks[lock].flags.contains(.noQueue))
                 {
                     return (lock, queue)
                 }

@@ -133,8 +133,13 @@ struct LockMarks: OptionSet, Sendable {
     /// asked, or its answer. Until the end of a recovery in which it was reported.
     static let doubtful = LockMarks(rawValue: 1 << 11)
 
+    /// A lock of a range of bytes (ByteRanges.swift).
+    static let ofBytes = LockMarks(rawValue: 1 << 12)
+    /// Only asks who is in the way (`LockFlags.question`).
+    static let question = LockMarks(rawValue: 1 << 13)
+
     /// What an answer of the master does not end.
-    static let lasting: LockMarks = [.doomed, .orphan, .expired]
+    static let lasting: LockMarks = [.doomed, .orphan, .expired, .ofBytes, .question]
 }
 
 /// One claim on a resource: of this node's client, or, on the master, the copy of another node's.
@@ -151,8 +156,9 @@ struct LockRecord: SlabRecord, Sendable {
     private var lowFlags: UInt16 = 0
     /// On whose behalf; numbered by the holder.
     var owner = LockOwner.none
-    /// On the holder: the lock this one stands below; 0 for none.
-    var parent: UInt32 = 0
+    /// On the holder: the lock this one stands below; 0 for none. Of a lock of a range, which
+    /// stands below none: the place of its bytes, on the master too.
+    private var above: UInt32 = 0
     /// On the holder: how many locks stand below.
     var sublocks: UInt32 = 0
     /// On the holder: its timers while it waits (Waiting.swift); 0 for none.
@@ -182,10 +188,31 @@ struct LockRecord: SlabRecord, Sendable {
     static let highestNode = NodeID(UInt32(UInt16.max))
 
     /// The flags of what is asked, or of what was asked last. Without the four that the call itself
-    /// answers (`adoptOrphan`, `synchronous`, `withSublocks`, `unlessStopped`), which are the highest.
+    /// answers (`adoptOrphan`, `synchronous`, `withSublocks`, `unlessStopped`).
     var flags: LockFlags {
-        @inline(__always) get { LockFlags(rawValue: UInt32(lowFlags)) }
-        @inline(__always) set { lowFlags = UInt16(truncatingIfNeeded: newValue.rawValue) }
+        @inline(__always) get {
+            let low = LockFlags(rawValue: UInt32(lowFlags))
+            return marks.contains(.question) ? low.union(.question) : low
+        }
+        @inline(__always) set {
+            lowFlags = UInt16(truncatingIfNeeded: newValue.rawValue)
+            if newValue.contains(.question) { marks.insert(.question) }
+        }
+    }
+
+    /// On the holder: the lock this one stands below; 0 for none.
+    var parent: UInt32 {
+        @inline(__always) get { marks.contains(.ofBytes) ? 0 : above }
+        @inline(__always) set { above = newValue }
+    }
+
+    /// The place of the bytes of a lock of a range; 0 for any other lock.
+    var bytes: UInt32 {
+        @inline(__always) get { marks.contains(.ofBytes) ? above : 0 }
+        @inline(__always) set {
+            marks.insert(.ofBytes)
+            above = newValue
+        }
     }
 
     var link: UInt32 {
@@ -200,5 +227,11 @@ struct ValueRecord: SlabRecord, Sendable {
     /// Grows with every write and with every invalidation.
     var sequence: UInt64 = 0
     var isValid = true
+    var link: UInt32 = 0
+}
+
+/// The bytes of a lock of a range.
+struct BytesRecord: SlabRecord, Sendable {
+    var bytes = LockedBytes.all
     var link: UInt32 = 0
 }

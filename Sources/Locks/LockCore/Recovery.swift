@@ -263,7 +263,8 @@ extension Lockspace {
             flags: record.flags,
             owner: presentOwner(lock),
             value: isWaiting ? nil : sequencedValue(record.resource),
-            isVouched: !isWaiting && resources[record.resource].marks.contains(.vouched)
+            isVouched: !isWaiting && resources[record.resource].marks.contains(.vouched),
+            bytes: bytes(of: lock)
         )
     }
 

@@ -12,6 +12,8 @@ extension Lockspace {
     ///   - parent: for a part of a tree, this node's granted lock on the resource above. It cannot
     ///     be given up while this one exists.
     ///   - patience: milliseconds after which waiting ends as `timedOut`; 0: never.
+    ///   - bytes: what a lock of a range covers (ByteRanges.swift), nil for all of it; nil for a
+    ///     resource of another kind.
     /// - Returns: the lock's name, to cancel, convert or unlock it by; `none` if the request was
     ///   refused before there was a lock. With `LockFlags.synchronous`, `takeSynchronous` tells
     ///   whether it was granted at once.
@@ -24,6 +26,7 @@ extension Lockspace {
         owner: LockOwner = .none,
         parent: LockID = .none,
         patience: UInt32 = 0,
+        bytes: LockedBytes? = nil,
         effects: inout [LockEffect]
     ) -> LockID {
         counters.requests += 1
@@ -43,6 +46,7 @@ extension Lockspace {
         locks[lock].requested = mode
         locks[lock].flags = flags
         locks[lock].owner = owner
+        if name.kind.isOfBytes { setBytes(lock, bytes) }
         if parentIndex != 0 {
             locks[lock].parent = parentIndex
             locks[parentIndex].sublocks += 1
@@ -278,7 +282,8 @@ extension Lockspace {
                     lock: id,
                     owner: record.owner,
                     mode: record.requested,
-                    flags: record.flags
+                    flags: record.flags,
+                    bytes: bytes(of: lock)
                 ),
                 to: master,
                 &effects

@@ -9,6 +9,7 @@ extension Lockspace {
         _ owner: LockOwner,
         _ mode: LockMode,
         _ flags: LockFlags,
+        _ bytes: LockedBytes?,
         from peer: NodeID,
         _ effects: inout [LockEffect]
     ) {
@@ -28,6 +29,7 @@ extension Lockspace {
         locks[copy].requested = mode
         locks[copy].flags = flags
         locks[copy].owner = owner
+        setBytes(copy, bytes)
         decideRequest(copy, &effects)
     }
 

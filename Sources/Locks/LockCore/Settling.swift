@@ -44,11 +44,9 @@ extension Lockspace {
         let wasSaid = !locks[lock].marks.isDisjoint(with: [.sent, .doubtful])
         if wasSaid { giveUpDoubtfulMode(lock) }
         let record = locks[lock]
-        // A copy that came with a transfer is only kept if it is confirmed (M6).
-        let isKnown =
-            wasSaid
-            && !(resources[record.resource].mastery == .remote
-                && departed.contains(resources[record.resource].master))
+        // What was asked of a master that is gone nobody knows, unless the tree was moving: the new master
+        // may have been told, and have opened the transfer before this view.
+        let isKnown = wasSaid && mayHaveCopies(record.resource, departed: departed)
         switch record.state {
         case .unlocking:
             // It stays until its report has certainly arrived, at the end of a recovery: what it

@@ -71,6 +71,7 @@ extension Lockspace {
             reviewActivity(&effects)
         }
         drainMail(&effects)
+        if !ripe.isEmpty { dropRipe(&effects) }
     }
 
     /// When the next tick is due; nil when none is.

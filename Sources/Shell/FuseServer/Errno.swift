@@ -12,6 +12,7 @@ extension FileError {
         case .inputOutput: EIO
         case .interrupted: EINTR
         case .wouldBlock: EAGAIN
+        case .deadlock: EDEADLK
         case .accessDenied: EACCES
         case .exists: EEXIST
         case .crossDevice: EXDEV

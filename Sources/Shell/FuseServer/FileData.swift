@@ -58,11 +58,21 @@ extension Dispatcher {
         return put(fuse_write_out(size: UInt32(count), padding: 0), request)
     }
 
-    /// flock(2). Locks of ranges are not asked for (`Feature.wanted`).
+    /// flock(2) and fcntl(2).
     func lock(_ request: Request) async throws(FileError) -> Answer {
         let message = request.message
         let wish = try message.argument(fuse_lk_in.self)
-        guard wish.lk_flags & UInt32(FUSE_LK_FLOCK) != 0 else { throw .notImplemented }
+        if wish.lk_flags & UInt32(FUSE_LK_FLOCK) == 0 {
+            try await operations.lockBytes(
+                message.node,
+                OpenHandle(wish.fh),
+                ByteLockOwner(wish.owner),
+                try wish.byteLockWish,
+                waits: message.opcode == .setLockWaiting,
+                request.interruption
+            )
+            return .done
+        }
         let wanted: WholeFileLock
         switch Int32(bitPattern: wish.lk.type) {
         case Int32(F_RDLCK): wanted = .shared
@@ -78,6 +88,30 @@ extension Dispatcher {
             request.interruption
         )
         return .done
+    }
+
+    /// F_GETLK. A process of another node has no number here: it is named by a negative one, which the
+    /// kernel shows as 0.
+    func findLock(_ request: Request) async throws(FileError) -> Answer {
+        let message = request.message
+        let wish = try message.argument(fuse_lk_in.self)
+        let found = try await operations.byteLock(
+            inTheWayOf: try wish.byteLockWish,
+            message.node,
+            OpenHandle(wish.fh),
+            ByteLockOwner(wish.owner),
+            request.interruption
+        )
+        var answer = fuse_lk_out()
+        answer.lk.type = UInt32(F_UNLCK)
+        if let found {
+            let process = Int32(truncatingIfNeeded: found.bytes.process)
+            answer.lk.start = found.bytes.first
+            answer.lk.end = found.bytes.last
+            answer.lk.type = UInt32(found.isWrite ? F_WRLCK : F_RDLCK)
+            answer.lk.pid = UInt32(bitPattern: found.node == nil ? process : -process)
+        }
+        return put(answer, request)
     }
 
     /// fallocate(2).
@@ -131,7 +165,11 @@ extension Dispatcher {
         switch message.opcode {
         case .flush:
             let wish = try message.argument(fuse_flush_in.self)
-            try await operations.flush(message.node, OpenHandle(wish.fh))
+            try await operations.flush(
+                message.node,
+                OpenHandle(wish.fh),
+                ByteLockOwner(wish.lock_owner)
+            )
         case .release:
             let wish = try message.argument(fuse_release_in.self)
             await operations.release(message.node, OpenHandle(wish.fh))
@@ -221,5 +259,25 @@ extension Dispatcher {
             request.interruption
         )
         return .done
+    }
+}
+
+extension fuse_lk_in {
+    /// What is asked of the bytes.
+    fileprivate var byteLockWish: ByteLockWish {
+        get throws(FileError) {
+            let kind: ByteLockWish.Kind
+            switch Int32(bitPattern: lk.type) {
+            case Int32(F_RDLCK): kind = .read
+            case Int32(F_WRLCK): kind = .write
+            case Int32(F_UNLCK): kind = .unlock
+            default: throw .invalid
+            }
+            guard lk.start <= lk.end else { throw .invalid }
+            return ByteLockWish(
+                kind,
+                LockedBytes(first: lk.start, last: lk.end, process: lk.pid)
+            )
+        }
     }
 }

@@ -30,16 +30,17 @@ enum Feature {
     static let handlesPrivileges = UInt64(FUSE_HANDLE_KILLPRIV_V2)
     static let extendedInit = UInt64(FUSE_INIT_EXT)
     static let wholeFileLocks = UInt64(FUSE_FLOCK_LOCKS)
+    static let byteLocks = UInt64(FUSE_POSIX_LOCKS)
     /// FUSE_DIRECT_IO_ALLOW_MMAP, newer than the header.
     static let directIOAllowMap: UInt64 = 1 << 36
 
     /// All we take. Left out on purpose: AUTO_INVAL_DATA drops the page cache after every write of
     /// our own; WRITEBACK_CACHE makes the kernel trust its own size and times; READDIRPLUS is not
-    /// safe against epochs; POSIX_LOCKS would need operations that the file system does not have.
+    /// safe against epochs.
     static let wanted =
         asynchronousRead | atomicTruncate | bigWrites | asynchronousDirectIO | parallelDirectories
         | maximumPages | cacheSymlinks | explicitInvalidation | handlesPrivileges | extendedInit
-        | directIOAllowMap | wholeFileLocks
+        | directIOAllowMap | wholeFileLocks | byteLocks
     /// Without these the caches cannot be kept right or a write would not fit.
     static let needed = bigWrites | maximumPages | explicitInvalidation
 }

@@ -24,6 +24,7 @@ extension Dispatcher {
         case .write: try await write(request)
         case .flush, .release, .synchronize: try await finishFile(request)
         case .setLock, .setLockWaiting: try await lock(request)
+        case .getLock: try await findLock(request)
         case .allocate: try await allocate(request)
         case .seek: try await seek(request)
         case .openDirectory, .readDirectory, .releaseDirectory, .synchronizeDirectory:

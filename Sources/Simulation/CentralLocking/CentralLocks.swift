@@ -17,17 +17,38 @@ package final class CentralLocks {
         let name: ResourceName
         unowned let door: CentralLockDoor
         let cookie: UInt64
+        let owner: LockOwner
+        /// Of a lock of a range.
+        let bytes: LockedBytes?
         var granted: LockMode?
         var wanted: LockMode?
         var notified: LockMode?
         /// What is wanted is wanted for recovery.
         var isForRecovery = false
+        /// Nothing is granted: who is in the way?
+        var isQuestion = false
 
-        init(id: LockID, name: ResourceName, door: CentralLockDoor, cookie: UInt64) {
+        init(
+            id: LockID,
+            name: ResourceName,
+            door: CentralLockDoor,
+            cookie: UInt64,
+            owner: LockOwner,
+            bytes: LockedBytes?
+        ) {
             self.id = id
             self.name = name
             self.door = door
             self.cookie = cookie
+            self.owner = owner
+            self.bytes = name.kind.isOfBytes ? bytes ?? .all : nil
+        }
+
+        /// Whether one may be in the way of the other, modes apart.
+        func sharesBytes(_ other: Lock) -> Bool {
+            guard let bytes, let others = other.bytes else { return true }
+            let isOfOneOwner = door === other.door && owner == other.owner && owner != .none
+            return bytes.overlaps(others) && !isOfOneOwner
         }
     }
 
@@ -51,9 +72,18 @@ package final class CentralLocks {
         _ mode: LockMode,
         _ flags: LockFlags,
         cookie: UInt64,
+        owner: LockOwner,
+        bytes: LockedBytes?,
         _ door: CentralLockDoor
     ) -> LockID {
-        let lock = Lock(id: LockID(nextID), name: name, door: door, cookie: cookie)
+        let lock = Lock(
+            id: LockID(nextID),
+            name: name,
+            door: door,
+            cookie: cookie,
+            owner: owner,
+            bytes: bytes
+        )
         nextID += 1
         locksByID[lock.id.rawValue] = lock
         let resource = resource(name)
@@ -79,11 +109,26 @@ package final class CentralLocks {
         queue(lock, flags, resource, isConversion: true)
     }
 
-    fileprivate func unlock(_ id: LockID) {
-        guard let lock = locksByID.removeValue(forKey: id.rawValue) else { return }
+    /// A conversion that waits is left alone.
+    fileprivate func cancel(_ id: LockID) {
+        guard let lock = locksByID[id.rawValue], lock.granted == nil else { return }
         let resource = resource(lock.name)
+        remove(lock, resource)
+        lock.wanted = nil
+        answer(lock, .cancelled)
+        serve(resource)
+    }
+
+    private func remove(_ lock: Lock, _ resource: Resource) {
+        locksByID.removeValue(forKey: lock.id.rawValue)
         resource.locks.removeAll { $0 === lock }
         resource.queue.removeAll { $0 === lock }
+    }
+
+    fileprivate func unlock(_ id: LockID) {
+        guard let lock = locksByID[id.rawValue] else { return }
+        let resource = resource(lock.name)
+        remove(lock, resource)
         answer(lock, .unlocked)
         serve(resource)
     }
@@ -138,6 +183,7 @@ package final class CentralLocks {
         } else if isConversion {
             place = resource.queue.firstIndex { $0.granted == nil } ?? place
         }
+        lock.isQuestion = flags.contains(.question)
         if flags.contains(.noQueue) {
             guard let wanted = lock.wanted else { return }
             let isFree =
@@ -147,10 +193,7 @@ package final class CentralLocks {
             if flags.contains(.noQueueButNotify) { notify(lock, resource) }
             lock.wanted = nil
             answer(lock, .wouldBlock)
-            if lock.granted == nil {
-                locksByID.removeValue(forKey: lock.id.rawValue)
-                resource.locks.removeAll { $0 === lock }
-            }
+            if lock.granted == nil { remove(lock, resource) }
             return
         }
         resource.queue.insert(lock, at: place)
@@ -159,11 +202,12 @@ package final class CentralLocks {
 
     private func blockers(of lock: Lock, _ mode: LockMode, _ resource: Resource) -> [Lock] {
         resource.locks.filter {
-            $0 !== lock && !($0.granted ?? .null).isCompatible(with: mode)
+            $0 !== lock && !($0.granted ?? .null).isCompatible(with: mode) && lock.sharesBytes($0)
         }
     }
 
     private func serve(_ resource: Resource) {
+        if let first = resource.locks.first, first.bytes != nil { return serveRanges(resource) }
         while let place = resource.queue.firstIndex(where: mayBeServed),
             let wanted = resource.queue[place].wanted,
             blockers(of: resource.queue[place], wanted, resource).isEmpty
@@ -173,7 +217,33 @@ package final class CentralLocks {
         for waiting in resource.queue where mayBeServed(waiting) { notify(waiting, resource) }
     }
 
+    /// Locks of ranges are granted in any order, and nobody is told to go.
+    private func serveRanges(_ resource: Resource) {
+        for waiting in resource.queue where mayBeServed(waiting) {
+            guard let wanted = waiting.wanted else { continue }
+            let inTheWay = blockers(of: waiting, wanted, resource)
+            if waiting.isQuestion {
+                remove(waiting, resource)
+                waiting.wanted = nil
+                answerQuestion(waiting, inTheWay)
+            } else if inTheWay.isEmpty {
+                resource.queue.removeAll { $0 === waiting }
+                grant(waiting)
+            }
+        }
+    }
+
+    private func answerQuestion(_ lock: Lock, _ inTheWay: [Lock]) {
+        let first = inTheWay.min { ($0.bytes?.first ?? 0) < ($1.bytes?.first ?? 0) }
+        guard let first, let mode = first.granted, let bytes = first.bytes else {
+            return answer(lock, .notFound)
+        }
+        let obstacle = LockObstacle(node: first.door.node, mode: mode, bytes: bytes)
+        answer(lock, .wouldBlock, obstacle: obstacle)
+    }
+
     private func notify(_ lock: Lock, _ resource: Resource) {
+        if lock.bytes != nil { return }
         guard let wanted = lock.wanted else { return }
         for blocker in blockers(of: lock, wanted, resource) {
             if let notified = blocker.notified, notified.covers(wanted) { continue }
@@ -189,8 +259,8 @@ package final class CentralLocks {
         answer(lock, .granted)
     }
 
-    private func answer(_ lock: Lock, _ status: LockStatus) {
-        let completion = LockCompletion(
+    private func answer(_ lock: Lock, _ status: LockStatus, obstacle: LockObstacle? = nil) {
+        var completion = LockCompletion(
             lock: lock.id,
             cookie: lock.cookie,
             status: status,
@@ -198,12 +268,15 @@ package final class CentralLocks {
             value: nil,
             isValueValid: false
         )
-        lock.door.deliver { $0.completed(completion) }
+        completion.obstacle = obstacle
+        lock.door.deliver { [completion] in $0.completed(completion) }
     }
 }
 
 /// One node's way to the central locks.
 package final class CentralLockDoor: LockService {
+    /// Whose door it is.
+    let node: NodeID
     private let manager: CentralLocks
     private let engine: Engine
     private var dice: SeededGenerator
@@ -213,7 +286,8 @@ package final class CentralLockDoor: LockService {
     /// Whom the answers go to.
     package weak var client: (any LockClient)?
 
-    package init(manager: CentralLocks, engine: Engine, dice: SeededGenerator) {
+    package init(node: NodeID, manager: CentralLocks, engine: Engine, dice: SeededGenerator) {
+        self.node = node
         self.manager = manager
         self.engine = engine
         self.dice = dice
@@ -223,10 +297,20 @@ package final class CentralLockDoor: LockService {
         _ name: ResourceName,
         _ mode: LockMode,
         _ flags: LockFlags,
-        cookie: UInt64
+        cookie: UInt64,
+        owner: LockOwner,
+        bytes: LockedBytes?
     ) -> LockID {
         if isDead { return .none }
-        return manager.request(name, mode, flags, cookie: cookie, self)
+        return manager.request(
+            name,
+            mode,
+            flags,
+            cookie: cookie,
+            owner: owner,
+            bytes: bytes,
+            self
+        )
     }
 
     package func convert(
@@ -242,7 +326,7 @@ package final class CentralLockDoor: LockService {
         if !isDead { manager.unlock(lock) }
     }
 
-    package func cancel(_ lock: LockID) {}
+    package func cancel(_ lock: LockID) { if !isDead { manager.cancel(lock) } }
 
     /// Nothing reaches this node any more, and nothing comes from it.
     package func die() { isDead = true }

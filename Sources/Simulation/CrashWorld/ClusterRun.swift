@@ -198,6 +198,7 @@ final class ClusterRun {
     private func mount(_ index: Int) async throws -> ClusterMember {
         let host = device.attach(index + 1)
         let door = CentralLockDoor(
+            node: NodeID(slot: plan.slots[index].slot),
             manager: central,
             engine: engine,
             dice: engine.seededExecutor.forkDice()

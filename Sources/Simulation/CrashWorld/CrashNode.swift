@@ -235,7 +235,7 @@ package final class CrashNode {
             let written = try await withBytes(bytes) {
                 try await volume.write(file.node, opened.handle, at: offset, from: $0, flags, nil)
             }
-            try await volume.flush(file.node, opened.handle)
+            try await volume.flush(file.node, opened.handle, ByteLockOwner(0))
             await volume.release(file.node, opened.handle)
             if written != bytes.count { throw FileError.noSpace }
         }

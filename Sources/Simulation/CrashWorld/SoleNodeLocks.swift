@@ -23,7 +23,9 @@ package final class SoleNodeLocks: LockService {
         _ name: ResourceName,
         _ mode: LockMode,
         _ flags: LockFlags,
-        cookie: UInt64
+        cookie: UInt64,
+        owner: LockOwner,
+        bytes: LockedBytes?
     ) -> LockID {
         locks.append(Lock(cookie: cookie, mode: mode))
         let lock = LockID(rawValue: UInt64(locks.count))

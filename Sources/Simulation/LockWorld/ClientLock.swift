@@ -45,6 +45,8 @@ struct ClientLock: Sendable {
     var hasCancelled = false
     /// On whose behalf; deadlock searches run from owner to owner.
     var owner = LockOwner.none
+    /// Of a lock of a range.
+    var bytes: LockedBytes?
     /// Until when the client waits.
     var deadline: UInt64?
     /// The client was told of a circle that this wait is refused for.

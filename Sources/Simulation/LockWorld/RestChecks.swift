@@ -65,6 +65,10 @@ struct RestPicture {
     func checkWaits(isEligible: (LockDescription) -> Bool = { _ in true }) throws {
         for resource in resources {
             let held = resource.locks.filter { $0.granted != nil }
+            if resource.name.kind.isOfBytes {
+                try checkRangeWaits(resource, held, isEligible)
+                continue
+            }
             for state in [LockDescription.State.converting, .waiting] {
                 guard
                     let first = resource.locks.first(where: {
@@ -87,6 +91,19 @@ struct RestPicture {
         }
     }
 
+    /// Whoever waits for bytes waits for somebody who has some of them.
+    private func checkRangeWaits(
+        _ resource: Resource,
+        _ held: [LockDescription],
+        _ isEligible: (LockDescription) -> Bool
+    ) throws {
+        for waiter in resource.locks where waiter.state == .waiting && isEligible(waiter) {
+            if !held.contains(where: { $0.isInTheWay(of: waiter) }) {
+                throw WorldFailure("\(resource.name): \(waiter) waits, and nobody is in the way")
+            }
+        }
+    }
+
     /// The master's copy of a client's lock is what the client thinks it is; and who stands in
     /// somebody's way was told.
     func check(_ client: ClientLock, of node: NodeID, checksNotices: Bool) throws {
@@ -99,6 +116,11 @@ struct RestPicture {
         if copy.holder != resource(client.name)?.master && copy.owner != owner {
             throw WorldFailure(
                 "\(client.name): the master takes \(node)'s lock for that of \(copy.owner), not \(owner)"
+            )
+        }
+        if copy.bytes != client.bytes {
+            throw WorldFailure(
+                "\(client.name): the master has \(String(describing: copy.bytes)), \(node) \(String(describing: client.bytes))"
             )
         }
         if client.isOrphan { return }
@@ -124,7 +146,9 @@ struct RestPicture {
         if wanted != nil && client.hasCancelled {
             throw WorldFailure("\(client.name): \(node) waits for what it has cancelled")
         }
-        guard let held = client.held, client.isIdle, checksNotices else { return }
+        guard let held = client.held, client.isIdle, checksNotices, client.bytes == nil else {
+            return
+        }
         for other in copies {
             guard let wanted = other.requested, !held.isCompatible(with: wanted) else { continue }
             if !client.hasHeard(of: wanted) {
@@ -133,5 +157,17 @@ struct RestPicture {
                 )
             }
         }
+    }
+}
+
+extension LockDescription {
+    /// Whether a granted lock keeps another from the mode that asks for, bytes and owners considered.
+    func isInTheWay(of waiter: LockDescription) -> Bool {
+        guard let granted, let wanted = waiter.requested,
+            (holder, lock) != (waiter.holder, waiter.lock), !granted.isCompatible(with: wanted)
+        else { return false }
+        guard let bytes, let others = waiter.bytes else { return true }
+        let isOfOneOwner = holder == waiter.holder && owner == waiter.owner && owner != .none
+        return bytes.overlaps(others) && !isOfOneOwner
     }
 }

@@ -72,6 +72,11 @@ package final class World {
         names = (0..<options.nameCount).map {
             ResourceName(kind: .application, number: UInt64($0))
         }
+        if options.faults.contains(.ranges) {
+            names += (0..<1 + options.nameCount / 4).map {
+                ResourceName(kind: .byteLocks, number: UInt64($0), generation: 1)
+            }
+        }
         for number in 1...options.nodeCount { add(NodeID(UInt32(number))) }
         issueView(replaying: [])
     }
@@ -159,8 +164,13 @@ package final class World {
             else { throw WorldFailure("granted at once without being asked: \(completion)") }
             try completed(completion, node)
         }
+        // What was granted in this call may have closed a circle that it found and broke, too.
+        var isAfterGrant = false
         for effect in effects {
-            try checkVictim(effect, of: node, before)
+            if !isAfterGrant { try checkVictim(effect, of: node, before) }
+            if case .complete(let completion) = effect, completion.status == .granted {
+                isAfterGrant = true
+            }
             try checkPair(effect, of: node)
             try carryOut(effect, of: node)
         }
@@ -187,6 +197,9 @@ package final class World {
             guard let lock = node.lock(cookie: cookie) else {
                 throw WorldFailure("a notice for nobody")
             }
+            if lock.client.bytes != nil {
+                throw WorldFailure("\(lock.subject.name): whoever locked bytes is told to go")
+            }
             try lock.client.takeNotice(of: wanted)
             yielding.append(lock)
         case .deadlock(let hops, let victim): try condemned(victim, hops, node)
@@ -212,7 +225,8 @@ package final class World {
                 guard let one = first.client.effective else { continue }
                 isInEffect = true
                 for second in subject.locks[(index + 1)...] {
-                    guard let other = second.client.effective, !one.isCompatible(with: other)
+                    guard let other = second.client.effective, !one.isCompatible(with: other),
+                        first.sharesBytes(second)
                     else { continue }
                     throw WorldFailure(
                         "\(subject.name): \(first.node.id) has \(one) and \(second.node.id) has \(other)"

@@ -75,7 +75,10 @@ extension World {
         let node = candidates[dice.below(candidates.count)]
         switch dice.below(10) {
         case 0..<4: try requestSomething(node)
-        case 4..<7: if let lock = someLock(node, isIdle: true) { try convertSomehow(lock) }
+        case 4..<7:
+            guard let lock = someLock(node, isIdle: true) else { return }
+            // Bytes are locked anew in another mode (HeldRanges).
+            if lock.client.bytes == nil { try convertSomehow(lock) } else { try unlock(lock) }
         case 7..<9:
             guard let lock = someLock(node, isIdle: true) else { return }
             if lock.sublocks == 0 {
@@ -122,6 +125,7 @@ extension World {
             node.unpublished.append(Published(name: name, isFree: false))
         } else {
             flags = requestFlags(mode)
+            if name.kind.isOfBytes { return try requestRange(node, name) }
             if options.faults.contains(.trees) && dice.oneIn(3), let above = parentLock(node) {
                 parent = above
                 name = above.subject.name.child(UInt64(dice.below(2)))
@@ -142,6 +146,24 @@ extension World {
         client.owner = owner
         nextCookie += 1
         try request(node, client, mode, parent)
+    }
+
+    private func requestRange(_ node: WorldNode, _ name: ResourceName) throws {
+        let modes = [LockMode.null, .protectedRead, .exclusive, .exclusive]
+        let mode = modes[dice.below(modes.count)]
+        var flags: LockFlags = [.noOrder]
+        if dice.oneIn(4) { flags.insert(.noQueue) }
+        if dice.oneIn(8) { flags.insert(.noDeadlockWait) }
+        let (first, count) = (dice.below(16), dice.below(6))
+        var client = ClientLock(cookie: nextCookie, name: name, mode: mode, flags: flags)
+        client.owner = LockOwner(UInt32(1 + dice.below(4)))
+        client.bytes = LockedBytes(
+            first: UInt64(first),
+            last: UInt64(first + count),
+            process: UInt32(dice.below(3))
+        )
+        nextCookie += 1
+        try request(node, client, mode, nil)
     }
 
     private func someOrphan(_ node: WorldNode) -> WorldLock? {
@@ -172,6 +194,7 @@ extension World {
                 owner: client.owner,
                 parent: parent?.client.id ?? .none,
                 patience: patience,
+                bytes: client.bytes,
                 effects: &$1
             )
             if !client.flags.contains(.adoptOrphan) { lock.client.id = id }
@@ -293,7 +316,7 @@ extension World {
 
     func unlock(_ lock: WorldLock) throws {
         guard let held = lock.client.held else { return }
-        let flags: LockFlags = dice.oneIn(2) ? [.valueBlock] : []
+        let flags: LockFlags = dice.oneIn(2) && lock.client.bytes == nil ? [.valueBlock] : []
         let value = nextWritten(lock, to: nil, flags)
         lock.client.asked = .unlock
         touch(lock.subject)

@@ -39,11 +39,9 @@ struct WaitPicture {
             where blocker.owner != .none && !blocker.isOrphan
                 && !blocker.flags.contains(.noDeadlockBlock)
             {
-                let blocks = turns.contains { turn in
-                    (turn.holder, turn.lock) != (blocker.holder, blocker.lock)
-                        && blocker.granted!.isCompatible(with: turn.requested!) == false
+                if turns.contains(where: { blocker.isInTheWay(of: $0) }) {
+                    add(waiter, for: blocker)
                 }
-                if blocks { add(waiter, for: blocker) }
             }
         }
     }
@@ -152,7 +150,7 @@ extension World {
     func checkPair(_ effect: LockEffect, of master: WorldNode) throws {
         guard let suspect = pairSuspect else { return }
         switch effect {
-        case .send(.refused(_, suspect.lock.lock, .deadlock, _), suspect.lock.node): break
+        case .send(.refused(_, suspect.lock.lock, .deadlock, _, _), suspect.lock.node): break
         case .complete(let answer)
         where answer.status == .deadlock && answer.lock == suspect.lock.lock
             && suspect.lock.node == master.id:

@@ -29,14 +29,18 @@ package struct WorldFaults: OptionSet, Hashable, Sendable {
     /// Owners go and leave locks behind.
     package static let orphans = WorldFaults(rawValue: 1 << 9)
 
+    /// Some names are locked byte by byte.
+    package static let ranges = WorldFaults(rawValue: 1 << 10)
+
     /// All of them.
-    package static let all = WorldFaults(rawValue: (1 << 10) - 1)
+    package static let all = WorldFaults(rawValue: (1 << 11) - 1)
 
     /// As an operator writes them.
     package static let byName: [(name: String, fault: WorldFaults)] = [
         ("deaths", .deaths), ("joins", .joins), ("leaves", .leaves), ("losses", .losses),
         ("delays", .delays), ("moves", .moves), ("deadlocks", .deadlocks), ("trees", .trees),
         ("patience", .patience), ("orphans", .orphans),
+        ("ranges", .ranges),
     ]
 }
 

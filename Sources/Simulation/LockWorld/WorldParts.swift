@@ -40,6 +40,14 @@ final class WorldLock {
     /// An orphan that somebody has told to go.
     var mayBePurged = false
 
+    /// Whether both are in each other's way if their modes are.
+    func sharesBytes(_ other: WorldLock) -> Bool {
+        guard let bytes = client.bytes, let others = other.client.bytes else { return true }
+        let isOfOneOwner =
+            node === other.node && client.owner == other.client.owner && client.owner != .none
+        return bytes.overlaps(others) && !isOfOneOwner
+    }
+
     init(node: WorldNode, subject: WorldName, client: ClientLock, parent: WorldLock? = nil) {
         self.parent = parent
         self.node = node
@@ -184,8 +192,8 @@ extension LockMessage {
         switch self {
         case .lookup(let name, _), .claim(let name), .confirm(let name), .remove(let name): name
         case .lookupReply(let name, _), .claimReply(let name, _), .confirmReply(let name, _): name
-        case .request(let name, _, _, _, _), .convert(let name, _, _, _, _): name
-        case .unlock(let name, _, _), .cancel(let name, _), .refused(let name, _, _, _): name
+        case .request(let name, _, _, _, _, _), .convert(let name, _, _, _, _): name
+        case .unlock(let name, _, _), .cancel(let name, _), .refused(let name, _, _, _, _): name
         case .granted(let name, _, _, _, _), .unlocked(let name, _), .notMaster(let name, _): name
         case .blocking(let name, _, _), .handover(let name, _), .rebuild(let name, _): name
         case .moving(let name, _), .movingSeen(let name), .taken(let name), .moved(let name, _):

@@ -37,7 +37,21 @@ extension World {
             if out != into { throw WorldFailure("\(out) moves began, \(into) ended") }
         }
         if picture.lockCount != owned {
-            throw WorldFailure("\(picture.lockCount) locks on masters, \(owned) with clients")
+            let owners = Set(
+                alive.flatMap { node in
+                    (node.locks + node.orphans).map {
+                        LockReference(node: node.id, lock: $0.client.id)
+                    }
+                }
+            )
+            let lost = picture.resources.flatMap { resource in
+                resource.locks.filter {
+                    !owners.contains(LockReference(node: $0.holder, lock: $0.lock))
+                }.map { "\(resource.name): \($0.holder) \($0.lock) \($0)" }
+            }
+            throw WorldFailure(
+                "\(picture.lockCount) locks on masters, \(owned) with clients: nobody has \(lost)"
+            )
         }
         try picture.checkWaits()
     }

@@ -17,7 +17,7 @@ struct ConcurrentLocks {
         let isExclusive: Bool
     }
 
-    fileprivate static let path: PathNames = [Array("shared".utf8), Array("log".utf8)]
+    static let path: PathNames = [Array("shared".utf8), Array("log".utf8)]
 
     private var holders: [Holder] = []
 
@@ -46,6 +46,7 @@ extension ConcurrentRun {
     /// Opens, locks once or twice, and closes.
     func lock(_ process: inout SimulatedProcess) async throws {
         try process.demandDaemon()
+        if process.dice.oneIn(2) { return try await lockBytes(&process) }
         let file = try await process.node.kernel.open(ConcurrentLocks.path, .reading)
         do {
             try await lock(&process, file)

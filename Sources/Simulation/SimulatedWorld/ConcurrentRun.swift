@@ -28,6 +28,7 @@ final class ConcurrentRun {
     private let sizes: Register
     private let clock = HistoryClock()
     var locks: ConcurrentLocks
+    var ranges = ConcurrentRanges()
     private let arena: ConcurrentArena
     private var names: [ContestedName]
     private var appended = AppendedRecords()
@@ -242,6 +243,7 @@ final class ConcurrentRun {
         for name in names { name.died(life) }
         storm?.died(life)
         locks.died(life)
+        ranges.died(life)
         begin()
         engine.spawn {
             await self.readOn(node, life)

@@ -319,15 +319,54 @@ extension KernelModel {
         interruptedAfter delay: UInt64? = nil
     ) async throws(FileError) {
         let (node, handle) = (file.inode.handle, file.handle)
+        let interruption = interruption(after: waits ? delay : nil)
+        try await ask { () async throws(FileError) in
+            try await self.volume.lock(node, handle, wanted, waits: waits, interruption)
+        }
+    }
+
+    private func interruption(after delay: UInt64?) -> Interruption {
         let interruption = Interruption()
-        if let delay, waits {
+        if let delay {
             engine.spawn {
                 await self.engine.sleep(nanoseconds: delay)
                 interruption.request()
             }
         }
+        return interruption
+    }
+
+    /// F_SETLK, F_SETLKW; a signal may end the wait after so many nanoseconds.
+    func lock(
+        _ file: KernelFile,
+        _ owner: ByteLockOwner,
+        _ wish: ByteLockWish,
+        waits: Bool,
+        interruptedAfter delay: UInt64? = nil
+    ) async throws(FileError) {
+        let (node, handle) = (file.inode.handle, file.handle)
+        let interruption = interruption(after: waits ? delay : nil)
         try await ask { () async throws(FileError) in
-            try await self.volume.lock(node, handle, wanted, waits: waits, interruption)
+            try await self.volume.lockBytes(
+                node,
+                handle,
+                owner,
+                wish,
+                waits: waits,
+                interruption
+            )
+        }
+    }
+
+    /// F_GETLK.
+    func lock(
+        inTheWayOf wish: ByteLockWish,
+        _ file: KernelFile,
+        _ owner: ByteLockOwner
+    ) async throws(FileError) -> ByteLockHolder? {
+        let (node, handle) = (file.inode.handle, file.handle)
+        return try await ask { () async throws(FileError) in
+            try await self.volume.byteLock(inTheWayOf: wish, node, handle, owner, nil)
         }
     }
 

@@ -11,6 +11,8 @@ package final class KernelFile {
     let handle: OpenHandle
     let intent: OpenIntent
     let isDirect: Bool
+    /// Who closes it, as a number for owners of locks.
+    var closer: UInt64 = 0
     /// A process has it mapped.
     var isMapped = false
     /// The inode's number.
@@ -504,10 +506,11 @@ extension KernelModel {
         // Write-back of mappings needs a writable file: it goes before the handle does.
         await writeBackDirtyPages(inode)
         let (node, handle) = (inode.handle, file.handle)
+        let closer = ByteLockOwner(file.closer)
         let flushed: Result<Void, FileError>
         do throws(FileError) {
             try await ask { () async throws(FileError) in
-                try await self.volume.flush(node, handle)
+                try await self.volume.flush(node, handle, closer)
             }
             flushed = .success(())
         } catch {

@@ -246,7 +246,12 @@ package final class SimulatedCluster {
         let node = NodeID(slot: plan.slots[index].slot)
         let host = disk.attach("n\(index + 1).\(lives)")
         let link = SimulatedLink(network: network, node: node)
-        let door = CentralLockDoor(manager: central, engine: nodeEngine, dice: dice.fork())
+        let door = CentralLockDoor(
+            node: node,
+            manager: central,
+            engine: nodeEngine,
+            dice: dice.fork()
+        )
         var parts = NodeParts(
             member: Member(node: node, incarnation: lives),
             device: host,

@@ -5,6 +5,7 @@
 import Execution
 import Glibc
 import LinuxSystem
+import LockCache
 import NodeService
 import Synchronization
 import Vocabulary

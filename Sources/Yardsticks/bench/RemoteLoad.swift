@@ -3,6 +3,7 @@
 import Execution
 import Glibc
 import LinuxSystem
+import LockCache
 import NodeService
 import Transport
 import Vocabulary

@@ -78,6 +78,10 @@ int lockstep_ioctl_unknown(int fd);
 int lockstep_allocate(int fd, int mode, int64_t offset, int64_t length);
 ssize_t lockstep_copy_range(int from, int to, size_t length);
 extern const int lockstep_o_tmpfile;
+// F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW.
+extern const int lockstep_f_ofd_getlk, lockstep_f_ofd_setlk, lockstep_f_ofd_setlkw;
+// unshare(2): from now on the calling thread has a table of descriptors of its own; -1 with errno.
+int lockstep_unshare_descriptors(void);
 
 // posix_spawn_file_actions_addclosefrom_np(3): the new process has no descriptor from `lowest` on. 0 or an
 // error number.
