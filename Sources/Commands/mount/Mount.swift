@@ -250,6 +250,7 @@ final class Mount: @unchecked Sendable {
 
     private func makeServer(_ mountPoint: String) -> FuseServer {
         var options = FuseOptions(mountPoint: mountPoint, source: file.path, log: log)
+        options.hasAccessLists = arguments.hasAccessLists
         options.mountOptions = arguments.kernelOptions + (arguments.isReadOnly ? ["ro"] : [])
         options.allowsOthers = arguments.allowsOthers
         options.treatsKernelAsOld = arguments.treatsKernelAsOld
@@ -260,6 +261,7 @@ final class Mount: @unchecked Sendable {
     private func mountOptions() -> MountOptions {
         var options = MountOptions()
         options.isReadOnly = arguments.isReadOnly
+        options.hasAccessLists = arguments.hasAccessLists
         options.accessTime = arguments.updatesAccessTime ? .relative : .never
         options.commitInterval = arguments.commitSeconds * 1_000_000_000
         return options

@@ -23,6 +23,7 @@ struct MountArguments {
     var readyDescriptor: Int32?
 
     var isReadOnly = false
+    var hasAccessLists = true
     var slot: SlotIndex?
     /// A name for people, shown by `lockstep status`; the slot is what counts.
     var nodeName: String?
@@ -55,7 +56,7 @@ struct MountArguments {
           -v            say on standard error when it is mounted
           -r, -w        as -o ro and -o rw
           -t TYPE       accepted for mount(8)
-          -o OPTIONS    ro, rw, noatime, relatime, nodev, dev, nosuid, suid, noexec, exec, sync, async,
+          -o OPTIONS    ro, rw, noatime, relatime, acl, noacl, nodev, dev, nosuid, suid, noexec, exec, sync, async,
                         allow_other, default_permissions (always on), node=NAME,
                         cluster=local, slot=N, run=DIR, commit=SECONDS, patience=SECONDS,
                         errors=withdraw (the others take over, this mount says EIO until it is unmounted),
@@ -138,6 +139,8 @@ struct MountArguments {
         case "nodev", "nosuid", "noexec", "dev", "suid", "exec", "sync", "async":
             kernelOptions.append(flag)
         case "allow_other": allowsOthers = true
+        case "acl": hasAccessLists = true
+        case "noacl": hasAccessLists = false
         case "debug": isDebugging = true
         case "takeover": takesOver = true
         case "buffered": allowsBuffered = true

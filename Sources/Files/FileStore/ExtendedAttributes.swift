@@ -76,6 +76,32 @@ package struct ExtendedAttributes {
         return try plan(stream.bytes, chain, mayBeInline: true)
     }
 
+    /// Prepares the attributes of an inode that has just been made and has none.
+    ///
+    /// - Throws: as `prepareSet`.
+    package func prepareFirst(
+        _ attributes: [(name: String, value: [UInt8])]
+    ) throws(StoreError) -> AttributeUpdate {
+        precondition(isEmpty, "an inode with attributes")
+        var stream = try AttributeStream([], from: inode.number.address)
+        for (name, value) in attributes {
+            let name = Array(name.utf8)
+            // Pointers to two arrays at once; what is thrown inside goes out as a value.
+            let result = name.withUnsafeBytes { name in
+                value.withUnsafeBytes { value -> Result<Void, StoreError> in
+                    do throws(StoreError) {
+                        try stream.set(name, value, .absent)
+                        return .success(())
+                    } catch {
+                        return .failure(error)
+                    }
+                }
+            }
+            try result.get()
+        }
+        return try plan(stream.bytes, [], mayBeInline: true)
+    }
+
     /// Prepares removing an attribute.
     ///
     /// - Throws: `notFound`, `storage`.

@@ -9,8 +9,8 @@ import LockCache
 package import Vocabulary
 
 extension MountedVolume {
-    /// Name spaces that Linux knows and that are only bytes to us. POSIX ACLs are not among them:
-    /// whoever stores one expects it to be obeyed.
+    /// Name spaces that Linux knows and that are only bytes to us. Access control lists are more
+    /// (AccessLists.swift).
     private static let nameSpaces = ["user.", "trusted.", "security."]
 
     /// Not stored, not listed: answers with `controlPath`, so that whoever can name a directory of
@@ -23,7 +23,7 @@ extension MountedVolume {
         where name.count > prefix.utf8.count && name.starts(with: prefix.utf8) {
             return
         }
-        throw .notSupported
+        guard options.hasAccessLists, AccessListName(name) != nil else { throw .notSupported }
     }
 
     package func getExtendedAttribute(
@@ -38,6 +38,8 @@ extension MountedVolume {
         try checkName(name)
         let stored = try await hold(inode, .shared, interruption)
         defer { release(inode, .shared) }
+        // The kernel keeps lists, and that there is none.
+        if AccessListName(name) != nil { inode.kernelMayCache = true }
         do throws(StoreError) {
             return try await ExtendedAttributes(store, stored).value(name)
         } catch .notFound {
@@ -74,6 +76,10 @@ extension MountedVolume {
         let inode = try inode(node)
         let stored = try await hold(inode, .exclusive, interruption)
         defer { release(inode, .exclusive) }
+        if let list = AccessListName(name) {
+            let held = Held(inode: inode, stored: stored)
+            return try await setAccessList(list, value, setting, held, interruption)
+        }
         let update: AttributeUpdate
         do throws(StoreError) {
             update = try await ExtendedAttributes(store, stored).prepareSet(
@@ -111,10 +117,11 @@ extension MountedVolume {
         try await apply(update, to: Held(inode: inode, stored: stored), interruption)
     }
 
-    /// Carries out a prepared change of attributes.
+    /// Carries out a prepared change of attributes, and gives the inode another mode with it.
     func apply(
         _ update: AttributeUpdate,
         to held: Held,
+        mode: UInt32? = nil,
         _ interruption: Interruption? = nil
     ) async throws(FileError) {
         let groupsHeld = try await holdGroups(
@@ -131,6 +138,7 @@ extension MountedVolume {
         defer { allocator.end() }
         guard allocator.reserve(metadata: update.cost.newBlocks) else { throw .noSpace }
         held.stored.record.changed = now
+        if let mode { held.stored.record.mode = mode }
         do throws(StoreError) {
             try ExtendedAttributes(store, held.stored).apply(update, with: allocator)
         } catch {
@@ -141,9 +149,9 @@ extension MountedVolume {
 }
 
 extension AttributeSetting {
-    fileprivate var expectation: AttributeExpectation {
+    var expectation: AttributeExpectation {
         switch self {
-        case .createOrReplace: .any
+        case .createOrReplace, .createOrReplaceWithoutSetGroupID: .any
         case .create: .absent
         case .replace: .present
         }

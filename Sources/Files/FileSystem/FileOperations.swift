@@ -30,6 +30,8 @@ package struct Caller: Sendable {
     package var group: UInt32
     /// For messages only.
     package var process: Int32
+    /// What the mode of a new object loses, unless its directory has a default list.
+    package var umask: UInt32 = 0
 
     package init(user: UInt32, group: UInt32, process: Int32) {
         self.user = user
@@ -201,6 +203,8 @@ package enum RenameKind: Sendable {
 /// XATTR_CREATE, XATTR_REPLACE.
 package enum AttributeSetting: Sendable {
     case createOrReplace
+    /// Of an access list, by somebody who may not give files the set-group-id bit: they lose it.
+    case createOrReplaceWithoutSetGroupID
     case create
     case replace
 }

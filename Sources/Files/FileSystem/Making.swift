@@ -123,14 +123,18 @@ extension MountedVolume {
         } catch {
             throw fileError(error)
         }
+        var record = newRecord(object, directory, caller)
+        let access = try await initialAccess(record.mode, in: directory.stored, caller)
+        record.mode = access.mode
         let plan = NewInode(
             object: object,
-            record: newRecord(object, directory, caller),
+            record: record,
+            attributes: access.attributes,
             longTarget: longTarget(of: object),
             insertion: insertion
         )
         let group = try await groups.holdWithRoom(
-            metadata: plan.cost.newBlocks,
+            metadata: plan.cost(blockSize: blockSize).newBlocks,
             data: plan.longTarget == nil ? 0 : 1,
             self,
             interruption
@@ -145,13 +149,23 @@ extension MountedVolume {
     private struct NewInode {
         let object: NewObject
         let record: InodeRecord
+        /// Its access control lists.
+        let attributes: [(name: String, value: [UInt8])]
         let longTarget: [UInt8]?
         let insertion: DirectoryInsertion
 
-        /// A long target's one extent goes into the body.
-        var cost: OperationCost {
-            insertion.cost + FileStore.makeInodeCost
-                + OperationCost(newBlocks: 0, modifiedBlocks: longTarget == nil ? 0 : 1)
+        /// A long target's one extent goes into the body. Attributes: the most there can be.
+        func cost(blockSize: Int) -> OperationCost {
+            var attributeBlocks = 0
+            if !attributes.isEmpty {
+                let bytes = attributes.reduce(0) { $0 + $1.name.utf8.count + $1.value.count + 64 }
+                attributeBlocks = 1 + bytes / (blockSize / 2)
+            }
+            return insertion.cost + FileStore.makeInodeCost
+                + OperationCost(
+                    newBlocks: attributeBlocks,
+                    modifiedBlocks: attributeBlocks + (longTarget == nil ? 0 : 1)
+                )
         }
     }
 
@@ -162,11 +176,12 @@ extension MountedVolume {
         _ name: UnsafeRawBufferPointer,
         _ group: ResourceGroup
     ) async throws(FileError) -> (StoredInode, DirtyData?) {
-        let transaction = try await begin(blocks: plan.cost.modifiedBlocks + 3)
+        let cost = plan.cost(blockSize: blockSize)
+        let transaction = try await begin(blocks: cost.modifiedBlocks + 3)
         defer { transaction.end() }
         let allocator = Allocator(store: store, groups: [group], transaction: transaction)
         defer { allocator.end() }
-        guard allocator.reserve(metadata: plan.cost.newBlocks) else { throw .noSpace }
+        guard allocator.reserve(metadata: cost.newBlocks) else { throw .noSpace }
         let child = store.makeInode(
             plan.record,
             near: directory.inode.number.address,
@@ -174,6 +189,10 @@ extension MountedVolume {
         )
         let dirty = try await fill(child, plan.object, plan.longTarget, allocator)
         do throws(StoreError) {
+            if !plan.attributes.isEmpty {
+                let attributes = ExtendedAttributes(store, child)
+                try attributes.apply(attributes.prepareFirst(plan.attributes), with: allocator)
+            }
             try Directory(store, directory.stored).insert(
                 plan.insertion,
                 name,

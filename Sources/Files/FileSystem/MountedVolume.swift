@@ -46,6 +46,8 @@ package struct MountOptions: Sendable {
 
     package var isReadOnly = false
     package var accessTime = AccessTime.relative
+    /// Whether there are access control lists; otherwise their attributes are refused.
+    package var hasAccessLists = true
     /// How long a change may stay in memory alone, in nanoseconds.
     package var commitInterval: UInt64 = 5_000_000_000
     /// Dirty file data above which writers wait, in bytes.

@@ -234,17 +234,22 @@ extension Dispatcher {
     private func setExtendedAttribute(_ request: Request) async throws(FileError) -> Answer {
         let message = request.message
         // Without FUSE_SETXATTR_EXT the structure has its two first fields only.
-        let fixed = Int(FUSE_COMPAT_SETXATTR_IN_SIZE)
+        let isLong = session.agreement.features & Feature.longSetAttribute != 0
+        let fixed =
+            isLong ? MemoryLayout<fuse_setxattr_in>.size : Int(FUSE_COMPAT_SETXATTR_IN_SIZE)
         let head = try message.rest(after: 0)
         guard head.count >= fixed else { throw .inputOutput }
         let size = Int(head.load(as: UInt32.self))
         let flags = head.load(fromByteOffset: 4, as: UInt32.self)
+        let more = isLong ? head.load(fromByteOffset: 8, as: UInt32.self) : 0
         let name = try message.name(at: fixed)
         let value = try message.rest(after: fixed + name.count + 1)
         guard value.count >= size else { throw .inputOutput }
         if size > Self.longestValue { return .failure(E2BIG) }
         let setting: AttributeSetting
         switch flags {
+        case 0 where more & UInt32(FUSE_SETXATTR_ACL_KILL_SGID) != 0:
+            setting = .createOrReplaceWithoutSetGroupID
         case 0: setting = .createOrReplace
         case 1: setting = .create
         case 2: setting = .replace

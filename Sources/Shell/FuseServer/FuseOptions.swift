@@ -14,6 +14,8 @@ package struct FuseOptions: Sendable {
     package var mountOptions: [String] = []
     /// Let other users in; the kernel checks permissions in any case (default_permissions).
     package var allowsOthers = false
+    /// Access control lists: the kernel asks for them and obeys them, and leaves the umask to us.
+    package var hasAccessLists = true
     /// Threads that receive requests.
     package var receiverCount: Int
     /// How long a receiver that waits for a request looks for it before it sleeps, in nanoseconds

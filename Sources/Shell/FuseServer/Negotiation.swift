@@ -31,6 +31,9 @@ enum Feature {
     static let extendedInit = UInt64(FUSE_INIT_EXT)
     static let wholeFileLocks = UInt64(FUSE_FLOCK_LOCKS)
     static let byteLocks = UInt64(FUSE_POSIX_LOCKS)
+    static let accessLists = UInt64(FUSE_POSIX_ACL)
+    static let doNotMask = UInt64(FUSE_DONT_MASK)
+    static let longSetAttribute = UInt64(FUSE_SETXATTR_EXT)
     /// FUSE_DIRECT_IO_ALLOW_MMAP, newer than the header.
     static let directIOAllowMap: UInt64 = 1 << 36
 
@@ -40,7 +43,8 @@ enum Feature {
     static let wanted =
         asynchronousRead | atomicTruncate | bigWrites | asynchronousDirectIO | parallelDirectories
         | maximumPages | cacheSymlinks | explicitInvalidation | handlesPrivileges | extendedInit
-        | directIOAllowMap | wholeFileLocks | byteLocks
+        | directIOAllowMap | wholeFileLocks | byteLocks | accessLists | doNotMask
+        | longSetAttribute
     /// Without these the caches cannot be kept right or a write would not fit.
     static let needed = bigWrites | maximumPages | explicitInvalidation
 }
@@ -67,7 +71,10 @@ enum Negotiation {
         // Before Linux 6.16 the kernel may send the write-back of a mapped page after it said that the
         // page was invalidated: files are then opened so that they cannot be mapped shared (M5).
         let isNew = offer.minor >= FuseNotification.epochMinor && !options.treatsKernelAsOld
-        let taken = offered & Feature.wanted & (isNew ? ~0 : ~Feature.directIOAllowMap)
+        var taken = offered & Feature.wanted & (isNew ? ~0 : ~Feature.directIOAllowMap)
+        // Modes are masked by whoever knows about default lists.
+        let lists = Feature.accessLists | Feature.doNotMask
+        if !options.hasAccessLists || taken & lists != lists { taken &= ~lists }
         guard taken & Feature.needed == Feature.needed else {
             throw .negotiation("it lacks what a coherent cache needs (features \(offered))")
         }

@@ -124,14 +124,17 @@ extension Dispatcher {
         let message = request.message
         let object: NewObject
         let name: UnsafeRawBufferPointer
+        var caller = message.caller
         switch message.opcode {
         case .makeNode:
             let wish = try message.argument(fuse_mknod_in.self)
             object = .node(mode: wish.mode, device: wish.rdev)
+            caller.umask = wish.umask
             name = try message.name(at: MemoryLayout<fuse_mknod_in>.size)
         case .makeDirectory:
             let wish = try message.argument(fuse_mkdir_in.self)
             object = .directory(mode: (wish.mode & 0o7777) | FileKind.directory)
+            caller.umask = wish.umask
             name = try message.name(at: MemoryLayout<fuse_mkdir_in>.size)
         default:
             name = try message.name()
@@ -141,7 +144,7 @@ extension Dispatcher {
             object,
             in: message.node,
             named: name,
-            message.caller,
+            caller,
             request.interruption
         )
         request.undo.node = entry.node
@@ -211,13 +214,15 @@ extension Dispatcher {
     private func create(_ request: Request) async throws(FileError) -> Answer {
         let message = request.message
         let wish = try message.argument(fuse_create_in.self)
+        var caller = message.caller
+        caller.umask = wish.umask
         let (entry, opened) = try await operations.create(
             in: message.node,
             named: try message.name(at: MemoryLayout<fuse_create_in>.size),
             mode: wish.mode,
             isExclusive: wish.flags & UInt32(O_EXCL) != 0,
             intent(wish.flags, wish.open_flags),
-            message.caller,
+            caller,
             request.interruption
         )
         request.undo.node = entry.node
