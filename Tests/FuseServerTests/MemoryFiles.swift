@@ -539,6 +539,16 @@ final class MemoryFiles: FileOperations {
         if !waits, wanted == .exclusive { throw .wouldBlock }
     }
 
+    func makeTemporary(
+        in parent: NodeHandle,
+        mode: UInt32,
+        _ intent: OpenIntent,
+        _ caller: Caller,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> (EntryReply, OpenReply) {
+        throw .notImplemented
+    }
+
     /// Bytes that a process of another node has locked.
     static let locked = LockedBytes(first: 100, last: 109, process: 4242)
 

@@ -438,6 +438,15 @@ package protocol FileOperations: AnyObject {
         waits: Bool,
         _ interruption: Interruption?
     ) async throws(FileError)
+    /// O_TMPFILE: makes a regular file without a name and opens it. `parent` says on which volume it is,
+    /// and what it inherits.
+    func makeTemporary(
+        in parent: NodeHandle,
+        mode: UInt32,
+        _ intent: OpenIntent,
+        _ caller: Caller,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> (EntryReply, OpenReply)
     /// fcntl(2): locks bytes of an open file for `owner`, or unlocks them.
     ///
     /// - Throws: `wouldBlock` if somebody is in the way and `waits` is false; `deadlock` if whoever is in

@@ -73,6 +73,8 @@ package final class Inode {
     /// Whether this node is inside the open lock; one at a time enters it.
     var isInsideOpenLock = false
     let opening = Gate()
+    /// It was made without a name and has none yet (Temporary.swift).
+    var isTemporary = false
     /// The inode is gone for good; only the kernel's references keep this object.
     var isFreed = false
     var dirty: DirtyData?

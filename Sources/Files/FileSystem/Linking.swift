@@ -25,24 +25,31 @@ extension MountedVolume {
         guard target !== directory.inode else { throw .notPermitted }
         let stored = try await hold(target, .exclusive, interruption)
         defer { release(target, .exclusive) }
-        guard !stored.record.isDirectory else { throw .notPermitted }
-        guard stored.record.linkCount > 0 else { throw .stale }
-        guard stored.record.linkCount < Self.mostLinks else { throw .tooManyLinks }
+        try checkLinkable(stored.record)
+        let held = Held(inode: target, stored: stored)
+        let delisting = try await prepareDelisting(held)
+        defer { if let delisting { release(delisting.list.inode, .exclusive) } }
         let insertion: DirectoryInsertion
         do throws(StoreError) {
             insertion = try await Directory(store, directory.stored).prepareInsertion(name)
         } catch {
             throw fileError(error)
         }
-        let held = try await holdGroups([], metadata: insertion.cost.newBlocks, interruption)
-        defer { for group in held { groups.release(group, self) } }
+        var cost = insertion.cost
+        if let delisting { cost += delisting.removal.cost }
+        let groupsHeld = try await holdGroups(
+            delisting?.removal.groups ?? [],
+            metadata: cost.newBlocks,
+            interruption
+        )
+        defer { for group in groupsHeld { groups.release(group, self) } }
         let transaction = try await begin(
-            blocks: insertion.cost.modifiedBlocks + held.count + 2
+            blocks: cost.modifiedBlocks + groupsHeld.count + 3
         )
         defer { transaction.end() }
-        let allocator = Allocator(store: store, groups: held, transaction: transaction)
+        let allocator = Allocator(store: store, groups: groupsHeld, transaction: transaction)
         defer { allocator.end() }
-        guard allocator.reserve(metadata: insertion.cost.newBlocks) else { throw .noSpace }
+        guard allocator.reserve(metadata: cost.newBlocks) else { throw .noSpace }
         do throws(StoreError) {
             try Directory(store, directory.stored).insert(
                 insertion,
@@ -51,6 +58,7 @@ extension MountedVolume {
                 type: UInt8(stored.record.typeBits >> 12),
                 with: allocator
             )
+            if let delisting { try delist(held, delisting, allocator) }
         } catch {
             throw failed(error)
         }
@@ -63,5 +71,10 @@ extension MountedVolume {
         stored.store(in: transaction)
         target.lastSequence = transaction.sequence
         return entry(target, stored, isEntryCacheable: true)
+    }
+
+    private func checkLinkable(_ record: InodeRecord) throws(FileError) {
+        if record.isDirectory { throw .notPermitted }
+        if record.linkCount >= Self.mostLinks { throw .tooManyLinks }
     }
 }

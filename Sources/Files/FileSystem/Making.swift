@@ -36,6 +36,8 @@ extension MountedVolume {
         if let existing = try await existingChild(directory, name, isExclusive) {
             let isSticky = directory.stored.record.mode & 0o1000 != 0
             release(directory.inode, .exclusive)
+            // If it cannot be opened nobody else refers to it.
+            defer { unrefer(existing) }
             // Gone before it could be opened: ESTALE makes the kernel begin again.
             let opened = try await openInode(
                 existing,
@@ -58,7 +60,10 @@ extension MountedVolume {
         defer { release(directory.inode, .exclusive) }
         let object = NewObject.node(mode: mode & 0o7777 | 0o100000, device: 0)
         let child = try await makeHeld(object, directory, name, caller, interruption)
-        defer { release(child.inode, .exclusive) }
+        defer {
+            release(child.inode, .exclusive)
+            unrefer(child.inode)
+        }
         let opened = try await openHeld(child.inode, intent, isFresh: true, nil)
         return (entry(child.inode, child.stored, isEntryCacheable: true), opened)
     }
@@ -156,17 +161,36 @@ extension MountedVolume {
 
         /// A long target's one extent goes into the body. Attributes: the most there can be.
         func cost(blockSize: Int) -> OperationCost {
-            var attributeBlocks = 0
-            if !attributes.isEmpty {
-                let bytes = attributes.reduce(0) { $0 + $1.name.utf8.count + $1.value.count + 64 }
-                attributeBlocks = 1 + bytes / (blockSize / 2)
-            }
-            return insertion.cost + FileStore.makeInodeCost
-                + OperationCost(
-                    newBlocks: attributeBlocks,
-                    modifiedBlocks: attributeBlocks + (longTarget == nil ? 0 : 1)
-                )
+            insertion.cost + FileStore.makeInodeCost
+                + MountedVolume.attributeCost(attributes, blockSize: blockSize)
+                + OperationCost(newBlocks: 0, modifiedBlocks: longTarget == nil ? 0 : 1)
         }
+    }
+
+    /// The most that the first attributes of an inode can cost.
+    private static func attributeCost(
+        _ attributes: [(name: String, value: [UInt8])],
+        blockSize: Int
+    ) -> OperationCost {
+        if attributes.isEmpty { return OperationCost(newBlocks: 0, modifiedBlocks: 0) }
+        let bytes = attributes.reduce(0) { $0 + $1.name.utf8.count + $1.value.count + 64 }
+        let blocks = 1 + bytes / (blockSize / 2)
+        return OperationCost(newBlocks: blocks, modifiedBlocks: blocks)
+    }
+
+    func attributeCost(_ attributes: [(name: String, value: [UInt8])]) -> OperationCost {
+        Self.attributeCost(attributes, blockSize: blockSize)
+    }
+
+    /// Gives a new inode its first attributes.
+    func give(
+        _ attributes: [(name: String, value: [UInt8])],
+        to child: StoredInode,
+        _ allocator: Allocator
+    ) throws(StoreError) {
+        if attributes.isEmpty { return }
+        let all = ExtendedAttributes(store, child)
+        try all.apply(all.prepareFirst(attributes), with: allocator)
     }
 
     /// The transaction: the inode, its content, its name.
@@ -189,10 +213,7 @@ extension MountedVolume {
         )
         let dirty = try await fill(child, plan.object, plan.longTarget, allocator)
         do throws(StoreError) {
-            if !plan.attributes.isEmpty {
-                let attributes = ExtendedAttributes(store, child)
-                try attributes.apply(attributes.prepareFirst(plan.attributes), with: allocator)
-            }
+            try give(plan.attributes, to: child, allocator)
             try Directory(store, directory.stored).insert(
                 plan.insertion,
                 name,
@@ -212,7 +233,7 @@ extension MountedVolume {
 
     /// The new inode gets its lock: nobody can know the name before the directory's lock is let go,
     /// so nobody is in the way, and no answer of another node is waited for.
-    private func adopt(
+    func adopt(
         _ child: StoredInode,
         _ dirty: DirtyData?,
         _ sequence: UInt64
@@ -225,7 +246,7 @@ extension MountedVolume {
         return Held(inode: inode, stored: child)
     }
 
-    private func newRecord(
+    func newRecord(
         _ object: NewObject,
         _ directory: Held,
         _ caller: Caller

@@ -202,6 +202,10 @@ extension MountedVolume {
         }
         inode.opens -= 1
         if inode.opens == 0 { releaseAnchors(inode) }
+        if inode.opens == 0, inode.isTemporary {
+            inode.isTemporary = false
+            awaitClosing(of: inode)  // O1
+        }
         if file.intent.writes {
             inode.writableOpens -= 1
             if inode.writableOpens == 0 { inode.wasInvalidatedWhileWritable = false }

@@ -201,7 +201,10 @@ extension MountedVolume {
         } catch {
             return
         }
-        for number in found where !isStopping && orphansAwaited.insert(number).inserted {
+        for number in found where !isStopping {
+            // Its last close sees to it (Temporary.swift, O1).
+            if inodes[number]?.isTemporary == true { continue }
+            guard orphansAwaited.insert(number).inserted else { continue }
             awaitClosing(of: remember(number))
         }
     }

@@ -18,7 +18,7 @@ extension Dispatcher {
         case .unlink, .removeDirectory: try await remove(request)
         case .rename, .renameWithFlags: try await rename(request)
         case .link: try await link(request)
-        case .create: try await create(request)
+        case .create, .makeTemporary: try await create(request)
         case .open: try await open(request)
         case .read: try await read(request)
         case .write: try await write(request)
@@ -216,15 +216,7 @@ extension Dispatcher {
         let wish = try message.argument(fuse_create_in.self)
         var caller = message.caller
         caller.umask = wish.umask
-        let (entry, opened) = try await operations.create(
-            in: message.node,
-            named: try message.name(at: MemoryLayout<fuse_create_in>.size),
-            mode: wish.mode,
-            isExclusive: wish.flags & UInt32(O_EXCL) != 0,
-            intent(wish.flags, wish.open_flags),
-            caller,
-            request.interruption
-        )
+        let (entry, opened) = try await made(wish, message, caller, request.interruption)
         request.undo.node = entry.node
         request.undo.file = (entry.node, opened.handle)
         let size = Encoding.put(encode(entry, keepsAttributes: false), at: request.replyArea)
@@ -234,6 +226,33 @@ extension Dispatcher {
             offset: size
         )
         return .short(size + more)
+    }
+
+    private func made(
+        _ wish: fuse_create_in,
+        _ message: Message,
+        _ caller: Caller,
+        _ interruption: Interruption
+    ) async throws(FileError) -> (EntryReply, OpenReply) {
+        let intent = intent(wish.flags, wish.open_flags)
+        if message.opcode == .makeTemporary {
+            return try await operations.makeTemporary(
+                in: message.node,
+                mode: wish.mode,
+                intent,
+                caller,
+                interruption
+            )
+        }
+        return try await operations.create(
+            in: message.node,
+            named: try message.name(at: MemoryLayout<fuse_create_in>.size),
+            mode: wish.mode,
+            isExclusive: wish.flags & UInt32(O_EXCL) != 0,
+            intent,
+            caller,
+            interruption
+        )
     }
 
     private func open(_ request: Request) async throws(FileError) -> Answer {

@@ -261,6 +261,7 @@ final class ConcurrentRun {
         if let storm, try await storm.act(&process) { return }
         if process.dice.oneIn(4) { return try await arena.act(&process) }
         if process.dice.oneIn(12) { return try await lock(&process) }
+        if process.dice.oneIn(30) { return try await useTemporary(&process) }
         switch process.dice.below(16) {
         case 0...3: try await writeRegister(&process)
         case 4: try await append(&process)

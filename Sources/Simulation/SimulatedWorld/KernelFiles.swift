@@ -11,6 +11,8 @@ package final class KernelFile {
     let handle: OpenHandle
     let intent: OpenIntent
     let isDirect: Bool
+    /// Made without a name, and never linked to (I_LINKABLE).
+    var isTemporary = false
     /// Who closes it, as a number for owners of locks.
     var closer: UInt64 = 0
     /// A process has it mapped.
@@ -154,13 +156,27 @@ extension KernelModel {
     package func link(_ path: PathNames, as newPath: PathNames) async throws(FileError) {
         let target = try await walk(path)
         defer { unpin(target) }
+        try await link(target, as: newPath)
+    }
+
+    /// linkat(2) of an open file: also of one that was made without a name and never had one.
+    func link(_ file: KernelFile, as newPath: PathNames) async throws(FileError) {
+        try await link(file.inode, as: newPath, isTemporary: file.isTemporary)
+        file.isTemporary = false
+    }
+
+    private func link(
+        _ target: KernelInode,
+        as newPath: PathNames,
+        isTemporary: Bool = false
+    ) async throws(FileError) {
         try await changeName(newPath, asks: true) { directory, name, existing throws(FileError) in
             if existing != nil { throw .exists }
             // Nobody may link to what he may not open (the setting protected_hardlinks).
             if target.isRegular { try await checkPermission(target) }
             try await checkPermission(directory)
             if target.isDirectory { throw .notPermitted }
-            if target.attributes.linkCount == 0 { throw .notFound }
+            if target.attributes.linkCount == 0, !isTemporary { throw .notFound }
             await target.latch.enterExclusive()
             defer { target.latch.leaveExclusive() }
             let bytes = StableBytes(name)
@@ -484,6 +500,32 @@ extension KernelModel {
             try await release(file)
             throw error
         }
+        return file
+    }
+
+    /// O_TMPFILE, below a directory.
+    func makeTemporary(
+        below path: PathNames,
+        _ intent: OpenIntent
+    ) async throws(FileError) -> KernelFile {
+        let directory = try await walk(path)
+        defer { unpin(directory) }
+        let handle = directory.handle
+        let (entry, reply) = try await ask(
+            { () async throws(FileError) in
+                try await self.volume.makeTemporary(
+                    in: handle,
+                    mode: 0o600,
+                    intent,
+                    Self.caller,
+                    nil
+                )
+            },
+            arrived: { [self] in depart($0.0) }
+        )
+        let inode = await install(entry, since: nil, keepsAttributes: false)
+        let file = opened(inode, reply, intent)
+        file.isTemporary = true
         return file
     }
 
