@@ -249,7 +249,11 @@ final class Mount: @unchecked Sendable {
     }
 
     private func makeServer(_ mountPoint: String) -> FuseServer {
-        var options = FuseOptions(mountPoint: mountPoint, source: file.path, log: log)
+        var options = FuseOptions(
+            mountPoint: mountPoint,
+            source: arguments.shownSource ?? file.path,
+            log: log
+        )
         options.hasAccessLists = arguments.hasAccessLists
         options.mountOptions = arguments.kernelOptions + (arguments.isReadOnly ? ["ro"] : [])
         options.allowsOthers = arguments.allowsOthers

@@ -1,5 +1,6 @@
 // What mount(8) and people pass: `mount.lockstep DEVICE DIR [-sfnv] [-o OPTS] [--foreground]`.
 
+import Glibc
 import Vocabulary
 
 /// The arguments cannot be used; one line that says why.
@@ -31,7 +32,8 @@ struct MountArguments {
     var updatesAccessTime = true
     var commitSeconds: UInt64 = 5
     var isDebugging = false
-    var allowsOthers = false
+    /// As of any file system that an administrator mounts.
+    var allowsOthers = geteuid() == 0
     var allowsBuffered = false
     var takesOver = false
     var treatsKernelAsOld = false
@@ -43,6 +45,13 @@ struct MountArguments {
     var recordMebibytes = 8
     /// For mount(2).
     var kernelOptions: [String] = []
+    /// What the table of mounts shows instead of the device.
+    var shownSource: String?
+    /// Other options for a mount that is there, in their order.
+    var isRemount = false
+    var flags: [String] = []
+    /// What is not done as it was asked, for whoever mounts.
+    var remarks: [String] = []
 
     static let usage = """
         usage: mount.lockstep DEVICE DIR [-sfnv] [-o OPTION,...] [--foreground]
@@ -56,12 +65,13 @@ struct MountArguments {
           -v            say on standard error when it is mounted
           -r, -w        as -o ro and -o rw
           -t TYPE       accepted for mount(8)
-          -o OPTIONS    ro, rw, noatime, relatime, acl, noacl, nodev, dev, nosuid, suid, noexec, exec, sync, async,
-                        allow_other, default_permissions (always on), node=NAME,
+          -o OPTIONS    ro, rw, noatime, relatime, lazytime, acl, noacl, nodev, dev, nosuid, suid, noexec, exec, sync,
+                        async, allow_other (as without, for root), noallow_other, default_permissions (always on),
+                        remount (of ro, rw and what the kernel does by itself), fsname=NAME, node=NAME,
                         cluster=local, slot=N, run=DIR, commit=SECONDS, patience=SECONDS,
                         errors=withdraw (the others take over, this mount says EIO until it is unmounted),
                         errors=panic (this daemon also leaves a core), takeover, buffered, kernel=old, watch=MICROSECONDS,
-                        record=MIB (of the lock manager's last events; 0: none), debug; remount is refused;
+                        record=MIB (of the lock manager's last events; 0: none), debug;
                         _netdev, nofail, auto, noauto, user, users, defaults and x-* are accepted
 
         Exit status: 0 mounted, 1 wrong usage, 2 a system error, 32 the mount failed.
@@ -129,6 +139,7 @@ struct MountArguments {
     }
 
     private mutating func take(flag: String) throws(UsageError) -> Bool {
+        flags.append(flag)
         switch flag {
         case "ro": isReadOnly = true
         case "rw": isReadOnly = false
@@ -136,9 +147,13 @@ struct MountArguments {
             updatesAccessTime = false
             kernelOptions.append(flag)
         case "relatime", "atime": updatesAccessTime = true
+        case "strictatime", "norelatime":
+            updatesAccessTime = true
+            remarks.append("\(flag) is not supported: relatime is what is done")
         case "nodev", "nosuid", "noexec", "dev", "suid", "exec", "sync", "async":
             kernelOptions.append(flag)
         case "allow_other": allowsOthers = true
+        case "noallow_other": allowsOthers = false
         case "acl": hasAccessLists = true
         case "noacl": hasAccessLists = false
         case "debug": isDebugging = true
@@ -146,10 +161,10 @@ struct MountArguments {
         case "buffered": allowsBuffered = true
         case "dirsync":
             throw UsageError("dirsync is not supported: a directory is made durable by fsync")
-        case "remount":
-            throw UsageError("remount is not possible: unmount and mount again")
+        case "remount": isRemount = true
         case "default_permissions", "defaults", "_netdev", "nofail", "auto", "noauto", "user",
-            "nouser", "users", "owner", "group", "nodiratime", "silent", "loud":
+            "nouser", "users", "owner", "group", "nodiratime", "diratime", "lazytime", "nolazytime",
+            "silent", "loud":
             break
         default: return flag.hasPrefix("x-") || flag.hasPrefix("comment")
         }
@@ -174,6 +189,7 @@ struct MountArguments {
         case "patience": patienceSeconds = UInt64(try Self.number(name, value, 0...3600))
         case "watch": watchMicroseconds = UInt64(try Self.number(name, value, 0...10_000))
         case "record": recordMebibytes = Int(try Self.number(name, value, 0...1024))
+        case "fsname": shownSource = value
         case "node":
             guard (1...64).contains(value.utf8.count),
                 value.unicodeScalars.allSatisfy({ $0.value > 32 && $0.value != 127 })

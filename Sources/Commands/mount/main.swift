@@ -30,6 +30,10 @@ if words.contains("--version") || words.contains("-V") {
 let console = LineLog(name: programName)
 do {
     let arguments = try MountArguments(Array(words.dropFirst()))
+    if arguments.isRemount { exit(remount(arguments, console)) }
+    if !arguments.isForeground {
+        for remark in arguments.remarks { console.warning(remark) }
+    }
     exit(
         arguments.isForeground
             ? runDaemon(arguments) : startDaemon(words, arguments, console)

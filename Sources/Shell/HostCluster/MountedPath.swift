@@ -10,6 +10,8 @@ package struct MountedPath: Sendable {
     package let mountPoint: String
     /// From there.
     package let names: [String]
+    /// What the mount itself is mounted with: "rw", "nodev", "relatime".
+    package let options: [String]
 
     /// Finds the mount of a path by the table of mounts. Symbolic links on the way to the mount are
     /// followed, those inside are not.
@@ -37,9 +39,10 @@ package struct MountedPath: Sendable {
         throw HostClusterError("\(path) is not on a mounted Lockstep volume")
     }
 
-    private init(mountPoint: String, names: [String]) {
+    private init(mountPoint: String, names: [String], options: [String]) {
         self.mountPoint = mountPoint
         self.names = names
+        self.options = options
     }
 
     private static func absolute(_ path: String) throws -> [String] {
@@ -57,22 +60,27 @@ package struct MountedPath: Sendable {
 
     /// The innermost mount above a path, if it is one of ours.
     private static func find(_ parts: [String]) -> MountedPath? {
-        var best: (count: Int, isOurs: Bool, point: String)?
+        var best: (count: Int, isOurs: Bool, point: String, options: String)?
         for line in lines("/proc/self/mountinfo") {
             // 36 35 0:42 / /mnt rw,nodev - fuse.lockstep disk.img rw
             let fields = line.split(separator: " ").map(String.init)
-            guard fields.count > 4, let dash = fields.firstIndex(of: "-"), dash + 1 < fields.count
+            guard fields.count > 5, let dash = fields.firstIndex(of: "-"), dash + 1 < fields.count
             else { continue }
             let point = unescaped(fields[4])
             let pointParts = point.split(separator: "/").map(String.init)
             guard parts.starts(with: pointParts) else { continue }
             // Of several mounts on one point the last is on top.
             if pointParts.count >= best?.count ?? 0 {
-                best = (pointParts.count, fields[dash + 1] == "fuse.lockstep", point)
+                let isOurs = fields[dash + 1] == "fuse.lockstep"
+                best = (pointParts.count, isOurs, point, fields[5])
             }
         }
         guard let best, best.isOurs else { return nil }
-        return MountedPath(mountPoint: best.point, names: Array(parts.dropFirst(best.count)))
+        return MountedPath(
+            mountPoint: best.point,
+            names: Array(parts.dropFirst(best.count)),
+            options: best.options.split(separator: ",").map(String.init)
+        )
     }
 
     private static func lines(_ path: String) -> [Substring] {
