@@ -313,7 +313,8 @@ let testTargets: [Target] = [
     tests(
         "SimulationTests",
         [
-            "Vocabulary", "Execution", "DiskFormat", "BlockIO", "VolumeMaking", "FileSystem",
+            "Vocabulary", "Execution", "DiskFormat", "BlockIO", "VolumeMaking", "FileStore",
+            "FileSystem",
             "LockCache", "SimulatedMachine", "SimulatedWorld",
         ]
     ),

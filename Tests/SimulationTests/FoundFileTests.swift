@@ -1,6 +1,7 @@
 // What a CREATE is told that finds its name taken by another node (KERNEL S5).
 
 import Execution
+import FileStore
 import SimulatedMachine
 import Testing
 import Vocabulary
@@ -16,7 +17,8 @@ import Vocabulary
         _ object: NewObject,
         owner: UInt32 = 1,
         _ intent: OpenIntent = .writing,
-        isSticky: Bool = false
+        isSticky: Bool = false,
+        accessList: AccessControlList? = nil
     ) throws -> FileError? {
         let answer = Outcome<FileError?>()
         try runOnTwoNodes(synchronizes: false) { nodes in
@@ -27,6 +29,13 @@ import Vocabulary
                 folder
             )
             try await nodes.first.kernel.make(object, path)
+            if let accessList {
+                try await nodes.first.kernel.setExtendedAttribute(
+                    path,
+                    Array(AccessControlList.accessName.utf8),
+                    accessList.bytes
+                )
+            }
             var change = AttributeChange()
             change.user = owner
             change.group = owner
@@ -87,6 +96,18 @@ import Vocabulary
         #expect(try answer(file(0o644), .reading) == nil)
         // The group may be one of the caller's other groups.
         #expect(try answer(file(0o606)) == .stale)
+    }
+
+    /// A list may keep out whom the mode lets in.
+    @Test func withAListNothingIsPlain() throws {
+        let list = try #require(
+            AccessControlList([
+                .init(.owner, 6), .init(.user, 0, identity: 7), .init(.owningGroup, 6),
+                .init(.mask, 6), .init(.others, 6),
+            ])
+        )
+        #expect(try answer(file(0o666), accessList: list) == .stale)
+        #expect(try answer(file(0o666), owner: 7, accessList: list) == nil)
     }
 
     @Test func cuttingNeedsPermissionToWrite() throws {

@@ -32,6 +32,11 @@ package struct AttributeUpdate {
     fileprivate let structureVersion: UInt64
 }
 
+extension InodeRecord {
+    /// Whether the inode has extended attributes.
+    package var hasAttributes: Bool { inlineAttributeLength > 0 || attributeBlock != .none }
+}
+
 /// The extended attributes of one inode.
 package struct ExtendedAttributes {
     package let store: FileStore
@@ -43,9 +48,7 @@ package struct ExtendedAttributes {
     }
 
     /// Whether there are none: known without reading.
-    package var isEmpty: Bool {
-        inode.record.inlineAttributeLength == 0 && inode.record.attributeBlock == .none
-    }
+    package var isEmpty: Bool { !inode.record.hasAttributes }
 
     /// The value of an attribute.
     ///

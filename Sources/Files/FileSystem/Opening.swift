@@ -33,7 +33,8 @@ struct Finder {
         let isPermitted: Bool
         if record.user == caller.user {
             isPermitted = owner
-        } else if isSticky {
+        } else if isSticky || record.hasAttributes {
+            // An access control list may say otherwise.
             isPermitted = false
         } else {
             isPermitted = group && (others || record.group == caller.group)

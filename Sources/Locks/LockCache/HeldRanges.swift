@@ -78,7 +78,7 @@ package struct HeldRanges: Sendable {
         by new: Piece?,
         remainders: [Piece]
     ) -> [UInt64] {
-        let place = pieces.firstIndex { $0.bytes.last >= bytes.first } ?? pieces.count
+        let place = firstPlace(endingNotBefore: bytes.first)
         let replaced = pieces[place...].prefix { $0.bytes.first <= bytes.last }
         var inserted = remainders
         if let new { inserted.append(new) }
@@ -94,8 +94,18 @@ package struct HeldRanges: Sendable {
         return pieces.map(\.lock)
     }
 
+    /// The place of the first piece that ends at or behind a byte.
+    private func firstPlace(endingNotBefore byte: UInt64) -> Int {
+        var (low, high) = (0, pieces.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if pieces[middle].bytes.last < byte { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+
     private func overlapping(_ bytes: LockedBytes) -> ArraySlice<Piece> {
-        let place = pieces.firstIndex { $0.bytes.last >= bytes.first } ?? pieces.count
+        let place = firstPlace(endingNotBefore: bytes.first)
         return pieces[place...].prefix { $0.bytes.first <= bytes.last }
     }
 
