@@ -29,8 +29,9 @@
 //     says so to the new directory nodes, whose entry then names N *if nobody else claims the tree*:
 //     that is so exactly if M had `taken` or is gone. Only then N opens it. The others have
 //     forgotten who masters the tree and ask. Until the report of a lock in
-//     PW or EX has come its value is in doubt, as the old master may have heard of its end. As soon
-//     as N hears that another masters the tree its transfer is worth nothing.
+//     PW or EX has come its value is in doubt, as the old master may have heard of its end. What no
+//     report confirms goes: its holder has withdrawn it, if granted then without having heard of that.
+//     As soon as N hears that another masters the tree its transfer is worth nothing.
 // M7. N may have asked the directory before it heard that it masters the tree. It does not forget
 //     the tree before that question is answered: the answer could pass for that to a later one.
 // M8. N may have asked something of a still older master, whose answer is on its way when N opens the
