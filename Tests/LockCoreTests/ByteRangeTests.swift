@@ -202,6 +202,26 @@ struct ByteRangeTests {
         #expect(few.status(1) == .granted)
     }
 
+    /// B0.
+    @Test func noParts() {
+        var few = Few()
+        let above = few.ask(1, 1, .exclusive, 10...19)
+        _ = few.status(1)
+        few.act(1) {
+            _ = $0.request(
+                Few.name.child(3),
+                .exclusive,
+                .noOrder,
+                cookie: 99,
+                owner: LockOwner(1),
+                parent: above,
+                bytes: LockedBytes(first: 0, last: 1),
+                effects: &$1
+            )
+        }
+        #expect(few.status(1) == .parentNotGranted)
+    }
+
     @Test func theMastershipMoves() {
         var few = Few()
         few.ask(1, 1, .exclusive, 10...19)

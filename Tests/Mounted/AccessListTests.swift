@@ -142,6 +142,30 @@ extension MountedTests {
             }
         }
 
+        /// A list that lies in blocks of its own, because the inode's is full, moves there when it is not.
+        @Test func aListMovesWithTheMode() throws {
+            let cluster = try TestCluster(nodes: 1, size: "64M")
+            try Watchdog.guarding(cluster, limit: 120) {
+                try cluster.mountAll()
+                let path = cluster.nodes[0].root + "/f"
+                try Files.write([UInt8](repeating: 7, count: 3600), to: path, sync: true)
+                var long = Self.list((1, 7, Self.nobody))
+                for user in 2000..<2040 { long += Self.list((2, 5, UInt32(user)))[4...] }
+                for entry in [(4, 5), (16, 7), (32, 4)] as [(UInt16, UInt16)] {
+                    long += Self.list((entry.0, entry.1, Self.nobody))[4...]
+                }
+                #expect(Self.set(path, Self.access, long) == 0)
+                #expect(truncate(path, 0) == 0)
+                #expect(chmod(path, 0o741) == 0)
+                #expect(try Self.mode(path) == 0o741)
+                long[long.count - 8 - 6] = 4
+                long[long.count - 6] = 1
+                #expect(try Self.get(path, Self.access) == long)
+                try cluster.unmountAll()
+                try cluster.checkClean()
+            }
+        }
+
         /// The kernel of each node keeps lists; a change on another takes them away.
         @Test(.enabled(if: geteuid() == 0)) func theyAreObeyed() throws {
             let cluster = try TestCluster(nodes: 2, size: "64M")

@@ -118,8 +118,8 @@ struct MountArguments {
             case "s": isSloppy = true
             case "n": break
             case "v": isVerbose = true
-            case "r": isReadOnly = true
-            case "w": isReadOnly = false
+            case "r": _ = try take(flag: "ro")
+            case "w": _ = try take(flag: "rw")
             default: throw UsageError("unknown option -\(letter)")
             }
         }

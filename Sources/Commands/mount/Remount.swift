@@ -24,6 +24,7 @@ func remount(_ arguments: MountArguments, _ console: LineLog) -> Int32 {
         guard mounted.names.isEmpty else {
             throw MountError("\(arguments.directory) is not where a volume is mounted")
         }
+        if arguments.isFake { return ExitCode.success }
         let flags = flags(mounted.options + arguments.flags)
         try remount(mounted.mountPoint, flags)
         let isWritable = flags & UInt(MS_RDONLY) == 0

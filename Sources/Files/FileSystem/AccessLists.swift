@@ -126,28 +126,28 @@ extension MountedVolume {
         return try await attributes.prepareRemove(UnsafeRawBufferPointer(bytes))
     }
 
-    /// X1, for chmod(2): the change of the list, nil if there is none. Its blocks stay as many as they are.
-    func accessListUpdate(
-        _ stored: StoredInode,
-        changedTo mode: UInt32
-    ) async throws(FileError) -> AttributeUpdate? {
-        let attributes = ExtendedAttributes(store, stored)
-        guard let list = try await accessList(.access, attributes) else { return nil }
+    /// X1, for chmod(2): list and mode, if there is a list. It may come to lie elsewhere by that, if there is room in
+    /// the inode's own block now.
+    func changeAccessList(
+        _ held: Held,
+        to mode: UInt32,
+        _ interruption: Interruption?
+    ) async throws(FileError) {
+        let attributes = ExtendedAttributes(store, held.stored)
+        guard let list = try await accessList(.access, attributes) else { return }
+        let update: AttributeUpdate
         do throws(StoreError) {
-            let update = try await prepare(
+            update = try await prepare(
                 attributes,
                 AccessControlList.accessName,
                 list.changed(to: mode).bytes,
                 .present
             )
-            assert(
-                update.cost.newBlocks == 0 && update.groups.isEmpty,
-                "FileSystem X1: a list grew"
-            )
-            return update
         } catch {
             throw fileError(error)
         }
+        let whole = held.stored.record.typeBits | mode & 0o7777
+        try await apply(update, to: held, mode: whole, interruption)
     }
 
     private func accessList(

@@ -67,23 +67,13 @@ extension MountedVolume {
             guard size <= Self.largestFile else { throw .tooLarge }
             try await resize(inode, stored, to: size)
         }
-        var listUpdate: AttributeUpdate?
         if let mode = change.mode {
-            listUpdate = try await accessListUpdate(stored, changedTo: mode)
+            try await changeAccessList(Held(inode: inode, stored: stored), to: mode, interruption)
         }
-        let transaction = try await begin(blocks: 1 + (listUpdate?.cost.modifiedBlocks ?? 0))
+        let transaction = try await begin(blocks: 1)
         defer { transaction.end() }
         apply(change, to: stored)
         stored.store(in: transaction)
-        if let listUpdate {
-            let allocator = Allocator(store: store, groups: [], transaction: transaction)
-            defer { allocator.end() }
-            do throws(StoreError) {
-                try ExtendedAttributes(store, stored).apply(listUpdate, with: allocator)
-            } catch {
-                throw failed(error)
-            }
-        }
         inode.lastSequence = transaction.sequence
         inode.kernelMayCache = true
         return AttributesReply(

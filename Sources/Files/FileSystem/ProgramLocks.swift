@@ -181,13 +181,13 @@ package final class ProgramLocks: LockClient {
         return (lock, answer)
     }
 
-    /// P0. Nobody waits for it: what is asked after it comes after it.
+    /// P0. Nobody waits for it, and it waits for nobody (EXPEDITE).
     func anchor(_ name: ResourceName) -> ProgramLock {
         let lock = make()
         lock.lock = service.request(
             name,
             .null,
-            [],
+            .expedite,
             cookie: lock.cookie,
             owner: .none,
             bytes: nil

@@ -3,10 +3,11 @@
 // Everything else is as with other resources: one master decides, holders report after a change of view, the
 // mastership moves, deadlocks are searched for. What is different:
 //
+// B0. Such a resource is a root: it has no parts (a lock's link to the lock above it is where its bytes are).
 // B1. Each lock on such a resource has bytes (`LockRecord.bytes`), from its request to its end, on the holder
 //     and on the master; they never change. No other lock has.
 // B2. Two locks conflict if their modes do, a byte is common to both, and they are of different owners: an owner
-//     is a number of its node. A node's client splits and joins what one owner has (`ByteLockTable`) by asking for
+//     is a number of its node. A node's client splits and joins what one owner has (`HeldRanges`) by asking for
 //     new locks before it gives old ones up, and what an owner has already can always be granted to it again.
 // B3. Nobody is told that he is in the way: programs keep their locks.
 // B4. Requests come with `LockFlags.noOrder`: whoever conflicts with nobody's granted lock is granted, whoever

@@ -7,7 +7,8 @@
 // across views:
 //
 // Q1. The directory node that hears too late of an end (`remove`), of a move (`entry`) or of what
-//     nobody wanted (`disclaim`) asks whom the entry names, when its recovery is over. The answer says whether that node masters the tree, and
+//     nobody wanted (`disclaim`) asks whom the entry names, when its recovery is over. The answer says
+//     whether that node masters the tree, and
 //     all it had to say about it came before.
 // Q2. A node that hears too late that the directory has made it the master has asked again, or is not
 //     interested any more. Then it says so (`disclaim`), when its recovery is over: in the middle of it

@@ -77,7 +77,9 @@ extension Lockspace {
     ) -> LockStatus? {
         if status == .left { return .shutDown }
         if status != .running && flags.contains(.unlessStopped) { return .stopped }
-        if name.depth > 0 && !isParent(parent, of: name) { return .parentNotGranted }
+        if name.depth > 0 && (name.kind.isOfBytes || !isParent(parent, of: name)) {  // B0
+            return .parentNotGranted
+        }
         return nil
     }
 
