@@ -292,7 +292,7 @@ let testTargets: [Target] = [
     ),
     tests("LockReportsTests", ["Vocabulary", "LockCore", "LockCache", "LockReports"]),
     tests("LockCacheTests", ["Vocabulary", "LockCache"]),
-    tests("FileSystemTests", ["Vocabulary", "FileSystem"]),
+    tests("FileSystemTests", ["Vocabulary", "LockCache", "FileSystem"]),
     tests(
         "FileStoreTests",
         [

@@ -1,3 +1,4 @@
+import LockCache
 import Testing
 import Vocabulary
 
@@ -60,6 +61,11 @@ import Vocabulary
 }
 
 @Suite struct PageUseTests {
+    private func expect(_ use: inout PageUse, _ pass: UInt64, _ touched: [Range<UInt64>]) {
+        let found = use.takeTouched(pass)
+        #expect(found == touched)
+    }
+
     @Test func onlyWhatTheKernelMayHaveIsOvertaken() throws {
         var use = PageUse()
         #expect(use.beginDirectWrite(100..<200) == nil)
@@ -87,7 +93,8 @@ import Vocabulary
         #expect(use.notOvertaken(0..<4096) == [0..<4096])
         use.endDirectWrite(third)
         _ = use.beginDirectWrite(100..<200)
-        use.forgetAll()
+        let pass = use.beginPass(0..<UInt64.max)
+        use.endPass(pass)
         #expect(use.notOvertaken(0..<4096) == [0..<4096])
         #expect(!use.mayBeUpToDate(0..<UInt64.max))
     }
@@ -109,23 +116,66 @@ import Vocabulary
     @Test func passesAreRepeatedForWhatWasTouched() {
         var use = PageUse()
         use.noteFill(0..<10)
-        #expect(use.touched.isEmpty)
-        use.isInvalidating = true
+        let all = use.beginPass(0..<UInt64.max)
+        expect(&use, all, [])
         use.noteFill(5000..<5001)
         use.noteCachedWrite(100..<4097)
         _ = use.beginDirectWrite(0..<4096)
-        #expect(use.touched.take() == [0..<8192])
+        expect(&use, all, [0..<8192])
+    }
+
+    /// The lock of a region and that of the file may be given up at the same time: neither takes what the other
+    /// has to do.
+    @Test func passesDoNotTakeFromEachOther() {
+        var use = PageUse()
+        let all = use.beginPass(0..<UInt64.max)
+        let second = use.beginPass(4096..<8192)
+        use.noteFill(0..<8192)
+        expect(&use, second, [4096..<8192])
+        expect(&use, all, [0..<8192])
+        use.noteFill(4096..<4097)
+        use.endPass(second)
+        #expect(use.isInvalidating)
+        #expect(use.mayBeUpToDate(0..<4096) && !use.mayBeUpToDate(4096..<8192))
+        expect(&use, all, [4096..<8192])
+        use.endPass(all)
+        #expect(!use.isInvalidating && !use.mayBeUpToDate(0..<UInt64.max))
+    }
+
+    /// Who waits elsewhere is left out of a pass; a write-back that is covered never is.
+    @Test func whoIsLeftOutOfAPass() {
+        var use = PageUse()
+        _ = use.park(.fill, 0..<4096, region: 1, .shared)
+        _ = use.park(.fill, 0..<8192, region: 2, .exclusive)
+        _ = use.park(.partialWrite, 0..<4096)
+        _ = use.park(.writeBack, 0..<4096)
+        _ = use.park(.strayWriteBack, 4096..<8192)
+        func left(_ region: UInt64?, _ held: LockMode) -> [ParkedRequest.Kind] {
+            use.parked.filter { Invalidation.leavesOut($0, region: region, held: held) }
+                .map(\.kind)
+        }
+        #expect(left(nil, .protectedRead).count == 5)
+        #expect(left(nil, .concurrentWrite) == [.fill, .fill, .partialWrite, .strayWriteBack])
+        // Under EX who uses the whole is let in, who will lock regions is not.
+        #expect(left(nil, .exclusive) == [])
+        _ = use.park(.fill, 0..<4096, .concurrent)
+        #expect(left(nil, .exclusive) == [.fill])
+        #expect(left(1, .exclusive) == [.fill, .partialWrite, .strayWriteBack, .fill])
+        #expect(
+            left(1, .protectedRead) == [.fill, .partialWrite, .writeBack, .strayWriteBack, .fill]
+        )
     }
 
     @Test func parkedPagesAreListedByKind() {
         var use = PageUse()
         let write = use.park(.partialWrite, 8192..<12288)
         let fill = use.park(.fill, 0..<4096)
-        #expect(use.parkedPages([.fill, .partialWrite]) == [0..<4096, 8192..<12288])
-        #expect(use.parkedPages([.writeBack]) == [])
-        #expect(use.isParked(write) && use.isParked(fill))
+        #expect(use.parkedPages { _ in true } == [0..<4096, 8192..<12288])
+        #expect(use.parkedPages { $0.kind == .writeBack } == [])
+        #expect(use.isParked(write) { $0.kind == .partialWrite })
+        #expect(use.isParked(fill) { $0.mode == .exclusive })
         use.unpark(fill)
-        #expect(use.parkedPages([.fill, .partialWrite]) == [8192..<12288])
+        #expect(use.parkedPages { _ in true } == [8192..<12288])
         use.unpark(write)
         #expect(use.parked.isEmpty)
     }

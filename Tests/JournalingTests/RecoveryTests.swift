@@ -27,6 +27,7 @@ private final class ScriptedLocks: LockService {
         _ flags: LockFlags,
         cookie: UInt64,
         owner: LockOwner,
+        parent: LockID,
         bytes: LockedBytes?
     ) -> LockID {
         let lock = LockID(UInt64(names.count + 1))

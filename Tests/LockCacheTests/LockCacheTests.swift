@@ -25,6 +25,8 @@ private struct Bench {
         return take()
     }
 
+    mutating func enterPastWaiters() -> Bool { machine.enterPastWaiters() }
+
     mutating func granted(_ mode: LockMode) -> [GlockAction] {
         machine.completed(.granted, mode, &actions)
         return take()
@@ -106,6 +108,73 @@ private struct Bench {
         #expect(bench.granted(.null) == [.request(.protectedRead, [])])
     }
 
+    /// Whoever writes with others gives way to who wants all, and to who reads all, and comes back.
+    @Test func concurrentHolders() {
+        var bench = Bench()
+        #expect(bench.enter(.concurrent, 1) == [.request(.concurrentWrite, [])])
+        #expect(bench.granted(.concurrentWrite) == [.grant(1)])
+        #expect(bench.enter(.concurrent, 2) == [.grant(2)])
+        #expect(bench.blocking(.concurrentWrite) == [])  // nothing in the way
+        #expect(bench.blocking(.protectedRead) == [])
+        #expect(bench.enter(.concurrent, 3) == [])
+        #expect(bench.leave(.concurrent) == [])
+        // For what gives a part up, past those that wait.
+        let isInside = bench.enterPastWaiters()
+        #expect(isInside)
+        #expect(bench.leave(.concurrent) == [])
+        #expect(bench.leave(.concurrent) == [.demote(from: .concurrentWrite, to: .null)])
+        let isInsideAgain = bench.enterPastWaiters()
+        #expect(!isInsideAgain)
+        #expect(bench.finished() == [.lower(.null)])
+        #expect(bench.granted(.null) == [.request(.concurrentWrite, [])])
+    }
+
+    /// From EX to CW, and back when nobody is in the way.
+    @Test func sharedWritersComeAndGo() {
+        var bench = Bench()
+        _ = bench.enter(.exclusive, 1)
+        _ = bench.granted(.exclusive)
+        _ = bench.leave(.exclusive)
+        #expect(
+            bench.blocking(.concurrentWrite) == [.demote(from: .exclusive, to: .concurrentWrite)]
+        )
+        #expect(bench.finished() == [.lower(.concurrentWrite)])
+        #expect(bench.enter(.concurrent, 2) == [.grant(2)])
+        #expect(bench.granted(.concurrentWrite) == [])
+        #expect(bench.leave(.concurrent) == [])
+        bench.machine.enterWithoutQueueing(.exclusive, ticket: 3, notifies: false, &bench.actions)
+        #expect(bench.take() == [.request(.exclusive, .noQueue)])
+        #expect(bench.granted(.exclusive) == [.grant(3)])
+        #expect(bench.enter(.concurrent, 4) == [])  // alone
+        #expect(bench.leave(.exclusive) == [.grant(4)])
+        #expect(bench.enter(.shared, 5) == [])
+        #expect(bench.leave(.concurrent) == [.grant(5)])
+    }
+
+    /// G8: PR and CW are not converted into each other.
+    @Test func betweenReadingAndWritingTogetherLiesNothing() {
+        var bench = Bench()
+        _ = bench.enter(.shared, 1)
+        _ = bench.granted(.protectedRead)
+        #expect(bench.enter(.concurrent, 2) == [])
+        #expect(bench.leave(.shared) == [.demote(from: .protectedRead, to: .null)])
+        #expect(bench.finished() == [.lower(.null)])
+        #expect(bench.granted(.null) == [.request(.concurrentWrite, [])])
+        #expect(bench.granted(.concurrentWrite) == [.grant(2)])
+        #expect(bench.enter(.shared, 3) == [])
+        #expect(bench.leave(.concurrent) == [.demote(from: .concurrentWrite, to: .null)])
+    }
+
+    /// Who wants to read all and who wants to write with others do not go together.
+    @Test func twoWantsAreOne() {
+        var bench = Bench()
+        _ = bench.enter(.exclusive, 1)
+        _ = bench.granted(.exclusive)
+        #expect(bench.blocking(.protectedRead) == [])
+        #expect(bench.blocking(.concurrentWrite) == [])
+        #expect(bench.leave(.exclusive) == [.demote(from: .exclusive, to: .null)])
+    }
+
     @Test func whoWithdrawsIsNotServed() {
         var bench = Bench()
         #expect(bench.enter(.exclusive, 1) == [.request(.exclusive, [])])
@@ -167,7 +236,8 @@ private struct GlockWorld {
         switch dice.below(6) {
         case 0:
             asked += 1
-            let mode: HolderMode = dice.oneIn(3) ? .exclusive : .shared
+            let mode: HolderMode =
+                dice.oneIn(3) ? .exclusive : dice.oneIn(2) ? .concurrent : .shared
             modeOf[UInt64(asked)] = mode
             machines[node].enter(mode, ticket: UInt64(asked), &actions)
         case 1:
@@ -242,7 +312,7 @@ private struct GlockWorld {
                 for (other, holders) in inside.enumerated() where other != node {
                     for holder in holders {
                         precondition(
-                            holder == .shared && modeOf[ticket] == .shared,
+                            holder != .exclusive && modeOf[ticket] == holder,
                             "two nodes inside at once"
                         )
                     }

@@ -201,6 +201,8 @@ struct WireTests {
         .inquiry(0x0102_0304, Array("{}".utf8)), .inquiry(1, []),
         .inquiry(2, [UInt8](repeating: 7, count: WireFormat.largestInquiry)),
         .report(0x0102_0304, part: 5, isLast: true, [1, 2, 3]),
+        .askLastWrite(5, InodeNumber(address: BlockAddress(0x99), generation: 3), takes: true),
+        .lastWrite(6, nil), .lastWrite(7, Timestamp(seconds: -5, nanoseconds: 999_999_999)),
         .report(3, part: 0, isLast: false, [UInt8](repeating: 9, count: WireFormat.largestPart)),
     ]
 
@@ -239,7 +241,7 @@ struct WireTests {
             )
         )
         let expected: [UInt8] =
-            [0x4C, 0x4B, 0x53, 0x4D, 4, 32, 0, 0, 70, 0, 0, 0]  // magic, version, kind, length
+            [0x4C, 0x4B, 0x53, 0x4D, 5, 32, 0, 0, 70, 0, 0, 0]  // magic, version, kind, length
             + [0x0B, 0x0A, 0, 0, 0, 0, 0, 0]  // epoch
             + [1, 8, 7, 6, 5, 4, 3, 2, 1]  // name
             + [0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11, 0]
@@ -255,7 +257,7 @@ struct WireTests {
     func goldenCount() {
         #expect(
             Self.bytes(.lock(.expect(.locks, 0x0C0D))) == [
-                0x4C, 0x4B, 0x53, 0x4D, 4, 54, 0, 0, 5, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0, 2,
+                0x4C, 0x4B, 0x53, 0x4D, 5, 54, 0, 0, 5, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0, 2,
                 0x0D, 0x0C, 0, 0,
             ]
         )
@@ -265,14 +267,31 @@ struct WireTests {
     func goldenInquiry() {
         #expect(
             Self.bytes(.inquiry(0x0102_0304, Array("why".utf8))) == [
-                0x4C, 0x4B, 0x53, 0x4D, 4, 66, 0, 0, 9, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
+                0x4C, 0x4B, 0x53, 0x4D, 5, 66, 0, 0, 9, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
                 4, 3, 2, 1, 3, 0, 0x77, 0x68, 0x79,
             ]
         )
         #expect(
             Self.bytes(.report(0x0102_0304, part: 0x0506, isLast: true, [0xAA, 0xBB])) == [
-                0x4C, 0x4B, 0x53, 0x4D, 4, 67, 0, 0, 13, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
+                0x4C, 0x4B, 0x53, 0x4D, 5, 67, 0, 0, 13, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
                 4, 3, 2, 1, 6, 5, 0, 0, 1, 2, 0, 0xAA, 0xBB,
+            ]
+        )
+    }
+
+    @Test("Golden bytes of a question for a time and of its answer")
+    func goldenTimes() {
+        let file = InodeNumber(address: BlockAddress(0x0708), generation: 0x09)
+        #expect(
+            Self.bytes(.askLastWrite(0x0102_0304, file, takes: true)) == [
+                0x4C, 0x4B, 0x53, 0x4D, 5, 68, 0, 0, 21, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
+                4, 3, 2, 1, 8, 7, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1,
+            ]
+        )
+        #expect(
+            Self.bytes(.lastWrite(2, Timestamp(seconds: 3, nanoseconds: 4))) == [
+                0x4C, 0x4B, 0x53, 0x4D, 5, 69, 0, 0, 17, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
+                2, 0, 0, 0, 1, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0,
             ]
         )
     }

@@ -49,6 +49,14 @@ package enum Probe: Int, CaseIterable, Sendable {
     case urgentHolder
     /// A request without queueing is refused.
     case probeRefused
+    /// A request over several regions cannot have them together.
+    case regionsGivenUp
+    /// A region is written while other nodes may write others.
+    case regionWritten
+    /// The times of a file that several nodes have written are asked for.
+    case timesCollected
+    /// A file that only one node uses is locked as a whole again.
+    case regionsLeft
     /// A node gets the mastership of a resource from another one.
     case masterMoved
     /// A view comes while the lock tables of an older one are being rebuilt.

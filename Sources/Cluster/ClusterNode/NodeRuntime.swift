@@ -82,6 +82,7 @@ package final class NodeRuntime: @unchecked Sendable {
     private var readyEpoch: Epoch?
     private let recovery: JournalRecovery
     private let router: LockRouter
+    private let times: PeerTimes
     private var complaints = Complaints()
     /// This node replays journals at this moment.
     package var isReplaying: Bool { recovery.isActive }
@@ -125,6 +126,7 @@ package final class NodeRuntime: @unchecked Sendable {
             service: parts.substitute ?? locks
         )
         router = LockRouter(recovery: recovery)
+        times = PeerTimes(locks)
         locks.client = router
         locks.onDeadlock = { [weak self] hops, _ in
             let story = hops.map { "\($0)" }.joined(separator: "; ")
@@ -152,6 +154,7 @@ package final class NodeRuntime: @unchecked Sendable {
         self.view = view
         adoptView?(view)
         locks.viewChanged(view)
+        times.adopt(view)
     }
 
     /// The lock tables of a view are whole again on this node.
@@ -269,6 +272,10 @@ package final class NodeRuntime: @unchecked Sendable {
             options: parts.mount
         )
         router.volume = volume.locks
+        volume.peers = self
+        times.answer = { [weak volume] file, takes in
+            volume?.lastWriteHere(to: file, takes: takes)
+        }
         volume.onReport = { [weak self] in self?.onReport?($0) }
         volume.onWithdraw = { [weak self] in self?.onFailure?($0) }
         volume.locks.onEvent = { [weak self] glock, event in
@@ -297,6 +304,12 @@ package final class NodeRuntime: @unchecked Sendable {
         if let volume { try await volume.stop() }
         volume?.locks.unlockAll()
         locks.leave()
+    }
+}
+
+extension NodeRuntime: PeerVolumes {
+    package func lastWrite(to file: InodeNumber, takes: Bool) async -> Timestamp? {
+        await times.ask(file, takes: takes)
     }
 }
 

@@ -187,6 +187,13 @@ struct WireReader {
         )
     }
 
+    private mutating func time() throws(WireError) -> Timestamp {
+        let seconds = Int64(bitPattern: try integer(UInt64.self))
+        let nanoseconds = try integer(UInt32.self)
+        guard nanoseconds < 1_000_000_000 else { throw .badValue(.time) }
+        return Timestamp(seconds: seconds, nanoseconds: nanoseconds)
+    }
+
     mutating func message(_ kind: WireKind) throws(WireError) -> NodeMessage {
         switch kind {
         case .replayed: return .replayed(Epoch(try integer(UInt64.self)))
@@ -205,6 +212,14 @@ struct WireReader {
             let part = try integer(UInt32.self)
             let isLast = try boolean()
             return .report(number, part: part, isLast: isLast, try counted())
+        case .askLastWrite:
+            let number = try integer(UInt32.self)
+            let address = BlockAddress(try integer(UInt64.self))
+            let file = InodeNumber(address: address, generation: try integer(UInt64.self))
+            return .askLastWrite(number, file, takes: try boolean())
+        case .lastWrite:
+            let number = try integer(UInt32.self)
+            return .lastWrite(number, try boolean() ? try time() : nil)
         case .reached: return .lock(.reached(try phase()))
         case .proceed: return .lock(.proceed(try phase()))
         case .masters: return .lock(.masters(try names()))

@@ -91,6 +91,20 @@ extension [UInt8] {
             append(isLast ? 1 : 0)
             append(counted: bytes)
             return .report
+        case .askLastWrite(let number, let file, let takes):
+            append(integer: number)
+            append(integer: file.address.rawValue)
+            append(integer: file.generation)
+            append(takes ? 1 : 0)
+            return .askLastWrite
+        case .lastWrite(let number, let time):
+            append(integer: number)
+            append(time == nil ? 0 : 1)
+            if let time {
+                append(integer: UInt64(bitPattern: time.seconds))
+                append(integer: time.nanoseconds)
+            }
+            return .lastWrite
         }
     }
 

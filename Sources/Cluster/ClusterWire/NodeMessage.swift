@@ -36,6 +36,11 @@ package enum NodeMessage: Hashable, Sendable {
     case inquiry(UInt32, [UInt8])
     /// A part of the answer, counted from zero; at most `WireFormat.largestPart` bytes.
     case report(UInt32, part: UInt32, isLast: Bool, [UInt8])
+    /// When did the receiver last write to this file under locks of regions? The number names the question in the
+    /// answer; `takes`: the sender stores the answer, and the receiver forgets it.
+    case askLastWrite(UInt32, InodeNumber, takes: Bool)
+    /// The answer; nil: not since the inode's times were stored.
+    case lastWrite(UInt32, Timestamp?)
 }
 
 /// Why bytes are no message.
@@ -56,14 +61,14 @@ package enum WireError: Error, Hashable, Sendable {
 package enum WireField: UInt8, Hashable, Sendable {
     case reserved, resourceKind, depth, range, mode, flags, remarks, status, node, boolean, phase,
         state
-    case thing, count
+    case thing, count, time
 }
 
 /// Numbers of the format.
 package enum WireFormat {
     /// "LKSM".
     package static let magic: UInt32 = 0x4D53_4B4C
-    package static let version: UInt8 = 4
+    package static let version: UInt8 = 5
     /// Bytes before the payload.
     package static let headerLength = 20
     /// The longest payload in bytes.
@@ -117,6 +122,8 @@ enum WireKind: UInt8, CaseIterable {
     case goodbye = 65
     case inquiry = 66
     case report = 67
+    case askLastWrite = 68
+    case lastWrite = 69
     case seek = 80
     case chase = 81
     case cycle = 82

@@ -63,6 +63,9 @@ package final class LockNode: LockService {
     /// An administrator's inquiry of a peer, or a part of a peer's answer: see `InquiryDesk`.
     package var onInquiry: ((NodeMessage, NodeID) -> Void)?
 
+    /// A question of a peer about a file's times, or an answer: see `PeerTimes`.
+    package var onTimes: ((NodeMessage, NodeID) -> Void)?
+
     /// Pieces dropped because a peer sent what is no message, or is one of another version.
     package private(set) var malformedMessages: UInt64 = 0
 
@@ -173,6 +176,7 @@ package final class LockNode: LockService {
         _ flags: LockFlags,
         cookie: UInt64,
         owner: LockOwner,
+        parent: LockID,
         bytes: LockedBytes?
     ) -> LockID {
         request(
@@ -181,7 +185,7 @@ package final class LockNode: LockService {
             flags,
             cookie: cookie,
             owner: owner,
-            parent: .none,
+            parent: parent,
             patience: 0,
             bytes: bytes
         )
@@ -196,7 +200,7 @@ package final class LockNode: LockService {
         cookie: UInt64,
         owner: LockOwner,
         parent: LockID = .none,
-        patience: UInt32 = 0,
+        patience: UInt32,
         bytes: LockedBytes? = nil
     ) -> LockID {
         let lock = ask(
@@ -364,6 +368,7 @@ package final class LockNode: LockService {
             onReplayed?(epoch)
         case .goodbye: onGoodbye?(peer)
         case .inquiry, .report: onInquiry?(decoded.message, peer)
+        case .askLastWrite, .lastWrite: onTimes?(decoded.message, peer)
         }
     }
 

@@ -147,6 +147,8 @@ extension MountedVolume {
                 "counters",
                 .counts([
                     ("demotions", counters.demotions),
+                    ("regionDemotions", counters.regionDemotions),
+                    ("regionRequests", counters.regionRequests),
                     ("invalidatedInodes", counters.invalidatedInodes),
                     ("invalidatedNames", counters.invalidatedNames),
                     ("repeatedInvalidations", counters.repeatedInvalidations),

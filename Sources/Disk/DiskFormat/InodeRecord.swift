@@ -28,6 +28,9 @@ package struct InodeFlags: OptionSet, Hashable, Sendable {
     package static let system = InodeFlags(rawValue: 1 << 0)
     /// Deleted, kept because somebody has it open; listed in the orphan directory of `orphanSlot`.
     package static let orphan = InodeFlags(rawValue: 1 << 1)
+    /// Nodes may be writing, or have written, to the file without changing its times here: whoever is in the
+    /// cluster has to be asked for them. Of no meaning when nobody is.
+    package static let sharedWriters = InodeFlags(rawValue: 1 << 8)
 }
 
 /// The fields of an inode; who it is stands in the block's header.

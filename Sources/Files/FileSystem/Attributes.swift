@@ -14,12 +14,14 @@ extension MountedVolume {
         _ interruption: Interruption?
     ) async throws(FileError) -> AttributesReply {
         let inode = try inode(node)
-        let stored = try await hold(inode, .shared, interruption)
-        defer { release(inode, .shared) }
+        let mode = lookMode(inode)
+        let stored = try await hold(inode, mode, interruption)
+        defer { release(inode, mode) }
+        let lastWrite = mode == .concurrent ? await lastWrite(inode, takes: false) : nil
         inode.kernelMayCache = true
         return AttributesReply(
-            attributes: attributes(inode, stored),
-            isCacheable: mayBeCached(inode)
+            attributes: attributes(inode, stored, lastWrite: lastWrite),
+            isCacheable: attributesMayBeCached(inode)
         )
     }
 

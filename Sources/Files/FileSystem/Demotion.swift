@@ -30,6 +30,11 @@
 //   D5. A write(2) that has to wait for EX drops the pages that it covers as a whole before it
 //       waits: the kernel takes them for up to date (Writing.swift, `dropUnwritten`).
 //   D6. Between the last pass and the conversion nobody enters whom the new mode does not cover.
+//   D7. A request that waits for one lock while another is given up: under CW, and for a region
+//       (Regions.swift), the pages of a request that waits elsewhere are left out as under PR, and D3
+//       holds for a write(2) among them; under EX those of one that will lock regions are. But for a
+//       write-back that a lock covers: it is let in wherever it has to go, because it uses only what
+//       this node still has.
 
 import BlockIO
 import DiskFormat
@@ -69,14 +74,18 @@ extension MountedVolume {
 
     func demote(_ inode: Inode, from: LockMode, to: LockMode) async {
         counters.demotions += 1
-        if inode.opens > 0 { inode.foughtOver = engine.clock.now }
+        if inode.opens > 0 { inode.noteFight(at: engine.clock.now) }
         inode.glock.step = .invalidating
         await invalidateKernel(inode, from: from, to: to)
         inode.glock.step = .draining
         await locks.drain(inode.glock, to: to)
-        if from == .exclusive {
+        if from == .exclusive || from == .concurrentWrite {
             await writeBackForDemotion(inode)
             await settle(inode.glock)
+        }
+        if to != .protectedRead {
+            inode.hasAllTimes = false
+            inode.hasStoredTimes = false
         }
         guard to == .null else { return }
         inode.stored = nil
@@ -120,7 +129,17 @@ extension MountedVolume {
         inode.toldChange = nil
         inode.takesBackAt = nil
         if inode.answered.isEmpty {
-            await invalidatePages(inode, kernel, from: from, to: to)
+            await invalidatePages(
+                Invalidation(
+                    inode: inode,
+                    glock: inode.glock,
+                    range: 0..<UInt64.max,
+                    held: from,
+                    mode: to,
+                    region: nil,
+                    kernel: kernel
+                )
+            )
             locks.note(inode.glock, .invalidated(names: nil))
         } else {
             let answered = inode.answered
@@ -136,36 +155,26 @@ extension MountedVolume {
         counters.invalidatedInodes += 1
     }
 
-    /// Drops all pages and attributes of a file from the kernel (see the head of this file).
-    private func invalidatePages(
-        _ inode: Inode,
-        _ kernel: any KernelCache,
-        from held: LockMode,
-        to mode: LockMode
-    ) async {
+    /// Drops the pages of a range, and the attributes, of a file from the kernel (see the head of this file).
+    func invalidatePages(_ invalidation: Invalidation) async {
+        let inode = invalidation.inode
         inode.invalidations += 1
         if inode.writableOpens > 0 { inode.wasInvalidatedWhileWritable = true }
-        inode.pageUse.isInvalidating = true
-        var ranges: [Range<UInt64>] = [0..<UInt64.max]
+        let pass = inode.pageUse.beginPass(invalidation.range)
+        var ranges = [invalidation.range]
         while !ranges.isEmpty {
-            locks.admitUsers(of: ranges, inode.glock)
-            if held == .exclusive {
-                await drop(ranges, inode, kernel).get()
-            } else {
-                await dropAroundParked(ranges, inode, kernel)
-            }
-            locks.admitUsers(of: [], inode.glock)
+            locks.admitUsers(of: ranges, invalidation.glock)
+            await dropAroundParked(ranges, invalidation, pass)
+            locks.admitUsers(of: [], invalidation.glock)
             // Who was let in may leave pages behind yet (D4).
-            await locks.drain(inode.glock, to: mode)
-            inode.pageUse.touched.coarsen(above: PageUse.mostPieces)
-            ranges = inode.pageUse.touched.take()
+            await locks.drain(invalidation.glock, to: invalidation.mode)
+            ranges = inode.pageUse.takeTouched(pass)
             if !ranges.isEmpty {
                 counters.repeatedInvalidations += 1
                 reached(.passRepeated)
             }
         }
-        inode.pageUse.isInvalidating = false
-        inode.pageUse.forgetAll()
+        inode.pageUse.endPass(pass)
     }
 
     /// Has ranges invalidated; the outcome arrives when all have been.
@@ -196,37 +205,52 @@ extension MountedVolume {
         return outcome
     }
 
-    /// A pass under PR, which leaves out what parked requests hold (D2, D3).
+    /// A pass that leaves out what parked requests hold (D2, D3, D7).
     private func dropAroundParked(
         _ ranges: [Range<UInt64>],
-        _ inode: Inode,
-        _ kernel: any KernelCache
+        _ invalidation: Invalidation,
+        _ pass: UInt64
     ) async {
+        let inode = invalidation.inode
         var doubtful: [Range<UInt64>] = []
         var isComplete = false
         while !isComplete {
-            doubtful = inode.pageUse.parkedPages([.partialWrite])
-            let holes = inode.pageUse.parkedPages([.fill, .writeBack, .partialWrite])
+            doubtful = inode.pageUse.parkedPages {
+                invalidation.leavesOut($0) && $0.kind == .partialWrite
+            }
+            let holes = inode.pageUse.parkedPages { invalidation.leavesOut($0) }
             if !holes.isEmpty { reached(.pagesLeftOut) }
-            isComplete = await ends(drop(without(holes, ranges), inode, kernel), inode)
+            isComplete = await ends(
+                drop(without(holes, ranges), inode, invalidation.kernel),
+                invalidation,
+                pass
+            )
             if !isComplete { reached(.passRestarted) }
         }
+        let patience = invalidation.held == .exclusive ? Self.longPatience : Self.patience
         for page in doubtful where inode.pageUse.mayBeUpToDate(page) {
             counters.doubtfulPages += 1
             reached(.doubtfulPage)
-            await dropIfFree(page, inode, kernel, milliseconds: Self.patience)
+            await dropIfFree(page, inode, invalidation.kernel, milliseconds: patience)
         }
     }
 
     /// How long a page is waited for that is locked or will be dropped within microseconds, in
     /// milliseconds (D3).
     private static let patience: UInt64 = 50
+    /// The same where it may have to be written back first.
+    private static let longPatience: UInt64 = 10_000
 
     /// Waits for the end of a pass; false if a request parked meanwhile that the kernel may be
     /// waiting for. The pass then goes on by itself, and another one leaves the request's pages out.
-    private func ends(_ pass: Outcome<Void>, _ inode: Inode) async -> Bool {
+    private func ends(
+        _ drop: Outcome<Void>,
+        _ invalidation: Invalidation,
+        _ pass: UInt64
+    ) async -> Bool {
+        let inode = invalidation.inode
         let outcome = Outcome<Bool>()
-        inode.pageUse.whenParked = { [engine] ticket in
+        inode.pageUse.whenParked(pass) { [engine] ticket in
             // A short time for the pass to end by itself: most passes are not waiting for the
             // request, and who is let in is not parked for long.
             let soon = engine.clock.now.advanced(milliseconds: 1)
@@ -234,17 +258,19 @@ extension MountedVolume {
                 at: soon,
                 in: engine,
                 EngineBound {
-                    guard outcome.value == nil, inode.pageUse.isParked(ticket) else { return }
+                    guard outcome.value == nil,
+                        inode.pageUse.isParked(ticket, where: { invalidation.leavesOut($0) })
+                    else { return }
                     outcome.deliver(false)
                 }
             )
         }
         engine.spawn {
-            await pass.get()
+            await drop.get()
             if outcome.value == nil { outcome.deliver(true) }
         }
         let isComplete = await outcome.get()
-        inode.pageUse.whenParked = nil
+        inode.pageUse.whenParked(pass, nil)
         return isComplete
     }
 
@@ -287,6 +313,34 @@ extension MountedVolume {
     func invalidateWholly(_ inode: Inode, _ range: Range<UInt64>) async {
         guard let kernel else { return }
         await drop([range], inode, kernel).get()
+    }
+}
+
+/// One invalidation of the kernel's pages of a file, because a lock is given up.
+struct Invalidation {
+    let inode: Inode
+    /// The lock: the inode's, or a region's.
+    let glock: Glock
+    let range: Range<UInt64>
+    let held: LockMode
+    let mode: LockMode
+    /// Which region; nil for the inode's lock.
+    let region: UInt64?
+    let kernel: any KernelCache
+
+    /// Whether the kernel may be holding pages for a request that is not let in (D2, D3, D7).
+    func leavesOut(_ request: ParkedRequest) -> Bool {
+        Self.leavesOut(request, region: region, held: held)
+    }
+
+    static func leavesOut(_ request: ParkedRequest, region: UInt64?, held: LockMode) -> Bool {
+        switch (region, held) {
+        case (nil, .exclusive): request.mode == .concurrent && request.kind != .writeBack
+        case (nil, .concurrentWrite): request.kind != .writeBack
+        case (nil, _): true
+        case (let own, .exclusive): request.region != own && request.kind != .writeBack
+        case (let own, _): request.region != own || request.mode != .shared
+        }
     }
 }
 

@@ -16,6 +16,8 @@
 //   D3. A run goes only when a write that began after its last change has returned.
 //   D5. A block that was brought in to be changed in part stays until it was changed, even if it is
 //       written back in between.
+//   D6. No run reaches over the edge of a region: what one node has of a region it writes while another
+//   writes the next (Regions.swift).
 //   D4. Bytes behind the end of the file in the last block are zero.
 
 package import BlockIO
@@ -121,8 +123,11 @@ package final class DirtyData: OrderedData {
     private let engine: Engine
     private let account: DirtyAccount
     private let blockSize: Int
+    private let blocksPerRegion: UInt64
     private var runs: [Run] = []
+    /// Nothing is in flight any more; something has landed.
     private let landed = Signal()
+    private let someLanded = Signal()
     private var inFlightCount = 0
     /// Writers that have brought blocks in and not changed them yet: no run goes meanwhile (D5).
     private var holds = 0
@@ -135,12 +140,14 @@ package final class DirtyData: OrderedData {
         device: any BlockDevice,
         engine: Engine,
         account: DirtyAccount,
-        blockSize: Int
+        blockSize: Int,
+        regionSize: Int
     ) {
         self.device = device
         self.engine = engine
         self.account = account
         self.blockSize = blockSize
+        blocksPerRegion = UInt64(regionSize / blockSize)
     }
 
     /// Nothing dirty, nothing in flight.
@@ -148,6 +155,11 @@ package final class DirtyData: OrderedData {
 
     /// Bytes dirty or in flight.
     package var byteCount: Int { runs.reduce(0) { $0 + Int($1.count) * blockSize } }
+
+    /// Where in the file it is, ascending; in bytes.
+    package var byteRanges: [Range<UInt64>] {
+        runs.map { $0.first * UInt64(blockSize)..<$0.end * UInt64(blockSize) }
+    }
 
     // MARK: Finding
 
@@ -219,8 +231,9 @@ package final class DirtyData: OrderedData {
         at address: BlockAddress,
         before index: Int
     ) -> Run {
-        let wanted = Int(end - block)
-        if index > 0 {
+        let edge = (block / blocksPerRegion + 1) * blocksPerRegion  // D6
+        let wanted = Int(min(end, edge) - block)
+        if index > 0, block % blocksPerRegion != 0 {
             let previous = runs[index - 1]
             let capacity = previous.buffer.bytes.count / blockSize - Int(previous.count)
             if previous.end == block, previous.physical + previous.count == address, capacity > 0,
@@ -238,7 +251,11 @@ package final class DirtyData: OrderedData {
         let follows = index > 0 && runs[index - 1].end == block
         let capacity =
             follows
-            ? min(Self.largestRun, max(blocks * blockSize, runs[index - 1].buffer.bytes.count * 4))
+            ? min(
+                Self.largestRun,
+                Int(edge - block) * blockSize,
+                max(blocks * blockSize, runs[index - 1].buffer.bytes.count * 4)
+            )
             : blocks * blockSize
         let run = Run(
             first: block,
@@ -360,6 +377,31 @@ package final class DirtyData: OrderedData {
         if let failure { throw failure }
     }
 
+    /// Writes what is dirty of some blocks, and forgets them: somebody else may change them from now on. Nobody
+    /// changes them meanwhile.
+    package func writeBackAndForget(_ blocks: Range<UInt64>) async throws(DeviceError) {
+        func concerned(_ run: Run) -> Bool {
+            run.first < blocks.upperBound && run.end > blocks.lowerBound
+        }
+        while failure == nil,
+            runs.contains(where: { concerned($0) && ($0.isDirty || $0.isInFlight) })
+        {
+            for run in runs where concerned(run) && run.isDirty && !run.isInFlight { start(run) }
+            await someLanded.wait()
+        }
+        if let failure { throw failure }
+        // Those that others hold for what they change elsewhere (D5).
+        for index in runs.indices.reversed() where concerned(runs[index]) {
+            let run = runs[index]
+            precondition(
+                run.first >= blocks.lowerBound && run.end <= blocks.upperBound,
+                "DirtyData D6: a run over the edge of a region"
+            )
+            remove(at: index)
+        }
+        if runs.isEmpty { since = nil }
+    }
+
     /// Begins to write what is dirty, without waiting for the end.
     package func startWriteBack() {
         for run in runs where run.isDirty && !run.isInFlight { start(run) }
@@ -398,6 +440,7 @@ package final class DirtyData: OrderedData {
             remove(at: index)
         }
         if runs.isEmpty { since = nil }
+        someLanded.notify()
         if inFlightCount == 0 { landed.notify() }
     }
 

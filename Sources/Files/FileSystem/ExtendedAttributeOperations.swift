@@ -36,8 +36,9 @@ extension MountedVolume {
             return Array(controlPath.utf8)
         }
         try checkName(name)
-        let stored = try await hold(inode, .shared, interruption)
-        defer { release(inode, .shared) }
+        let mode = lookMode(inode)
+        let stored = try await hold(inode, mode, interruption)
+        defer { release(inode, mode) }
         // The kernel keeps lists, and that there is none.
         if AccessListName(name) != nil { inode.kernelMayCache = true }
         do throws(StoreError) {
@@ -54,8 +55,9 @@ extension MountedVolume {
         _ interruption: Interruption?
     ) async throws(FileError) -> [UInt8] {
         let inode = try inode(node)
-        let stored = try await hold(inode, .shared, interruption)
-        defer { release(inode, .shared) }
+        let mode = lookMode(inode)
+        let stored = try await hold(inode, mode, interruption)
+        defer { release(inode, mode) }
         do throws(StoreError) {
             return try await ExtendedAttributes(store, stored).names()
         } catch {

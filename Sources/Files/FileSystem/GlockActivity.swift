@@ -24,7 +24,7 @@ extension MountedVolume {
         }
         let machine = glock.machine
         var activity = HolderActivity()
-        activity.shared = machine.sharedCount
+        activity.shared = machine.sharedCount + machine.concurrentCount
         activity.exclusive = machine.isExclusive ? 1 : 0
         activity.queued = machine.queuedCount
         switch machine.phase {

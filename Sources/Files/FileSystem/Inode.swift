@@ -2,7 +2,8 @@
 // to it, while it is open, and a while longer, because its glock stays until somebody wants it.
 //
 // What protects what
-//   glock          `stored`, the dirty data, the names and pages that the kernel keeps
+//   glock          `stored`, the dirty data, the names and pages that the kernel keeps; in CW, `stored` alone,
+//                  which nobody changes then, and the rest is the regions' (Regions.swift)
 //   open glock     PR while a process here has the inode open: it is not freed under them
 //   the engine     the counts (lookups, opens), which never need a lock
 
@@ -90,8 +91,23 @@ package final class Inode {
     /// An invalidation ran while a writable handle was open; cached writes then drop their own
     /// pages (rule F5).
     var wasInvalidatedWhileWritable = false
-    /// When a peer last made this node give its lock up while the file was open here.
+    /// When a peer last made this node give its lock up while the file was open here, and how often
+    /// within the memory of fights.
     var foughtOver: Tick?
+    var fights = 0
+    /// When a peer last said that it wants to write while others do.
+    var sharedSince: Tick?
+    /// Locks of regions, and what was changed under them (Regions.swift).
+    var regions = RegionTable()
+    /// When a region was last written here and the inode does not say so yet.
+    var pendingTime: Timestamp?
+    /// `stored` has everybody's times; they are stored, and nobody else has them any more.
+    var hasAllTimes = false
+    var hasStoredTimes = false
+    /// When regions were last found not to do for a write.
+    var regionsRefusedAt: Tick?
+    /// When a region was last used here.
+    var regionsUsedAt = Tick(0)
     /// Open files here that may write.
     var writableOpens = 0
     /// What the kernel does with the file's pages.
@@ -118,6 +134,13 @@ package final class Inode {
     /// Whether anybody but the cache itself needs the object.
     var isReferenced: Bool { lookups > 0 || opens > 0 || listings > 0 || pins > 0 }
 
+    /// A peer has made this node give its lock up.
+    func noteFight(at now: Tick) {
+        let isOld = foughtOver.map { now.rawValue - $0.rawValue >= volume.options.memoryOfFights }
+        fights = isOld == false ? fights + 1 : 1
+        foughtOver = now
+    }
+
     /// The dirty data, made at first use.
     func dirtyData() -> DirtyData {
         if let dirty { return dirty }
@@ -125,7 +148,8 @@ package final class Inode {
             device: volume.device,
             engine: volume.engine,
             account: volume.dirtyAccount,
-            blockSize: volume.blockSize
+            blockSize: volume.blockSize,
+            regionSize: Int(volume.superblock.regionSize)
         )
         dirty = made
         return made

@@ -8,7 +8,8 @@
 //   2. directories, a parent before its child; two directories of which neither is known to be the
 //   other's
 //      parent only under the rename lock, ancestors first, else by number
-//   3. other inodes, by number
+//   3. other inodes, by number; then, inside one of them and nothing else, one of its regions at a time, or
+//      several if no further one has to be waited for (Regions.swift)
 //   4. open locks, without queueing (refused rather than waited for)
 //   5. orphan directories
 //   6. resource groups, by number
@@ -31,11 +32,19 @@ package protocol GlockOwner: AnyObject {
     /// Writes back and invalidates what may not be cached under `to`. New holders are kept out
     /// meanwhile.
     func demote(_ glock: Glock, from: LockMode, to: LockMode) async
+    /// A peer waits for a mode that is in the way of this node's. Before anything follows from it.
+    func isWanted(_ glock: Glock, _ mode: LockMode)
+}
+
+extension GlockOwner {
+    package func isWanted(_ glock: Glock, _ mode: LockMode) {}
 }
 
 /// One glock of this node. Engine-bound.
 package final class Glock {
     package let name: ResourceName
+    /// What it is a part of.
+    let parent: Glock?
     package internal(set) weak var owner: (any GlockOwner)?
     package internal(set) var machine: GlockMachine
     /// The lock manager's name of the lock; known from the first answer on.
@@ -56,10 +65,15 @@ package final class Glock {
     var step: HolderActivity.Step?
     /// It is discarded as soon as nothing is under way.
     var isRetired = false
+    /// Notified when the phase changes, if somebody waits for that.
+    var phaseChange: Signal?
+    /// There are glocks of its parts.
+    var hasParts = false
 
-    init(name: ResourceName, cookie: UInt64, flags: LockFlags) {
+    init(name: ResourceName, cookie: UInt64, flags: LockFlags, parent: Glock?) {
         self.name = name
         self.cookie = cookie
+        self.parent = parent
         machine = GlockMachine(firstFlags: flags)
     }
 
@@ -100,16 +114,19 @@ package final class LockTable: LockClient {
     /// How many glocks there are.
     package var count: Int { slots.count - freeSlots.count }
 
-    /// A glock for a resource that has none yet.
+    /// A glock for a resource that has none yet; `parent` if it is a part of another, whose lock is granted
+    /// whenever this one is entered.
     package func make(
         _ name: ResourceName,
         owner: (any GlockOwner)?,
-        flags: LockFlags = []
+        flags: LockFlags = [],
+        parent: Glock? = nil
     ) -> Glock {
         let slot = freeSlots.popLast() ?? slots.count
         if slot == slots.count { slots.append(nil) }
-        let glock = Glock(name: name, cookie: UInt64(slot), flags: flags)
+        let glock = Glock(name: name, cookie: UInt64(slot), flags: flags, parent: parent)
         glock.owner = owner
+        parent?.hasParts = true
         slots[slot] = glock
         return glock
     }
@@ -120,13 +137,10 @@ package final class LockTable: LockClient {
     }
 
     /// Gives the lock back and forgets the glock. It is idle, and what it protected is written back
-    /// and dropped.
+    /// and dropped. Its parts are discarded before.
     package func discard(_ glock: Glock) {
         precondition(glock.machine.isIdle, "discarding \(glock.name), which is in use")
-        if glock.lock != .none {
-            service.unlock(glock.lock, [], value: nil)
-            glock.lock = .none
-        }
+        unlock(glock)
         slots[Int(glock.cookie)] = nil
         freeSlots.append(Int(glock.cookie))
     }
@@ -143,17 +157,27 @@ package final class LockTable: LockClient {
     package func unlockAll() {
         forEach { glock in
             // What is being asked for or lowered ends when the lock manager leaves.
-            guard glock.lock != .none, glock.machine.phase == .steady else { return }
-            service.unlock(glock.lock, [], value: nil)
-            glock.lock = .none
+            guard glock.parent == nil, glock.machine.phase == .steady else { return }
+            unlock(glock)
         }
+    }
+
+    /// A lock goes with those of its parts, also with those that are just being given up.
+    private func unlock(_ glock: Glock) {
+        guard glock.lock != .none else { return }
+        service.unlock(glock.lock, glock.hasParts ? .withSublocks : [], value: nil)
+        glock.lock = .none
     }
 
     // MARK: Holders
 
     /// Enters if that needs no waiting.
-    package func enterIfPossible(_ glock: Glock, _ mode: HolderMode) -> Bool {
-        glock.machine.enterIfPossible(mode)
+    package func enterIfPossible(
+        _ glock: Glock,
+        _ mode: HolderMode,
+        bytes: Range<UInt64>? = nil
+    ) -> Bool {
+        glock.machine.enterIfPossible(mode, bytes: bytes)
     }
 
     /// Enters, waiting for peers and for other holders. Ends with `leave`. `bytes` are those whose
@@ -195,15 +219,22 @@ package final class LockTable: LockClient {
         }
     }
 
-    /// Enters now or not at all; true if inside. Whoever is in the way, on any node, is told.
-    package func enterWithoutQueueing(_ glock: Glock, _ mode: HolderMode) async -> Bool {
+    /// Enters now or not at all; true if inside. Whoever is in the way, on any node, is told if
+    /// `notifies`.
+    package func enterWithoutQueueing(
+        _ glock: Glock,
+        _ mode: HolderMode,
+        notifies: Bool = true
+    ) async -> Bool {
         if glock.machine.enterIfPossible(mode) { return true }
         let ticket = nextTicket
         nextTicket += 1
         return await withUnsafeContinuation {
             (continuation: UnsafeContinuation<Bool, Never>) in
             glock.waiters[ticket] = continuation
-            change(glock) { $0.enterWithoutQueueing(mode, ticket: ticket, &$1) }
+            change(glock) {
+                $0.enterWithoutQueueing(mode, ticket: ticket, notifies: notifies, &$1)
+            }
         }
     }
 
@@ -214,6 +245,16 @@ package final class LockTable: LockClient {
         var isWithdrawn = false
         change(glock) { isWithdrawn = $0.withdraw(ticket: ticket, &$1) }
         if isWithdrawn { glock.waiters.removeValue(forKey: ticket)?.resume(returning: false) }
+    }
+
+    /// Enters past all that wait; false if that cannot be (GlockMachine G4c). Ends with `leave`.
+    package func enterPastWaiters(_ glock: Glock) -> Bool { glock.machine.enterPastWaiters() }
+
+    /// Waits until a demotion has ended that is under way.
+    package func waitForDemotion(of glock: Glock) async {
+        let change = glock.phaseChange ?? Signal()
+        glock.phaseChange = change
+        while glock.machine.isDemoting { await change.wait() }
     }
 
     // MARK: Demotion, called by owners
@@ -267,7 +308,7 @@ package final class LockTable: LockClient {
         } else {
             note(glock, .refused(.exclusive))
             if completion.status != .shutDown {
-                reached(glock.held == .protectedRead ? .upgradeRefused : .probeRefused)
+                reached(glock.held == .null ? .probeRefused : .upgradeRefused)
             }
         }
         change(glock) { $0.completed(completion.status, completion.mode, &$1) }
@@ -277,6 +318,7 @@ package final class LockTable: LockClient {
         if cookie & ProgramLocks.cookieBit != 0 { return }
         guard Int(cookie) < slots.count, let glock = slots[Int(cookie)] else { return }
         note(glock, .blocking(wanted: wanted))
+        glock.owner?.isWanted(glock, wanted)
         if glock.toldAt == nil { glock.toldAt = engine.clock.now }
         change(glock) { $0.blocking(wanted, &$1) }
     }
@@ -290,7 +332,10 @@ package final class LockTable: LockClient {
         var actions: [GlockAction] = []
         let phase = glock.machine.phase
         body(&glock.machine, &actions)
-        if glock.machine.phase != phase { glock.phaseSince = engine.clock.now }
+        if glock.machine.phase != phase {
+            glock.phaseSince = engine.clock.now
+            glock.phaseChange?.notify()
+        }
         for action in actions { perform(action, glock) }
         if glock.isRetired, glock.machine.isIdle, slots[Int(glock.cookie)] === glock {
             discard(glock)
@@ -307,7 +352,15 @@ package final class LockTable: LockClient {
             note(glock, .requested(mode, upgrade: glock.held != .null))
             if glock.lock == .none {
                 glock.isNew = true
-                service.request(glock.name, mode, flags, cookie: glock.cookie)
+                service.request(
+                    glock.name,
+                    mode,
+                    flags,
+                    cookie: glock.cookie,
+                    owner: .none,
+                    parent: glock.parent?.lock ?? .none,
+                    bytes: nil
+                )
             } else {
                 let kept = flags.subtracting([.freshName, .expedite])
                 service.convert(glock.lock, to: mode, kept, value: nil)

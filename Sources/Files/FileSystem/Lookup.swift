@@ -33,9 +33,11 @@ extension MountedVolume {
         try checkEntry(found, of: directory)
         let child = remember(found.inode)
         do throws(FileError) {
-            let childStored = try await holdEntry(child, .shared, interruption)
-            defer { release(child, .shared) }
-            let reply = entry(child, childStored, isEntryCacheable: true)
+            let mode = lookMode(child)
+            let childStored = try await holdEntry(child, mode, interruption)
+            defer { release(child, mode) }
+            let lastWrite = mode == .concurrent ? await lastWrite(child, takes: false) : nil
+            let reply = entry(child, childStored, isEntryCacheable: true, lastWrite: lastWrite)
             directory.answered.add(name)
             return .found(reply)
         } catch {
@@ -73,21 +75,27 @@ extension MountedVolume {
         _ interruption: Interruption?,
         isEntryCacheable: Bool
     ) async throws(FileError) -> EntryReply {
-        let stored = try await hold(inode, .shared, interruption)
-        defer { release(inode, .shared) }
-        return entry(inode, stored, isEntryCacheable: isEntryCacheable)
+        let mode = lookMode(inode)
+        let stored = try await hold(inode, mode, interruption)
+        defer { release(inode, mode) }
+        let lastWrite = mode == .concurrent ? await lastWrite(inode, takes: false) : nil
+        return entry(inode, stored, isEntryCacheable: isEntryCacheable, lastWrite: lastWrite)
     }
 
     /// The same of an inode that is held. The kernel gains a reference.
-    func entry(_ inode: Inode, _ stored: StoredInode, isEntryCacheable: Bool) -> EntryReply {
+    func entry(
+        _ inode: Inode,
+        _ stored: StoredInode,
+        isEntryCacheable: Bool,
+        lastWrite: Timestamp? = nil
+    ) -> EntryReply {
         refer(to: inode)
         inode.kernelMayCache = true
-        let mayBeCached = mayBeCached(inode)
         return EntryReply(
             node: inode.handle,
-            attributes: attributes(inode, stored),
-            isEntryCacheable: isEntryCacheable && mayBeCached,
-            isAttributesCacheable: mayBeCached
+            attributes: attributes(inode, stored, lastWrite: lastWrite),
+            isEntryCacheable: isEntryCacheable && mayBeCached(inode),
+            isAttributesCacheable: attributesMayBeCached(inode)
         )
     }
 

@@ -320,7 +320,8 @@ extension MountedVolume {
             device: device,
             engine: engine,
             account: dirtyAccount,
-            blockSize: blockSize
+            blockSize: blockSize,
+            regionSize: Int(superblock.regionSize)
         )
         longTarget.withUnsafeBytes { dirty.write($0, at: 0, logical: 0, physical: run.start) }
         allocator.transaction.order(dirty)

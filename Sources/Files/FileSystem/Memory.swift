@@ -18,11 +18,35 @@ package struct MemoryUnderLock: Hashable, Sendable {
     package var isDirty = false
     /// The kernel's number of the inode, if it is in memory.
     package var node: NodeHandle?
+    /// Of an inode: regions that are held, ascending.
+    package var regions: [RegionUnderLock] = []
 
     package init() {}
 }
 
+/// One region of a file on this node.
+package struct RegionUnderLock: Hashable, Sendable {
+    package var index: UInt64
+    /// Its bytes in the file.
+    package var bytes: Range<UInt64>
+    /// As `MemoryUnderLock.covering`.
+    package var covering: LockMode
+}
+
+extension MemoryUnderLock {
+    /// The mode that covers some bytes of a file while others write it.
+    package func covering(_ bytes: Range<UInt64>) -> LockMode {
+        let modes = regions.filter { $0.bytes.overlaps(bytes) }.map(\.covering)
+        return modes.min() ?? .null
+    }
+}
+
 extension MountedVolume {
+    /// The bytes of dirty data of a file, as ranges.
+    package func dirtyBytes(of number: InodeNumber) -> [Range<UInt64>] {
+        inodes[number]?.dirty?.byteRanges ?? []
+    }
+
     /// What is in memory under the lock of an inode or of a group; of other locks the blocks only.
     package func memory(under name: ResourceName) -> MemoryUnderLock {
         var memory = MemoryUnderLock()
@@ -37,6 +61,13 @@ extension MountedVolume {
                 memory.isDecoded = inode.stored != nil
                 memory.isDirty = inode.dirty.map { !$0.isEmpty } ?? false
                 memory.node = inode.handle
+                memory.regions = inode.regions.regions.map {
+                    RegionUnderLock(
+                        index: $0.index,
+                        bytes: $0.bytes,
+                        covering: $0.glock.covering
+                    )
+                }
             }
         } else if name.kind == .resourceGroup {
             memory.covering = groups.covering(UInt32(name.number))

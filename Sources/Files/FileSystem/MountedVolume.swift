@@ -7,13 +7,14 @@
 //   Operations on names       Lookup, Making, Removing, Linking, Renaming
 //   Attributes                Attributes, ExtendedAttributeOperations
 //   Data                      Reading, Writing, Truncating, DirtyData, Synchronizing
+//   Several nodes that write  Regions, ConcurrentData, ConcurrentTimes
 //   Giving a lock up          Demotion
 //   Space                     GroupTable
 //   Deleted but open          Orphans
 //   Coming and going          Mounting
 //
 // Invariants
-//   V1. `Inode.stored` is not nil only while the inode's glock is held in PR or EX.
+//   V1. `Inode.stored` is not nil only while the inode's glock is held in PR, CW or EX.
 //   V2. Whatever the kernel was told to cache of an inode was told under its glock, and is
 //   invalidated before the
 //       glock is given up (V2 is what makes the system coherent; the order of steps is in
@@ -55,6 +56,9 @@ package struct MountOptions: Sendable {
     /// For so long a file that nodes have fought over is taken to be shared, and opened past the page
     /// cache when it is opened for writing, in nanoseconds.
     package var memoryOfFights: UInt64 = 10_000_000_000
+    /// So often, within that time, this node has to give the lock of a file up before it locks regions of it to
+    /// write.
+    package var fightsBeforeRegions = 2
     /// Inodes nobody refers to that are kept with their locks.
     package var idleInodes = 50_000
 
@@ -85,6 +89,8 @@ package final class MountedVolume: FileOperations {
     var idleInodes: [Inode] = []
     /// The kernel, once it is there.
     package var kernel: (any KernelCache)?
+    /// The other nodes' volumes, once there is a way to them.
+    package weak var peers: (any PeerVolumes)?
     /// Where what the kernel may know is listed for whoever takes it back after this process was
     /// killed.
     package var kernelList: (any KernelList)?
@@ -192,6 +198,11 @@ package final class MountedVolume: FileOperations {
         inodes[node].map { $0.lookups > 0 } ?? false
     }
 
+    /// Whether the kernel may keep the attributes that it is told of an inode: not while others write to it.
+    func attributesMayBeCached(_ inode: Inode) -> Bool {
+        inode.glock.held.covers(.protectedRead) && mayBeCached(inode)
+    }
+
     /// Whether the kernel may keep what it is told of an inode: somebody must be able to take it
     /// back if this process is killed.
     func mayBeCached(_ inode: Inode) -> Bool {
@@ -241,9 +252,13 @@ package final class MountedVolume: FileOperations {
     ) async throws(FileError) -> StoredInode {
         if inode.isFreed { throw .stale }
         try await locks.enter(inode.glock, mode, interruption, bytes: bytes)
-        if let stored = inode.stored, !inode.isFreed { return stored }
+        if let stored = inode.stored, !inode.isFreed, knowsTimes(inode, stored, mode) {
+            return stored
+        }
         do throws(FileError) {
-            return try await load(inode)
+            let stored = try await load(inode)
+            if !knowsTimes(inode, stored, mode) { try await collectTimes(inode, stored, mode) }
+            return stored
         } catch {
             locks.leave(inode.glock, mode)
             throw error
@@ -270,7 +285,7 @@ package final class MountedVolume: FileOperations {
 
     /// As `hold`, at once or not at all.
     func holdIfCached(_ inode: Inode, _ mode: HolderMode) -> StoredInode? {
-        guard !inode.isFreed, let stored = inode.stored,
+        guard !inode.isFreed, let stored = inode.stored, knowsTimes(inode, stored, mode),
             locks.enterIfPossible(inode.glock, mode)
         else { return nil }
         return stored
@@ -460,10 +475,18 @@ package final class MountedVolume: FileOperations {
         stored.record.changed = time
     }
 
-    /// What `stat` shows of an inode that is held.
-    func attributes(_ inode: Inode, _ stored: StoredInode) -> FileAttributes {
-        let record = stored.record
-        inode.toldChange = record.changed
+    /// What `stat` shows of an inode that is held; `lastWrite` is of those that its record does not tell of.
+    func attributes(
+        _ inode: Inode,
+        _ stored: StoredInode,
+        lastWrite: Timestamp? = nil
+    ) -> FileAttributes {
+        var record = stored.record
+        if let lastWrite, lastWrite > record.changed {
+            record.modified = lastWrite
+            record.changed = lastWrite
+        }
+        inode.toldChange = attributesMayBeCached(inode) ? record.changed : nil
         // Of a damaged inode it may be anything.
         let blocks = record.blockCount.multipliedReportingOverflow(by: UInt64(blockSize / 512))
         return FileAttributes(
@@ -488,6 +511,10 @@ package final class MountedVolume: FileOperations {
 package struct VolumeCounters: Sendable {
     package var storageErrors: UInt64 = 0
     package var demotions: UInt64 = 0
+    /// Locks of regions that were given up.
+    package var regionDemotions: UInt64 = 0
+    /// Requests that were carried out under locks of regions.
+    package var regionRequests: UInt64 = 0
     package var invalidatedInodes: UInt64 = 0
     package var invalidatedNames: UInt64 = 0
     package var repeatedInvalidations: UInt64 = 0

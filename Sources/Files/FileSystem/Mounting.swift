@@ -38,6 +38,7 @@ extension MountedVolume {
         isStopping = true
         while reapers > 0, !isWithdrawn { await reapersEnded.wait() }
         if isWithdrawn { throw .inputOutput }
+        try await storePendingTimes()
         try await writeBackAll()
         do throws(StorageError) {
             // Requests that the kernel has given up may still be at work: their transactions end
@@ -60,6 +61,7 @@ extension MountedVolume {
                 guard let self, !isStopping, !isWithdrawn else { return }
                 engine.spawn {
                     await self.writeBackOld()
+                    self.leaveRegions()
                     self.sweep()
                     await self.emptyQuietLog()
                 }
@@ -120,15 +122,16 @@ extension MountedVolume {
     }
 
     private func canForget(_ inode: Inode) -> Bool {
-        guard inode.glock.machine.isIdle, inode.glock.held == .null, inode.dirty == nil else {
-            return false
-        }
+        guard inode.glock.machine.isIdle, inode.glock.held == .null, inode.dirty == nil,
+            inode.regions.isIdle
+        else { return false }
         guard let open = inode.openGlock else { return true }
         return open.machine.isIdle && open.held == .null
     }
 
     private func forget(_ inode: Inode) {
         counters.reclaimedInodes += 1
+        inode.regions.discardAll(locks)
         locks.discard(inode.glock)
         if let open = inode.openGlock { locks.discard(open) }
         inode.isIdleListed = false

@@ -85,8 +85,9 @@ extension MountedVolume {
         _ interruption: Interruption?
     ) async throws(FileError) -> OpenReply {
         // The inode's lock keeps it from being freed until the open lock does.
-        let stored = try await hold(inode, .shared, interruption)
-        defer { release(inode, .shared) }
+        let mode = lookMode(inode)
+        let stored = try await hold(inode, mode, interruption)
+        defer { release(inode, mode) }
         if stored.record.isDirectory, intent.writes { throw .isDirectory }
         // An orphan lives on for those who have it open; nobody else gets in (Orphans.swift).
         // ESTALE makes the kernel look the name up once more: something else may have it now.

@@ -2,6 +2,7 @@
 // it (Demotion.swift; Docs/KERNEL.md, rules F3 and F5).
 
 import Execution
+import LockCache
 
 /// The size of the kernel's pages, in bytes.
 let kernelPage: UInt64 = 4096
@@ -105,9 +106,11 @@ struct ParkedRequest {
     enum Kind {
         /// READ into the page cache: they are locked and hold nothing yet.
         case fill
-        /// WRITE of what a mapping or an unanswered write(2) left in them: an invalidation waits for
-        /// the answer.
+        /// WRITE of what a mapping or an unanswered write(2) left in them, under the lock that covers
+        /// it: an invalidation waits for the answer.
         case writeBack
+        /// The same without such a lock: the answer does not come before it is granted.
+        case strayWriteBack
         /// write(2) that covers the last page in part: the page is locked if it was not up to date,
         /// and then holds nothing that is read; if it was, it is not locked, and may become old.
         case partialWrite
@@ -116,19 +119,29 @@ struct ParkedRequest {
     let ticket: UInt64
     let kind: Kind
     let pages: Range<UInt64>
+    /// The region whose lock it waits for; nil if it waits for the inode's, or for something else.
+    let region: UInt64?
+    /// How it will use that lock.
+    let mode: HolderMode
+}
+
+/// An invalidation of all pages of a range, which is under way.
+private struct Pass {
+    let number: UInt64
+    let range: Range<UInt64>
+    /// What was filled or written in the kernel's pages since it began: has to be invalidated once more.
+    var touched = ByteRanges()
+    /// Called with its ticket when a request parks.
+    var whenParked: ((UInt64) -> Void)?
 }
 
 /// The pages of one file in the kernel. Engine-bound.
 struct PageUse {
     private(set) var parked: [ParkedRequest] = []
     private var nextTicket: UInt64 = 1
-    /// Called with its ticket when a request parks.
-    var whenParked: ((UInt64) -> Void)?
-    /// An invalidation of all pages is under way.
-    var isInvalidating = false
-    /// What was filled or written in the kernel's pages since the running pass began: it has to be
-    /// invalidated once more.
-    var touched = ByteRanges()
+    private var passes: [Pass] = []
+    /// An invalidation is under way.
+    var isInvalidating: Bool { !passes.isEmpty }
     /// All pages that can be up to date in the kernel, and maybe more.
     private(set) var upToDate = ByteRanges()
     /// Pages of more pieces than this are taken for one piece.
@@ -146,17 +159,60 @@ struct PageUse {
     /// maybe more (KERNEL M6).
     private var writtenBack = ByteRanges()
 
-    /// Enters a waiting request; ends with `unpark`.
-    mutating func park(_ kind: ParkedRequest.Kind, _ pages: Range<UInt64>) -> UInt64 {
+    /// Enters a waiting request; ends with `unpark`. `region`: whose lock it waits for, nil for the inode's.
+    mutating func park(
+        _ kind: ParkedRequest.Kind,
+        _ pages: Range<UInt64>,
+        region: UInt64? = nil,
+        _ mode: HolderMode = .exclusive
+    ) -> UInt64 {
         let ticket = nextTicket
         nextTicket += 1
-        parked.append(ParkedRequest(ticket: ticket, kind: kind, pages: pages))
+        parked.append(
+            ParkedRequest(ticket: ticket, kind: kind, pages: pages, region: region, mode: mode)
+        )
+        for pass in passes where pass.range.overlaps(pages) { pass.whenParked?(ticket) }
         return ticket
+    }
+
+    // MARK: Invalidations
+
+    /// An invalidation of all pages of a range begins; several may run at the same time. Ends with `endPass`.
+    mutating func beginPass(_ range: Range<UInt64>) -> UInt64 {
+        let number = nextTicket
+        nextTicket += 1
+        passes.append(Pass(number: number, range: range))
+        return number
+    }
+
+    /// Has `body` called when a request parks that uses pages of the pass; nil: nobody.
+    mutating func whenParked(_ pass: UInt64, _ body: ((UInt64) -> Void)?) {
+        guard let index = passes.firstIndex(where: { $0.number == pass }) else { return }
+        passes[index].whenParked = body
+    }
+
+    /// What has to be invalidated once more for a pass; nothing afterwards.
+    mutating func takeTouched(_ pass: UInt64) -> [Range<UInt64>] {
+        guard let index = passes.firstIndex(where: { $0.number == pass }) else { return [] }
+        passes[index].touched.coarsen(above: Self.mostPieces)
+        return passes[index].touched.take()
+    }
+
+    /// All pages of its range are gone.
+    mutating func endPass(_ pass: UInt64) {
+        guard let index = passes.firstIndex(where: { $0.number == pass }) else { return }
+        let range = passes.remove(at: index).range
+        upToDate.subtract(range)
+        writtenBack.subtract(range)
+        forget(overtaken: range)
+        overtaking.removeAll { $0.bytes.isEmpty }
     }
 
     mutating func unpark(_ ticket: UInt64) { parked.removeAll { $0.ticket == ticket } }
 
-    func isParked(_ ticket: UInt64) -> Bool { parked.contains { $0.ticket == ticket } }
+    func isParked(_ ticket: UInt64, where isMeant: (ParkedRequest) -> Bool) -> Bool {
+        parked.contains { $0.ticket == ticket && isMeant($0) }
+    }
 
     /// The kernel fills pages with these bytes, by an answer that is decided under the lock.
     mutating func noteFill(_ bytes: Range<UInt64>) {
@@ -190,7 +246,9 @@ struct PageUse {
     }
 
     private mutating func note(_ range: Range<UInt64>) {
-        if isInvalidating { touched.add(range) }
+        for index in passes.indices where passes[index].range.overlaps(range) {
+            passes[index].touched.add(range.clamped(to: passes[index].range))
+        }
         upToDate.add(range)
         upToDate.coarsen(above: Self.mostPieces)
     }
@@ -223,18 +281,11 @@ struct PageUse {
         overtaking.reduce([range]) { rest, write in rest.flatMap { write.bytes.gaps(in: $0) } }
     }
 
-    /// All pages were invalidated.
-    mutating func forgetAll() {
-        upToDate = ByteRanges()
-        overtaking = []
-        writtenBack = ByteRanges()
-    }
-
     func mayBeUpToDate(_ pages: Range<UInt64>) -> Bool { upToDate.overlaps(pages) }
 
-    /// The pages of parked requests of these kinds, ascending.
-    func parkedPages(_ kinds: [ParkedRequest.Kind]) -> [Range<UInt64>] {
-        parked.filter { kinds.contains($0.kind) }.map(\.pages)
+    /// The pages of those parked requests, ascending.
+    func parkedPages(where isMeant: (ParkedRequest) -> Bool) -> [Range<UInt64>] {
+        parked.filter(isMeant).map(\.pages)
             .sorted { ($0.lowerBound, $0.upperBound) < ($1.lowerBound, $1.upperBound) }
     }
 }

@@ -22,6 +22,16 @@ extension MountedVolume {
         guard let file = openFiles[handle], file.inode === inode else { throw .badHandle }
         guard offset < UInt64(Int64.max), buffer.count > 0 else { return 0 }
         let end = offset.addingReportingOverflow(UInt64(buffer.count)).partialValue
+        if usesRegions(inode, writes: isFill && inode.readWriteOpens > 0) {
+            let count = try await readConcurrently(
+                inode,
+                at: offset,
+                into: buffer,
+                isFill: isFill,
+                interruption
+            )
+            if let count { return count }
+        }
         // A page that a shared mapping here may make dirty without a word is filled under EX only
         // (rule M1).
         var mode: HolderMode = isFill && inode.readWriteOpens > 0 ? .exclusive : .shared
@@ -68,8 +78,7 @@ extension MountedVolume {
         _ pages: Range<UInt64>,
         _ interruption: Interruption?
     ) async throws(FileError) -> StoredInode {
-        let ticket = inode.pageUse.park(kind, pages)
-        inode.pageUse.whenParked?(ticket)
+        let ticket = inode.pageUse.park(kind, pages, mode)
         defer { inode.pageUse.unpark(ticket) }
         return try await hold(inode, mode, interruption, bytes: pages)
     }

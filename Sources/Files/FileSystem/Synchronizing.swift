@@ -29,7 +29,11 @@ extension MountedVolume {
             if inode.lastSequence > 0, !journal.isDurable(inode.lastSequence) {
                 try await journal.commit(through: inode.lastSequence)
             }
-            if let dirty = inode.dirty, dirty.needsFlush {
+            if inode.glock.held == .concurrentWrite {
+                // What others have written of regions that they gave up (Regions R5).
+                try await flushDevice()
+                inode.dirty?.flushed(through: landed)
+            } else if let dirty = inode.dirty, dirty.needsFlush {
                 if !flushFollows || !journal.isDurable(inode.lastSequence) {
                     try await flushDevice()
                 }

@@ -84,7 +84,6 @@ extension MountedVolume {
             : lockedPage(of: range).map {
                 inode.pageUse.park(.partialWrite, $0)
             }
-        if let ticket { inode.pageUse.whenParked?(ticket) }
         defer { if let ticket { inode.pageUse.unpark(ticket) } }
         reached(.waitForDirtyRoom)
         try await dirtyAccount.waitForRoom(interruption)
@@ -99,6 +98,17 @@ extension MountedVolume {
         _ interruption: Interruption?,
         _ overtaking: inout UInt64?
     ) async throws(FileError) -> (start: UInt64, count: Int) {
+        if !flags.appends, usesRegions(inode, writes: true) {
+            let result = try await writeConcurrently(
+                inode,
+                offset,
+                buffer,
+                flags,
+                interruption,
+                &overtaking
+            )
+            if let result { return result }
+        }
         let stored = try await holdForWrite(
             inode,
             offset..<offset + UInt64(buffer.count),
@@ -112,17 +122,7 @@ extension MountedVolume {
         var bytes = buffer
         var start = offset
         if flags.isWriteback {
-            // A mapping does not make a file longer (rule F8).
-            let rest = stored.record.size - min(offset, stored.record.size)
-            if UInt64(bytes.count) > rest {
-                let cut = bytes[Int(rest)...]
-                bytes = UnsafeRawBufferPointer(rebasing: bytes[..<Int(rest)])
-                // Should the file grow again, the page would show here what nobody else has.
-                if cut.contains(where: { $0 != 0 }) {
-                    reached(.storeBehindEnd)
-                    dropUnwritten(inode, pages(around: offset..<offset + UInt64(buffer.count)))
-                }
-            }
+            bytes = cutAtEnd(inode, stored, offset, buffer)
             if bytes.isEmpty { return (offset, 0) }
         } else if flags.appends {
             start = stored.record.size
@@ -149,6 +149,23 @@ extension MountedVolume {
             overtaking = inode.pageUse.beginDirectWrite(start..<start + UInt64(count))
         }
         return (start, count)
+    }
+
+    /// What of a write-back lies within the file: a mapping does not make a file longer (rule F8).
+    func cutAtEnd(
+        _ inode: Inode,
+        _ stored: StoredInode,
+        _ offset: UInt64,
+        _ bytes: UnsafeRawBufferPointer
+    ) -> UnsafeRawBufferPointer {
+        let rest = stored.record.size - min(offset, stored.record.size)
+        guard UInt64(bytes.count) > rest else { return bytes }
+        // Should the file grow again, the page would show here what nobody else has.
+        if bytes[Int(rest)...].contains(where: { $0 != 0 }) {
+            reached(.storeBehindEnd)
+            dropUnwritten(inode, pages(around: offset..<offset + UInt64(bytes.count)))
+        }
+        return UnsafeRawBufferPointer(rebasing: bytes[..<Int(rest)])
     }
 
     /// Writes what a mapping has changed, except what was written past the page cache since the page
@@ -187,8 +204,15 @@ extension MountedVolume {
         if flags.isWriteback {
             // A page that became up to date without any lock, by a write(2) that is not carried out
             // yet, and was then stored into.
-            if inode.glock.held != .exclusive { counters.strayWritebacks += 1 }
-            return try await holdParked(inode, .exclusive, .writeBack, touched, nil)
+            let isStray = inode.glock.held != .exclusive
+            if isStray { counters.strayWritebacks += 1 }
+            return try await holdParked(
+                inode,
+                .exclusive,
+                isStray ? .strayWriteBack : .writeBack,
+                touched,
+                nil
+            )
         }
         guard !flags.isDirect else { return try await hold(inode, .exclusive, interruption) }
         if inode.glock.held != .exclusive || inode.glock.machine.phase != .steady {
@@ -206,7 +230,7 @@ extension MountedVolume {
     /// A write(2) that must wait for the lock has already put its bytes into pages of the kernel,
     /// which has taken those that it covers as a whole for up to date. Nobody shall read or store
     /// there before the write is carried out.
-    private func dropUnwritten(_ inode: Inode, _ range: Range<UInt64>) {
+    func dropUnwritten(_ inode: Inode, _ range: Range<UInt64>) {
         guard let kernel, !range.isEmpty else { return }
         let handle = inode.handle
         engine.spawn {
@@ -253,7 +277,8 @@ extension MountedVolume {
     ) async throws(FileError) -> Int {
         let end = start + UInt64(bytes.count)
         if stored.record.layout == .inlineData {
-            if max(end, stored.record.size) <= UInt64(stored.inlineCapacity) {
+            if max(end, stored.record.size) <= UInt64(stored.inlineCapacity), !prefersRegions(inode)
+            {
                 try await writeInline(inode, stored, at: start, bytes)
                 return bytes.count
             }
@@ -301,6 +326,7 @@ extension MountedVolume {
         let time = now
         stored.record.modified = time
         stored.record.changed = time
+        markSharing(inode, stored)
         stored.store(in: transaction)
         inode.lastSequence = transaction.sequence
     }
@@ -390,14 +416,7 @@ extension MountedVolume {
         let dirty = inode.dirtyData()
         dirty.hold()  // what is brought in stays until it is changed (DirtyData, D5)
         defer { dirty.unhold() }
-        if !extent.isUnwritten {
-            if start % size != 0 || (end < (block + 1) * size && end < stored.record.size) {
-                try await bringIn(inode, block, physical)
-            }
-            if lastBlock != block, end % size != 0, end < stored.record.size {
-                try await bringIn(inode, lastBlock, physical + (lastBlock - block))
-            }
-        }
+        if !extent.isUnwritten { try await bringInEdges(inode, stored, extent, start..<end) }
         let map = ExtentMap(store, stored)
         let cost =
             extent.isUnwritten
@@ -430,6 +449,26 @@ extension MountedVolume {
         if extent.isUnwritten || end > stored.record.size { transaction.order(inode.dirtyData()) }
         finishWrite(inode, stored, end: end, transaction)
         return piece.count
+    }
+
+    /// Has the first and the last block of bytes that will be replaced, and lie in one extent, among the dirty data
+    /// if they are replaced in part only.
+    func bringInEdges(
+        _ inode: Inode,
+        _ stored: StoredInode,
+        _ extent: Extent,
+        _ bytes: Range<UInt64>
+    ) async throws(FileError) {
+        let size = UInt64(blockSize)
+        let (block, lastBlock) = (bytes.lowerBound / size, (bytes.upperBound - 1) / size)
+        let physical = extent.physical + (block - extent.logical)
+        let isInside = bytes.upperBound < stored.record.size
+        if bytes.lowerBound % size != 0 || (bytes.upperBound < (block + 1) * size && isInside) {
+            try await bringIn(inode, block, physical)
+        }
+        if lastBlock != block, bytes.upperBound % size != 0, isInside {
+            try await bringIn(inode, lastBlock, physical + (lastBlock - block))
+        }
     }
 
     /// Has a block that will be changed in part among the dirty data, with what it holds now.

@@ -2,13 +2,16 @@
 // the pure machine: who may use the cache now, what to ask of the lock manager, when to give way.
 //
 // Terms
-//   held      the mode the lock manager has granted (NL, PR or EX; NL also before the first
+//   held      the mode the lock manager has granted (NL, CW, PR or EX; NL also before the first
 //   request)
 //   target    the mode that is being asked for or lowered to, while an answer is outstanding
 //   wanted    the strongest mode a peer waits for and we are in the way of
-//   holder    one operation of this node that uses the cache, shared or exclusive; holders queue
-//   here
+//   holder    one operation of this node that uses the cache, shared, exclusive or concurrent; holders
+//   queue here
 //             first come first served, inside the node
+//   concurrent  an operation that reads or writes a part of what the lock protects and has a lock of its
+//             own for that part (FileSystem/Regions.swift); holders of other nodes do the same at the same
+//             time
 //
 // Phases and what is true in them
 //   steady      nothing outstanding; holders come and go as `held` allows
@@ -24,14 +27,16 @@
 //   lowering ──▶ steady
 //
 // Invariants
-//   G1. Exclusive holders are alone; shared holders only with shared ones.
-//   G2. Whoever is inside is covered by `held`: shared by PR or EX, exclusive by EX.
+//   G1. Exclusive holders are alone; shared holders only with shared ones, concurrent ones only with
+//       concurrent ones.
+//   G2. Whoever is inside is covered by `held`: shared by PR or EX, concurrent by CW or EX, exclusive by EX.
 //   G3. The lock is kept after the last holder has left, until a peer wants it or memory does.
 //   G4. While `wanted` is set nobody new enters beyond the mode that will be left, except
 //       (a) the holders for whose sake the lock was just granted, so that every grant does some
 //       work, and
 //       (b) holders that use bytes which the owner is just invalidating in the kernel ("urgent"):
-//       the kernel may hold the very page that the invalidation waits for (KERNEL F3).
+//       the kernel may hold the very page that the invalidation waits for (KERNEL F3), and
+//       (c) concurrent holders for whom a part is given up, or who finish what this waits for.
 //   G5. Lowering starts only when the owner says that what was cached is written back and
 //   invalidated.
 //   G6. An upgrade of a lock that caches never waits with the old mode in hand: it is asked for
@@ -39,6 +44,7 @@
 //       queueing, and when refused the cache is emptied, the lock goes to NL and queues for EX from
 //       there. Two PR holders that both write are the normal case and must not dead-lock.
 //   G7. At most one operation is outstanding at the lock manager.
+//   G8. PR and CW allow different things to be cached: from one to the other the way leads through NL.
 //
 // Source: the glock of GFS2 (Documentation/filesystems/gfs2-glocks.rst), with holders that are
 // queued in one line instead of two lists, and G6 instead of conversion dead-lock handling.
@@ -49,9 +55,17 @@ package import Vocabulary
 package enum HolderMode: UInt8, Sendable {
     case shared
     case exclusive
+    /// Uses a part, for which it has another lock.
+    case concurrent
 
     /// The lock that covers this use.
-    package var lockMode: LockMode { self == .shared ? .protectedRead : .exclusive }
+    package var lockMode: LockMode {
+        switch self {
+        case .shared: .protectedRead
+        case .exclusive: .exclusive
+        case .concurrent: .concurrentWrite
+        }
+    }
 }
 
 /// What the owner of a glock must do. In order.
@@ -89,6 +103,7 @@ package struct GlockMachine: Sendable {
     package private(set) var phase: Phase = .steady
     package private(set) var wanted: LockMode?
     package private(set) var sharedCount = 0
+    package private(set) var concurrentCount = 0
     package private(set) var isExclusive = false
     /// The bytes whose users may enter while demoting (G4b); none: nobody may.
     package private(set) var urgentBytes: [Range<UInt64>] = []
@@ -105,7 +120,7 @@ package struct GlockMachine: Sendable {
     package init(firstFlags: LockFlags = []) { self.firstFlags = firstFlags }
 
     /// Whether anybody is inside.
-    package var isInUse: Bool { isExclusive || sharedCount > 0 }
+    package var isInUse: Bool { isExclusive || sharedCount > 0 || concurrentCount > 0 }
 
     /// Whether anybody waits.
     package var hasWaiters: Bool { !queue.isEmpty }
@@ -116,9 +131,14 @@ package struct GlockMachine: Sendable {
     /// Nothing inside, nothing outstanding, nobody waiting: may be forgotten once lowered to NL.
     package var isIdle: Bool { !isInUse && queue.isEmpty && phase == .steady }
 
-    /// The mode that is left when a peer wants `mode`.
-    package static func remainder(for mode: LockMode) -> LockMode {
-        mode.isCompatible(with: .protectedRead) ? .protectedRead : .null
+    /// The mode that is left of `held` when a peer wants `mode`.
+    package static func remainder(of held: LockMode, for mode: LockMode) -> LockMode {
+        if mode.isCompatible(with: held) { return held }
+        for rest in [LockMode.protectedRead, .concurrentWrite]
+        where held.covers(rest) && mode.isCompatible(with: rest) {
+            return rest
+        }
+        return .null
     }
 
     // MARK: Holders
@@ -131,6 +151,25 @@ package struct GlockMachine: Sendable {
         guard queue.isEmpty || isUrgent(bytes), mayEnter(mode, bytes) else { return false }
         admit(mode)
         return true
+    }
+
+    /// Enters as a concurrent holder past all that wait, for something that gives a part up, or that this waits
+    /// for: it waits for nothing itself. False if the whole is in use, or is being given up.
+    package mutating func enterPastWaiters() -> Bool {
+        guard held.covers(.concurrentWrite), hasRoom(for: .concurrent) else { return false }
+        switch phase {
+        case .steady, .requesting: break
+        case .demoting: return false
+        case .lowering(let target): if !target.covers(.concurrentWrite) { return false }
+        }
+        concurrentCount += 1
+        return true
+    }
+
+    /// Whether it is being written back and invalidated.
+    package var isDemoting: Bool {
+        if case .demoting = phase { return true }
+        return false
     }
 
     /// Enters, or waits in line.
@@ -153,20 +192,23 @@ package struct GlockMachine: Sendable {
     }
 
     /// Enters at once or after asking the lock manager without queueing; refused rather than waited
-    /// for. Who is in the way is told all the same.
+    /// for. Who is in the way is told all the same if `notifies`.
     package mutating func enterWithoutQueueing(
         _ mode: HolderMode,
         ticket: UInt64,
+        notifies: Bool = true,
         _ actions: inout [GlockAction]
     ) {
         if !isShutDown, enterIfPossible(mode) {
             actions.append(.grant(ticket))
-        } else if isShutDown || !isIdle || wanted != nil {
+        } else if isShutDown || !isIdle || wanted != nil || isDetour(mode.lockMode) {
             actions.append(.refuse(ticket))
         } else {
             probe = Waiter(ticket: ticket, mode: mode, bytes: nil)
             phase = .requesting(mode.lockMode)
-            actions.append(.request(mode.lockMode, [.noQueue, .noQueueButNotify]))
+            actions.append(
+                .request(mode.lockMode, notifies ? [.noQueue, .noQueueButNotify] : .noQueue)
+            )
         }
     }
 
@@ -187,6 +229,9 @@ package struct GlockMachine: Sendable {
         case .exclusive:
             precondition(isExclusive, "Glock G1: an exclusive holder left that was not inside")
             isExclusive = false
+        case .concurrent:
+            precondition(concurrentCount > 0, "Glock G1: a concurrent holder left, not inside")
+            concurrentCount -= 1
         }
         if wanted == nil && queue.isEmpty { return }
         proceed(&actions)
@@ -202,7 +247,7 @@ package struct GlockMachine: Sendable {
         switch phase {
         case .steady:
             guard let wanted else { return true }
-            return Self.remainder(for: wanted).covers(mode.lockMode)
+            return Self.remainder(of: held, for: wanted).covers(mode.lockMode)
         case .requesting:
             // An upgrade of PR is outstanding; readers are covered, but must not overtake the
             // writer for ever. The answer to a request that does not queue is not far.
@@ -216,13 +261,18 @@ package struct GlockMachine: Sendable {
 
     private func hasRoom(for mode: HolderMode) -> Bool {
         !isExclusive && (mode == .shared || sharedCount == 0)
+            && (mode == .concurrent || concurrentCount == 0)
     }
 
     private mutating func admit(_ mode: HolderMode) {
         precondition(held.covers(mode.lockMode), "Glock G2: a holder beyond the held mode")
         precondition(hasRoom(for: mode), "Glock G1: no room for this holder")
         if case .demoting = phase { urgentAdmissions += 1 }
-        if mode == .shared { sharedCount += 1 } else { isExclusive = true }
+        switch mode {
+        case .shared: sharedCount += 1
+        case .exclusive: isExclusive = true
+        case .concurrent: concurrentCount += 1
+        }
     }
 
     // MARK: The lock manager
@@ -288,7 +338,8 @@ package struct GlockMachine: Sendable {
     /// A peer waits for `mode`.
     package mutating func blocking(_ mode: LockMode, _ actions: inout [GlockAction]) {
         if let wanted, wanted.covers(mode) { return }
-        wanted = mode
+        // Two peers that want what does not go together.
+        wanted = wanted.map { mode.covers($0) ? mode : .exclusive } ?? mode
         proceed(&actions)
     }
 
@@ -341,7 +392,8 @@ package struct GlockMachine: Sendable {
     /// Whether nobody is inside who needs more than `mode`.
     package func isDrained(for mode: LockMode) -> Bool {
         if isExclusive { return false }
-        return mode.covers(.protectedRead) || sharedCount == 0
+        return (mode.covers(.protectedRead) || sharedCount == 0)
+            && (mode.covers(.concurrentWrite) || concurrentCount == 0)
     }
 
     private mutating func admitUrgentWaiters(_ actions: inout [GlockAction]) {
@@ -372,7 +424,7 @@ package struct GlockMachine: Sendable {
             return
         }
         if let wanted {
-            let rest = Self.remainder(for: wanted)
+            let rest = Self.remainder(of: held, for: wanted)
             if rest.covers(held) {
                 self.wanted = nil
             } else {
@@ -385,7 +437,17 @@ package struct GlockMachine: Sendable {
             }
         }
         admitHead(&actions)
-        requestForHead(&actions)
+        guard let head = queue.first, !held.covers(head.mode.lockMode) else { return }
+        if isDetour(head.mode.lockMode) {
+            wanted = .exclusive
+            return proceed(&actions)
+        }
+        request(for: head, &actions)
+    }
+
+    /// Whether the way from the held mode to `mode` leads through NL (G8).
+    private func isDetour(_ mode: LockMode) -> Bool {
+        held != .null && !held.covers(mode) && !mode.covers(held)
     }
 
     /// Lets the head of the line in, and those behind it that go together with it.
@@ -407,10 +469,9 @@ package struct GlockMachine: Sendable {
         }
     }
 
-    private mutating func requestForHead(_ actions: inout [GlockAction]) {
-        guard let head = queue.first, !held.covers(head.mode.lockMode) else { return }
+    private mutating func request(for head: Waiter, _ actions: inout [GlockAction]) {
         let target = head.mode.lockMode
-        // Readers that are inside keep PR busy; the upgrade may be asked for meanwhile, the writer
+        // Those that are inside keep the held mode busy; the upgrade may be asked for meanwhile, the writer
         // waits for them.
         phase = .requesting(target)
         actions.append(.request(target, held == .null ? firstFlags : .noQueue))
@@ -420,7 +481,13 @@ package struct GlockMachine: Sendable {
     package func checkInvariants() {
         precondition(!(isExclusive && sharedCount > 0), "Glock G1")
         precondition(!isExclusive || held == .exclusive || isShutDown, "Glock G2")
+        precondition(!(isExclusive && concurrentCount > 0), "Glock G1")
+        precondition(!(sharedCount > 0 && concurrentCount > 0), "Glock G1")
         precondition(sharedCount == 0 || held.covers(.protectedRead) || isShutDown, "Glock G2")
+        precondition(
+            concurrentCount == 0 || held.covers(.concurrentWrite) || isShutDown,
+            "Glock G2"
+        )
         if case .demoting(let target) = phase {
             precondition(!target.covers(held), "a demotion that demotes nothing")
         } else {

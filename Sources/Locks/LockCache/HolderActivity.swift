@@ -21,7 +21,7 @@ package struct HolderActivity: Hashable, Sendable {
         case committing
     }
 
-    /// Operations that are inside.
+    /// Operations that are inside: several at a time (shared or concurrent), or alone.
     package var shared = 0
     package var exclusive = 0
     /// Operations of the node that wait in line for the glock.

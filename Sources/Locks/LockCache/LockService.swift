@@ -10,6 +10,8 @@ package protocol LockService: AnyObject {
     ///
     /// - Parameters:
     ///   - owner: for whom: circles of waiting owners are broken (`deadlock`); `none`: for the node.
+    ///   - parent: for a part of a tree, this node's granted lock of the resource above; it is given up
+    ///     after all below it. `none` otherwise.
     ///   - bytes: for a resource whose kind `isOfBytes`: what is locked; nil otherwise.
     @discardableResult
     func request(
@@ -18,6 +20,7 @@ package protocol LockService: AnyObject {
         _ flags: LockFlags,
         cookie: UInt64,
         owner: LockOwner,
+        parent: LockID,
         bytes: LockedBytes?
     ) -> LockID
 
@@ -42,7 +45,20 @@ extension LockService {
         _ flags: LockFlags,
         cookie: UInt64
     ) -> LockID {
-        request(name, mode, flags, cookie: cookie, owner: .none, bytes: nil)
+        request(name, mode, flags, cookie: cookie, owner: .none, parent: .none, bytes: nil)
+    }
+
+    /// Asks for a new lock that is no part of a tree.
+    @discardableResult
+    package func request(
+        _ name: ResourceName,
+        _ mode: LockMode,
+        _ flags: LockFlags,
+        cookie: UInt64,
+        owner: LockOwner,
+        bytes: LockedBytes?
+    ) -> LockID {
+        request(name, mode, flags, cookie: cookie, owner: owner, parent: .none, bytes: bytes)
     }
 }
 

@@ -299,6 +299,7 @@ package final class CentralLockDoor: LockService {
         _ flags: LockFlags,
         cookie: UInt64,
         owner: LockOwner,
+        parent: LockID,
         bytes: LockedBytes?
     ) -> LockID {
         if isDead { return .none }

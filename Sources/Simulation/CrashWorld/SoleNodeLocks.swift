@@ -25,6 +25,7 @@ package final class SoleNodeLocks: LockService {
         _ flags: LockFlags,
         cookie: UInt64,
         owner: LockOwner,
+        parent: LockID,
         bytes: LockedBytes?
     ) -> LockID {
         locks.append(Lock(cookie: cookie, mode: mode))

@@ -6,6 +6,8 @@
 //   X2. What a lock protects is in memory only under PR or EX: metadata blocks, the decoded inode,
 //       data that is to be written; in the kernel pages, attributes, names that are present or absent.
 //   X3. Under PR nothing is dirty, in pages neither.
+//   X4. Under CW the same holds region by region: a page or data of a region is there only under PR or EX of the
+//       region, dirty only under EX.
 //
 // Pages that write(2) has filled while it waits for the lock are not judged (Docs/CAVEATS.md, KERNEL F5), nor
 // are pages that are locked: they show nothing.
@@ -37,6 +39,7 @@ final class Exclusivity {
         guard violation == nil, !node.isDead, node.withdrawal == nil else { return }
         guard name.kind == .inode || name.kind == .resourceGroup else { return }
         judged += 1
+        if name.depth > 0 { return grantedRegion(name, mode, to: node) }
         let own = node.volume.memory(under: name)
         // A new inode is made under the locks of its directory and its group, before it has one itself.
         let isFirst = name.kind == .inode && known.insert(name).inserted
@@ -52,6 +55,48 @@ final class Exclusivity {
         }
     }
 
+    /// A lock of a region is granted.
+    private func grantedRegion(_ name: ResourceName, _ mode: LockMode, to node: SimulatedNode) {
+        for other in cluster.living where other !== node && other.withdrawal == nil {
+            let memory = other.volume.memory(under: name.root)
+            guard let region = memory.regions.first(where: { $0.index == name.lastNumber }) else {
+                continue
+            }
+            let why = "\(node.kernel.name) is granted \(mode) of \(name)"
+            if !region.covering.isCompatible(with: mode) {
+                fail("X1: \(why), \(other.kernel.name) has \(region.covering)")
+            }
+            judgeRegions(other, name.root, memory, why)
+        }
+    }
+
+    /// X4.
+    private func judgeRegions(
+        _ node: SimulatedNode,
+        _ name: ResourceName,
+        _ memory: MemoryUnderLock,
+        _ why: String
+    ) {
+        guard memory.covering == .concurrentWrite else { return }
+        var found: [String] = []
+        let number = InodeNumber(address: BlockAddress(name.number), generation: name.generation)
+        for bytes in node.volume.dirtyBytes(of: number)
+        where memory.covering(bytes) != .exclusive {
+            found.append("data that is not written, \(bytes)")
+        }
+        let inode = memory.node.flatMap { node.kernel.inode($0) }
+        for page in inode?.pages.pages ?? [] where inode?.shows(page) == true {
+            let start = page.index * UInt64(KernelPage.size)
+            let mode = memory.covering(start..<start + UInt64(KernelPage.size))
+            if page.isDirty ? mode != .exclusive : !mode.covers(.protectedRead) {
+                found.append("\(page.isDirty ? "dirty " : "")page \(page.index) under \(mode)")
+            }
+        }
+        if let inode, inode.keepsAttributes { found.append("attributes") }
+        guard !found.isEmpty else { return }
+        fail("X4: \(node.kernel.name) has \(found.joined(separator: ", ")) of \(name), when \(why)")
+    }
+
     private func judge(
         _ node: SimulatedNode,
         _ name: ResourceName,
@@ -59,6 +104,7 @@ final class Exclusivity {
         _ why: String
     ) {
         guard memory.covering != .exclusive else { return }
+        if memory.covering == .concurrentWrite { return judgeRegions(node, name, memory, why) }
         var found: [String] = []
         if memory.isDirty { found.append("data that is not written") }
         let inode = memory.node.flatMap { node.kernel.inode($0) }

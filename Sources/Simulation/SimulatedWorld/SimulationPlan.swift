@@ -158,6 +158,8 @@ struct ClusterShape {
         options.journalCount = UInt32(run.nodes)
         options.journalSize = journalSize
         options.blocksPerGroup = blocksPerGroup
+        // Small, as the files are: one of 20 KiB has several.
+        options.regionSize = blockSize << UInt32(run.seed % 3 == 0 ? 1 : 0)
         do {
             return try VolumePlan(options)
         } catch .tooSmall(let needed, _) {

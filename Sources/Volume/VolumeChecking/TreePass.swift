@@ -238,7 +238,7 @@ extension VolumeChecker {
     }
 
     func checkFlags(_ inode: SeenInode, _ record: InodeRecord) {
-        let known: InodeFlags = [.system, .orphan]
+        let known: InodeFlags = [.system, .orphan, .sharedWriters]
         let shouldBeSystem = isSystem(inode)
         if !record.flags.subtracting(known).isEmpty
             || record.flags.contains(.system) != shouldBeSystem

@@ -155,7 +155,8 @@ extension Inspector {
         var names: [String] = []
         if flags.contains(.system) { names.append("system") }
         if flags.contains(.orphan) { names.append("orphan") }
-        let unknown = flags.subtracting([.system, .orphan])
+        if flags.contains(.sharedWriters) { names.append("shared writers") }
+        let unknown = flags.subtracting([.system, .orphan, .sharedWriters])
         if !unknown.isEmpty {
             names.append("unknown (0x" + hexadecimal(UInt64(unknown.rawValue)) + ")")
         }
