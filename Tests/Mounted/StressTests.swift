@@ -168,6 +168,28 @@ extension MountedTests {
             }
         }
 
+        /// The kill command gets the place, and one that fails ends the run.
+        @Test func theKillCommandIsRunWithThePlace() throws {
+            try withFolders(["local"]) { paths in
+                let note = paths[0] + "/../note"
+                let places = ["--seconds", "3", "--kill-every", "1"] + paths + paths
+                let noting = try Commands.run(
+                    "lockstep-stress",
+                    ["--kill-command", "echo \"$1\" >>\(note)"] + places
+                )
+                #expect(noting.exitCode == 0, "\(noting)")
+                let lines = try Files.contents(note).split(separator: 10)
+                #expect(!lines.isEmpty)
+                #expect(lines.allSatisfy { Array($0) == Array(paths[0].utf8) })
+                let failing = try Commands.run(
+                    "lockstep-stress",
+                    ["--kill-command", "exit 3"] + places
+                )
+                #expect(failing.exitCode == 2, "\(failing)")
+                #expect(failing.output.contains("ended with 3"), "\(failing)")
+            }
+        }
+
         @Test func wrongArgumentsHaveOneLine() throws {
             let cases: [(arguments: [String], code: Int32, words: String)] = [
                 (["/var/tmp/there-is-no-such-place"], 2, "No such file or directory"),

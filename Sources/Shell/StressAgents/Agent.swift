@@ -173,11 +173,16 @@ package final class StressAgent: @unchecked Sendable {
     /// Somebody has seen less than we said, and asks whether our mount is still the same. In a thread of its
     /// own, as a mount may take its time to say.
     private func probe(_ message: StressMessage) {
-        let thread = try? runThread(name: "probe") { [self] in
+        let answer: @Sendable () -> Void = { [self] in
             let epoch = epochNow()
             channel.send(StressMessage(.probed, [message.number(0), message.number(1), epoch]))
         }
-        if let thread { thread.detach() }
+        do throws(SystemError) {
+            try runThread(name: "probe", answer).detach()
+        } catch {
+            // No room for a thread: somebody waits for the answer all the same.
+            answer()
+        }
     }
 
     /// The life of this mount; asked of the mount itself.

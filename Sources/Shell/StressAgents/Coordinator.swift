@@ -30,7 +30,9 @@ package final class StressCoordinator: @unchecked Sendable {
         var isGone = false
         var hasStopped = false
         var figures: StressMessage?
+        /// Calls that have not returned.
         var hanging: [String] = []
+        var hasHung = false
     }
 
     private struct Announcement: Hashable {

@@ -32,6 +32,8 @@ final class DirectoryWork: StressWork {
     private func key(_ owner: Int, _ slot: Int) -> StressKey {
         StressKey(.directories, owner, slot)
     }
+    /// The name under which an entry is made that is moved to its own.
+    private var temporary: String { "new-\(lane.me)" }
     private func entry(_ owner: Int, _ slot: Int) -> String { "watched-\(owner)-\(slot)" }
 
     /// What an entry is in an odd version.
@@ -47,6 +49,7 @@ final class DirectoryWork: StressWork {
         }
         directory = try lane.openFile(Self.name, O_RDONLY | O_DIRECTORY, key(lane.me, 0))
         guard lane.epoch > 0 else { return }
+        try remove(temporary, key(lane.me, 0), allowing: [ENOENT])
         // What was lost is not known: all own entries go.
         let versions = begun.enumerated().map {
             (key: key(lane.me, $0.offset), version: ($0.element + 2) / 2 * 2)
@@ -54,7 +57,7 @@ final class DirectoryWork: StressWork {
         for (slot, new) in versions.enumerated() { begun[slot] = new.version }
         try lane.announce(versions)
         for (slot, new) in versions.enumerated() {
-            try remove(slot, new.key, allowing: [ENOENT])
+            try remove(entry(lane.me, slot), new.key, allowing: [ENOENT])
             lane.claim(new.key, new.version, isFirm: false)
         }
     }
@@ -83,7 +86,7 @@ final class DirectoryWork: StressWork {
             if new.version % 2 == 1 {
                 try make(slot, new.key, new.version)
             } else {
-                try remove(slot, new.key)
+                try remove(entry(lane.me, slot), new.key)
             }
             lane.claim(new.key, new.version, isFirm: false)
         }
@@ -99,7 +102,7 @@ final class DirectoryWork: StressWork {
         let directory = directory
         let final = entry(lane.me, slot)
         let isMoved = lane.dice.oneIn(3)
-        let name = isMoved ? "new-\(lane.me)" : final
+        let name = isMoved ? temporary : final
         let kind = kind(key, version)
         _ = try lane.call("make \(name)", key, version) {
             switch kind {
@@ -117,11 +120,10 @@ final class DirectoryWork: StressWork {
         }
     }
 
-    private func remove(_ slot: Int, _ key: StressKey, allowing allowed: Set<Int32> = [])
+    private func remove(_ name: String, _ key: StressKey, allowing allowed: Set<Int32> = [])
         throws(StressFailure)
     {
         let directory = directory
-        let name = entry(lane.me, slot)
         let both = allowed.union([EISDIR])
         let result = try lane.call("unlink \(name)", key, allowing: both) {
             Int(unlinkat(directory, name, 0))

@@ -65,11 +65,7 @@ extension StressCoordinator {
         }
         waitForAll("stop")
         latch.withLock {
-            for number in peers.indices {
-                peers[number].hasStopped = false
-                // What hung is told once.
-                if !peers[number].hanging.isEmpty { peers[number].hasStopped = true }
-            }
+            for number in peers.indices { peers[number].hasStopped = false }
             tellAll(StressMessage(.verify))
         }
         waitForAll("verify")
@@ -241,6 +237,9 @@ extension StressCoordinator {
                 if !peer.hasStopped, report.trouble == nil {
                     report.trouble = "agent \(number) (\(peer.name)) did not \(what)"
                 }
+                // What hung when it should stop hangs on, and is told once.
+                if peer.hasHung { continue }
+                peers[number].hasHung = !peer.hanging.isEmpty
                 for call in peer.hanging {
                     report.violationCount += 1
                     report.violations.append(
@@ -252,7 +251,6 @@ extension StressCoordinator {
                         )
                     )
                 }
-                peers[number].hanging = []
             }
         }
     }

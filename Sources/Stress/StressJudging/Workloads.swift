@@ -46,7 +46,9 @@ package struct StressKey: RawRepresentable, Hashable, Sendable, CustomStringConv
     /// Its number there.
     package var index: Int { Int(rawValue & 0xFFFF_FFFF) }
 
-    package var description: String { "\(workload?.name ?? "?") \(group).\(index)" }
+    package var description: String {
+        workload.map { "\($0.name) \(group).\(index)" } ?? "of the run"
+    }
 }
 
 /// Mixes two numbers into one that looks random and is always the same.

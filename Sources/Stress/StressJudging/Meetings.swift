@@ -1,24 +1,22 @@
 // Where agents wait for each other: the coordinator's side.
 
-import StressJudging
-
 /// One place where agents meet, round after round.
-struct StressMeeting {
+package struct StressMeeting: Sendable {
     /// The number of the meeting that is being waited for.
-    private(set) var round: UInt64 = 0
+    package private(set) var round: UInt64 = 0
     private var members: Set<Int>
     private var joining: Set<Int> = []
     private var arrived: [Int: [UInt64]] = [:]
     /// Meetings that belong together: nobody joins in between.
     private let parts: UInt64
 
-    init(members: Set<Int>, parts: UInt64) {
+    package init(members: Set<Int>, parts: UInt64) {
         self.members = members
         self.parts = parts
     }
 
     /// What there is to send.
-    enum Result {
+    package enum Result: Hashable, Sendable {
         /// All are there: the meeting, for these.
         case met(StressMessage, to: [Int])
         /// These may come from this meeting on.
@@ -26,7 +24,7 @@ struct StressMeeting {
     }
 
     /// An agent has come. One who was not expected does not count.
-    mutating func arrive(_ agent: Int, _ round: UInt64, _ numbers: [UInt64], place: UInt8)
+    package mutating func arrive(_ agent: Int, _ round: UInt64, _ numbers: [UInt64], place: UInt8)
         -> [Result]
     {
         guard round == self.round, members.contains(agent) else { return [] }
@@ -35,7 +33,7 @@ struct StressMeeting {
     }
 
     /// An agent has lost its mount: nobody waits for it any more.
-    mutating func leave(_ agent: Int, place: UInt8) -> [Result] {
+    package mutating func leave(_ agent: Int, place: UInt8) -> [Result] {
         members.remove(agent)
         joining.remove(agent)
         arrived[agent] = nil
@@ -43,7 +41,7 @@ struct StressMeeting {
     }
 
     /// An agent wants to come again.
-    mutating func join(_ agent: Int, place: UInt8) -> [Result] {
+    package mutating func join(_ agent: Int, place: UInt8) -> [Result] {
         members.remove(agent)
         joining.insert(agent)
         return settle(place)

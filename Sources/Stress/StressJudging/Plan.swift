@@ -1,7 +1,5 @@
 // What an agent is told at the beginning.
 
-package import StressJudging
-
 /// The settings of a run that agents need.
 package struct StressPlan: Hashable, Sendable {
     /// This agent, from 0, and how many there are.
