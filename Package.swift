@@ -185,10 +185,15 @@ let layers: [Target] = [
         ]
     ),
 
+    // The stress test of mounted file systems: what is written, what is claimed, what may be seen.
+    pure("StressJudging", "Stress", ["Vocabulary", "CChecksum"]),
+
     // Shell: the only folder that may import the operating system.
     shell("LinuxSystem", ["Vocabulary", "Execution", "CLinux", deque]),
     shell("LinuxBlockIO", ["Vocabulary", "BlockIO", "LinuxSystem", "CLinux"]),
     shell("Transport", ["Vocabulary", "Membership", "LinuxSystem", "CLinux", nioCore, nioPosix]),
+    // Its agents and their coordinator. They know nothing of Lockstep: any file system will do.
+    shell("StressAgents", ["Vocabulary", "StressJudging", "LinuxSystem", "CLinux"]),
     shell(
         "HostCluster",
         ["Vocabulary", "Membership", "LinuxSystem", "CLinux", "DiskFormat", "BlockIO"]
@@ -248,6 +253,10 @@ let commands: [Target] = [
         ["Vocabulary", "Execution", "CrashWorld", "SimulatedWorld", "LinuxSystem", argumentParser]
     ),
     command("locksim", ["Vocabulary", "LockWorld", argumentParser]),
+    command(
+        "stress",
+        ["Vocabulary", "LinuxSystem", "StressJudging", "StressAgents", argumentParser]
+    ),
 ]
 
 let yardsticks: [Target] = [
@@ -308,6 +317,7 @@ let testTargets: [Target] = [
             "VolumeInspection",
         ]
     ),
+    tests("StressJudgingTests", ["Vocabulary", "StressJudging"]),
     tests("CrashWorldTests", ["Vocabulary", "CrashWorld"]),
     tests("FuzzingTests", ["Vocabulary", "Fuzzing"]),
     tests(
@@ -349,6 +359,7 @@ let package = Package(
         .executable(name: "lockstep", targets: ["lockstep"]),
         .executable(name: "lockstep-simulate", targets: ["simulate"]),
         .executable(name: "lockstep-lockcheck", targets: ["locksim"]),
+        .executable(name: "lockstep-stress", targets: ["stress"]),
         .executable(name: "lockstep-bench", targets: ["bench"]),
         .executable(name: "lockstep-null-fuse", targets: ["nullfuse"]),
         .executable(name: "lockstep-ping-pong", targets: ["pingpong"]),

@@ -30,6 +30,7 @@ enum Commands {
 
     static let required = [
         "mkfs.lockstep", "mount.lockstep", "umount.lockstep", "fsck.lockstep", "lockstep",
+        "lockstep-stress",
     ]
 
     /// Those that have not been built.

@@ -3,6 +3,8 @@
 #include <linux/fs.h>
 #include <pthread.h>
 #include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -98,4 +100,46 @@ int lockstep_unshare_descriptors(void) { return unshare(CLONE_FILES); }
 
 int lockstep_spawn_close_from(posix_spawn_file_actions_t *actions, int lowest) {
     return posix_spawn_file_actions_addclosefrom_np(actions, lowest);
+}
+
+static __thread sigjmp_buf bus_escape;
+static __thread volatile sig_atomic_t bus_is_guarded;
+
+static void on_bus_error(int number) {
+    if (bus_is_guarded) {
+        bus_is_guarded = 0;
+        siglongjmp(bus_escape, 1);
+    }
+    // Not ours: once more, and this time it ends the process.
+    signal(number, SIG_DFL);
+}
+
+int lockstep_catch_bus_errors(void) {
+    struct sigaction action = {.sa_handler = on_bus_error};
+    sigemptyset(&action.sa_mask);
+    return sigaction(SIGBUS, &action, NULL);
+}
+
+int lockstep_guard_thread(void) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGBUS);
+    errno = pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    return errno == 0 ? 0 : -1;
+}
+
+int lockstep_load_word(const uint64_t *from, uint64_t *value) {
+    if (sigsetjmp(bus_escape, 1) != 0) return -1;
+    bus_is_guarded = 1;
+    *value = __atomic_load_n(from, __ATOMIC_ACQUIRE);
+    bus_is_guarded = 0;
+    return 0;
+}
+
+int lockstep_store_word(uint64_t *to, uint64_t value) {
+    if (sigsetjmp(bus_escape, 1) != 0) return -1;
+    bus_is_guarded = 1;
+    __atomic_store_n(to, value, __ATOMIC_RELEASE);
+    bus_is_guarded = 0;
+    return 0;
 }

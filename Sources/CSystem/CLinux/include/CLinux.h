@@ -86,3 +86,11 @@ int lockstep_unshare_descriptors(void);
 // posix_spawn_file_actions_addclosefrom_np(3): the new process has no descriptor from `lowest` on. 0 or an
 // error number.
 int lockstep_spawn_close_from(posix_spawn_file_actions_t *actions, int lowest);
+
+// Loads and stores of memory that a file is mapped into, whose file system may be gone: -1 instead of the end
+// of the process by SIGBUS. lockstep_catch_bus_errors once in the process, lockstep_guard_thread once in each
+// thread that loads or stores; both -1 with errno.
+int lockstep_catch_bus_errors(void);
+int lockstep_guard_thread(void);
+int lockstep_load_word(const uint64_t *from, uint64_t *value);
+int lockstep_store_word(uint64_t *to, uint64_t value);
