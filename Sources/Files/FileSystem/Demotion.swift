@@ -158,6 +158,7 @@ extension MountedVolume {
     /// Drops the pages of a range, and the attributes, of a file from the kernel (see the head of this file).
     func invalidatePages(_ invalidation: Invalidation) async {
         let inode = invalidation.inode
+        await waitForTold(inode)
         inode.invalidations += 1
         if inode.writableOpens > 0 { inode.wasInvalidatedWhileWritable = true }
         let pass = inode.pageUse.beginPass(invalidation.range)
@@ -176,6 +177,17 @@ extension MountedVolume {
         }
         inode.pageUse.endPass(pass)
     }
+
+    /// Attributes that are under way to the kernel when it drops what it has are shown to who asked, but not kept, and a
+    /// read(2) that asked for the size goes on with the old one: they get the time to arrive (rule F6).
+    private func waitForTold(_ inode: Inode) async {
+        guard let told = inode.toldAt else { return }
+        let arrival = told.advanced(nanoseconds: Self.arrivalTime)
+        if engine.clock.now < arrival { await engine.sleep(until: arrival) }
+    }
+
+    /// Nanoseconds in which a reply is nearly always taken in.
+    private static let arrivalTime: UInt64 = 1_000_000
 
     /// Has ranges invalidated; the outcome arrives when all have been.
     private func drop(

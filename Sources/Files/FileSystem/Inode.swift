@@ -55,6 +55,8 @@ package final class Inode {
     /// The time of change in the last attributes that the kernel was told; nil once it has been told to forget
     /// them (rule F9).
     var toldChange: Timestamp?
+    /// When the kernel was last told attributes (rule F6).
+    var toldAt: Tick?
     /// When the kernel shall forget older times, if it shall.
     var takesBackAt: Tick?
     /// Open files here.

@@ -486,6 +486,7 @@ package final class MountedVolume: FileOperations {
             record.modified = lastWrite
             record.changed = lastWrite
         }
+        inode.toldAt = engine.clock.now
         inode.toldChange = attributesMayBeCached(inode) ? record.changed : nil
         // Of a damaged inode it may be anything.
         let blocks = record.blockCount.multipliedReportingOverflow(by: UInt64(blockSize / 512))
