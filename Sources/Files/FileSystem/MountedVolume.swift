@@ -462,8 +462,13 @@ package final class MountedVolume: FileOperations {
 
     /// What `stat` shows of an inode that is held.
     func attributes(_ inode: Inode, _ stored: StoredInode) -> FileAttributes {
-        let record = stored.record
+        attributes(inode, stored.record)
+    }
+
+    /// The same of an inode that is gone.
+    func attributes(_ inode: Inode, _ record: InodeRecord) -> FileAttributes {
         inode.toldChange = record.changed
+        inode.toldOwner = (record.user, record.group)
         // Of a damaged inode it may be anything.
         let blocks = record.blockCount.multipliedReportingOverflow(by: UInt64(blockSize / 512))
         return FileAttributes(
