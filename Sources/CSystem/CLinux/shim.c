@@ -98,6 +98,16 @@ const int lockstep_f_ofd_setlkw = F_OFD_SETLKW;
 
 int lockstep_unshare_descriptors(void) { return unshare(CLONE_FILES); }
 
+int lockstep_unshare_directory(void) { return unshare(CLONE_FS); }
+
+long lockstep_system_call(long number, long a, long b, long c, long d, long e, long f) {
+    return syscall(number, a, b, c, d, e, f);
+}
+
+int lockstep_ioctl(int fd, unsigned long request, long argument) { return ioctl(fd, request, argument); }
+
+int lockstep_fcntl(int fd, int command, long argument) { return fcntl(fd, command, argument); }
+
 int lockstep_spawn_close_from(posix_spawn_file_actions_t *actions, int lowest) {
     return posix_spawn_file_actions_addclosefrom_np(actions, lowest);
 }

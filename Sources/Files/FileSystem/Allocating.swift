@@ -53,7 +53,7 @@ extension MountedVolume {
                 inode,
                 range,
                 allocation,
-                dropsPrivileges: caller.user != 0,
+                writer: caller.writerGroup,
                 interruption,
                 &overtaking
             )
@@ -74,14 +74,14 @@ extension MountedVolume {
         _ inode: Inode,
         _ range: Range<UInt64>,
         _ allocation: Allocation,
-        dropsPrivileges: Bool,
+        writer: UInt32?,
         _ interruption: Interruption?,
         _ overtaking: inout UInt64?
     ) async throws(FileError) {
         let stored = try await hold(inode, .exclusive, interruption)
         defer { release(inode, .exclusive) }
         guard stored.record.isRegular else { throw .notSupported }
-        if dropsPrivileges { try await dropPrivilegesFirst(inode, stored) }
+        if let writer { try await dropPrivilegesFirst(inode, stored, writer) }
         let size = stored.record.size
         let inside = min(range.lowerBound, size)..<min(range.upperBound, size)
         if allocation.kind != .allocate {

@@ -14,6 +14,9 @@ extension MountedVolume {
         _ interruption: Interruption?
     ) async throws(FileError) -> AttributesReply {
         let inode = try inode(node)
+        if let record = inode.remains {
+            return AttributesReply(attributes: attributes(inode, record), isCacheable: false)
+        }
         let mode = lookMode(inode)
         let stored = try await hold(inode, mode, interruption)
         defer { release(inode, mode) }
@@ -45,7 +48,7 @@ extension MountedVolume {
         _ interruption: Interruption?
     ) async throws(FileError) -> AttributesReply {
         try checkWritable()
-        return try await changeAttributes(try inode(node), change, interruption)
+        return try await changeAttributes(try inode(node), change, caller, interruption)
     }
 
     /// Changes attributes. While the size changes, the kernel may hold back the write-back of any
@@ -53,8 +56,15 @@ extension MountedVolume {
     func changeAttributes(
         _ inode: Inode,
         _ change: AttributeChange,
+        _ caller: Caller?,
         _ interruption: Interruption?
     ) async throws(FileError) -> AttributesReply {
+        if var record = inode.remains {
+            if change.size != nil { throw record.isDirectory ? .isDirectory : .invalid }
+            apply(change, to: &record)
+            inode.remains = record
+            return AttributesReply(attributes: attributes(inode, record), isCacheable: false)
+        }
         let stored = try await hold(
             inode,
             .exclusive,
@@ -62,6 +72,7 @@ extension MountedVolume {
             bytes: change.size != nil ? 0..<UInt64.max : nil
         )
         defer { release(inode, .exclusive) }
+        if let caller { try checkOwner(inode, stored.record, change, caller) }
         if let size = change.size {
             guard stored.record.isRegular else {
                 throw stored.record.isDirectory ? .isDirectory : .invalid
@@ -74,7 +85,7 @@ extension MountedVolume {
         }
         let transaction = try await begin(blocks: 1)
         defer { transaction.end() }
-        apply(change, to: stored)
+        apply(change, to: &stored.record)
         stored.store(in: transaction)
         inode.lastSequence = transaction.sequence
         inode.kernelMayCache = true
@@ -84,24 +95,42 @@ extension MountedVolume {
         )
     }
 
-    private func apply(_ change: AttributeChange, to stored: StoredInode) {
+    /// Linux has decided by the owner and the group that it was told last, which may be another node's past: then it is
+    /// told ESTALE, upon which it looks the name up once more and decides again (KERNEL D12).
+    private func checkOwner(
+        _ inode: Inode,
+        _ record: InodeRecord,
+        _ change: AttributeChange,
+        _ caller: Caller
+    ) throws(FileError) {
+        guard caller.user != 0, let told = inode.toldOwner else { return }
+        let isOwnersAlone =
+            change.mode != nil || change.user != nil || change.group != nil
+            || change.accessed != nil || change.modified != nil
+        if isOwnersAlone, told.user == caller.user, record.user != caller.user { throw .stale }
+        if let mode = change.mode, mode & 0o2000 != 0, told.group != record.group { throw .stale }
+    }
+
+    private func apply(_ change: AttributeChange, to record: inout InodeRecord) {
         let time = now
         if let mode = change.mode {
-            stored.record.mode = stored.record.typeBits | mode & 0o7777
+            record.mode = record.typeBits | mode & 0o7777
         }
-        if let user = change.user { stored.record.user = user }
-        if let group = change.group { stored.record.group = group }
-        if change.dropsPrivileges { dropPrivileges(stored) }
+        if let user = change.user { record.user = user }
+        if let group = change.group { record.group = group }
+        if change.dropsPrivileges, !record.isDirectory {
+            dropPrivileges(&record, change.writerGroup)
+        }
         switch change.accessed {
-        case .now: stored.record.accessed = time
-        case .at(let given): stored.record.accessed = given
+        case .now: record.accessed = time
+        case .at(let given): record.accessed = given
         case nil: break
         }
         switch change.modified {
-        case .now: stored.record.modified = time
-        case .at(let given): stored.record.modified = given
-        case nil: if change.size != nil { stored.record.modified = time }
+        case .now: record.modified = time
+        case .at(let given): record.modified = given
+        case nil: if change.size != nil { record.modified = time }
         }
-        stored.record.changed = change.changed ?? time
+        record.changed = change.changed ?? time
     }
 }

@@ -211,9 +211,7 @@ extension MountedVolume {
         guard record.isRegular, record.layout == .extents, record.flags.contains(.sharedWriters)
         else { return false }
         // Set-user-id and set-group-id have to go first.
-        if flags.dropsPrivileges, record.mode & 0o4000 != 0 || record.mode & 0o2010 == 0o2010 {
-            return false
-        }
+        if flags.dropsPrivileges, losesPrivileges(record, flags.writerGroup) { return false }
         if range.upperBound <= record.size, try await isWritten(stored, range) { return true }
         inode.regionsRefusedAt = engine.clock.now
         return false

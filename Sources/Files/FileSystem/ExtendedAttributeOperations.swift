@@ -19,8 +19,8 @@ extension MountedVolume {
 
     private func checkName(_ name: UnsafeRawBufferPointer) throws(FileError) {
         guard name.count <= AttributeRecord.longestName else { throw .range }
-        for prefix in Self.nameSpaces
-        where name.count > prefix.utf8.count && name.starts(with: prefix.utf8) {
+        for prefix in Self.nameSpaces where name.starts(with: prefix.utf8) {
+            if name.count == prefix.utf8.count { throw .invalid }
             return
         }
         guard options.hasAccessLists, AccessListName(name) != nil else { throw .notSupported }
@@ -111,6 +111,9 @@ extension MountedVolume {
         let update: AttributeUpdate
         do throws(StoreError) {
             update = try await ExtendedAttributes(store, stored).prepareRemove(name)
+        } catch .notFound where AccessListName(name) != nil {
+            // As Linux has it: no list is what was asked for.
+            return
         } catch .notFound {
             throw .noAttribute
         } catch {

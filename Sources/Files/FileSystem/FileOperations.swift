@@ -38,6 +38,9 @@ package struct Caller: Sendable {
         self.group = group
         self.process = process
     }
+
+    /// The group, if set-group-id of a file depends on whether it is the file's: not for the superuser.
+    package var writerGroup: UInt32? { user == 0 ? nil : group }
 }
 
 /// What `stat` shows.
@@ -139,6 +142,8 @@ package struct OpenIntent: Sendable {
     package var truncates: Bool
     /// FUSE_OPEN_KILL_SUIDGID: a truncating open drops set-user-id and set-group-id.
     package var dropsPrivileges = false
+    /// The group of who opens; nil if nothing depends on it.
+    package var writerGroup: UInt32?
 
     package init(reads: Bool, writes: Bool, appends: Bool, truncates: Bool) {
         self.reads = reads
@@ -180,6 +185,8 @@ package struct AttributeChange: Sendable {
     package var changed: Timestamp?
     /// FATTR_KILL_SUIDGID: drop set-user-id and set-group-id.
     package var dropsPrivileges = false
+    /// The group of who changes the size; nil if nothing depends on it.
+    package var writerGroup: UInt32?
 
     package init() {}
 }
@@ -247,6 +254,8 @@ package struct WriteFlags: Sendable {
     package var isDirect: Bool
     /// FUSE_WRITE_KILL_SUIDGID
     package var dropsPrivileges: Bool
+    /// The group of who writes; nil if nothing depends on it.
+    package var writerGroup: UInt32?
     /// O_SYNC or O_DSYNC, of the file or of this write: it is durable when it is answered. For
     /// writes through the page cache the kernel sees to that with FSYNC.
     package var isSynchronous = false

@@ -57,6 +57,8 @@ package final class Inode {
     var toldChange: Timestamp?
     /// When the kernel was last told attributes (rule F6).
     var toldAt: Tick?
+    /// The owner and the group that the kernel was told last.
+    var toldOwner: (user: UInt32, group: UInt32)?
     /// When the kernel shall forget older times, if it shall.
     var takesBackAt: Tick?
     /// Open files here.
@@ -80,6 +82,9 @@ package final class Inode {
     var isTemporary = false
     /// The inode is gone for good; only the kernel's references keep this object.
     var isFreed = false
+    /// What it was when this node freed it, for those here who have it in use without a file handle: as their current
+    /// directory, as an open directory, pipe or device. No lock covers it, nobody else has it.
+    var remains: InodeRecord?
     var dirty: DirtyData?
     /// The compound transaction that holds the newest change.
     var lastSequence: UInt64 = 0

@@ -53,7 +53,9 @@ extension MountedVolume {
             let stored = holdIfCached(directory, .shared)
         else { return nil }
         defer { release(directory, .shared) }
-        guard stored.record.isDirectory, !isSpecial(name) else { return nil }
+        guard stored.record.isDirectory, !isSpecial(name),
+            name.count <= DirectoryEntryRecord.longestName
+        else { return nil }
         switch Directory(store, stored).findIfCached(name) {
         case .unknown: return nil
         case .absent:

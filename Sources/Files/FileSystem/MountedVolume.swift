@@ -486,8 +486,14 @@ package final class MountedVolume: FileOperations {
             record.modified = lastWrite
             record.changed = lastWrite
         }
+        return attributes(inode, record)
+    }
+
+    /// The same of an inode that is gone.
+    func attributes(_ inode: Inode, _ record: InodeRecord) -> FileAttributes {
         inode.toldAt = engine.clock.now
         inode.toldChange = attributesMayBeCached(inode) ? record.changed : nil
+        inode.toldOwner = (record.user, record.group)
         // Of a damaged inode it may be anything.
         let blocks = record.blockCount.multipliedReportingOverflow(by: UInt64(blockSize / 512))
         return FileAttributes(

@@ -66,7 +66,8 @@ extension MountedVolume {
                 var change = AttributeChange()
                 change.size = 0
                 change.dropsPrivileges = intent.dropsPrivileges
-                _ = try await changeAttributes(inode, change, interruption)
+                change.writerGroup = intent.writerGroup
+                _ = try await changeAttributes(inode, change, nil, interruption)
             } catch {
                 await release(inode.handle, reply.handle)
                 throw error

@@ -167,6 +167,11 @@ extension MountedVolume {
 
     /// After an inode was freed under its exclusive lock.
     func forgetFreed(_ inode: Inode) {
+        if inode.lookups > 0, var record = inode.stored?.record {
+            record.linkCount = 0
+            record.changed = now
+            inode.remains = record
+        }
         inode.isFreed = true
         inode.stored = nil
         inode.dirty = nil

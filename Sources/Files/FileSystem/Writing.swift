@@ -12,7 +12,9 @@ package import Vocabulary
 
 extension MountedVolume {
     /// No file is longer: offsets are signed 64-bit numbers.
-    static let largestFile = UInt64(Int64.max)
+    /// Behind it is a page of the kernel's that no file has: notifications that mean "from here to the end", with the
+    /// last offset that they can say, then name no page that a request holds (KERNEL F3).
+    static let largestFile = UInt64(Int64.max) / 65_536 * 65_536
 
     package func write(
         _ node: NodeHandle,
@@ -128,7 +130,7 @@ extension MountedVolume {
             start = stored.record.size
             guard start <= Self.largestFile - UInt64(bytes.count) else { throw .tooLarge }
         }
-        if flags.dropsPrivileges { try await dropPrivilegesFirst(inode, stored) }
+        if flags.dropsPrivileges { try await dropPrivilegesFirst(inode, stored, flags.writerGroup) }
         let range = start..<start + UInt64(bytes.count)
         if flags.isWriteback {
             do throws(FileError) {
@@ -245,22 +247,33 @@ extension MountedVolume {
     /// in memory and not logged would be true on this node alone.
     func dropPrivilegesFirst(
         _ inode: Inode,
-        _ stored: StoredInode
+        _ stored: StoredInode,
+        _ writer: UInt32?
     ) async throws(FileError) {
-        let mode = stored.record.mode
-        guard mode & 0o4000 != 0 || mode & 0o2010 == 0o2010 else { return }
+        guard losesPrivileges(stored.record, writer) else { return }
         let transaction = try await begin(blocks: 1)
         defer { transaction.end() }
-        dropPrivileges(stored)
+        dropPrivileges(&stored.record, writer)
         stored.record.changed = now
         stored.store(in: transaction)
         inode.lastSequence = transaction.sequence
     }
 
-    /// Set-user-id and, of executables, set-group-id go when somebody writes.
-    func dropPrivileges(_ stored: StoredInode) {
-        stored.record.mode &= ~0o4000
-        if stored.record.mode & 0o010 != 0 { stored.record.mode &= ~0o2000 }
+    /// Set-user-id goes when somebody writes, and set-group-id of what the group may execute; of other files when the
+    /// writer is of another group.
+    func dropPrivileges(_ record: inout InodeRecord, _ writer: UInt32?) {
+        if losesSetGroupID(record, writer) { record.mode &= ~0o2000 }
+        record.mode &= ~0o4000
+    }
+
+    func losesPrivileges(_ record: InodeRecord, _ writer: UInt32?) -> Bool {
+        record.mode & 0o4000 != 0 || losesSetGroupID(record, writer)
+    }
+
+    private func losesSetGroupID(_ record: InodeRecord, _ writer: UInt32?) -> Bool {
+        guard record.mode & 0o2000 != 0 else { return false }
+        if record.mode & 0o010 != 0 { return true }
+        return writer.map { $0 != record.group } ?? false
     }
 
     // MARK: Held

@@ -44,6 +44,7 @@ extension Dispatcher {
             isDirect: wish.write_flags & UInt32(FUSE_WRITE_LOCKOWNER) != 0,
             dropsPrivileges: wish.write_flags & UInt32(FUSE_WRITE_KILL_SUIDGID) != 0
         )
+        flags.writerGroup = message.caller.writerGroup
         // O_SYNC holds the bit of O_DSYNC.
         flags.isSynchronous = !isWriteback && wish.flags & UInt32(O_DSYNC) != 0
         let count = try await operations.write(
@@ -206,7 +207,7 @@ extension Dispatcher {
                 message.node,
                 request.interruption
             )
-            return sized(names, wish.size, request)
+            return sized(visible(names, to: message.caller), wish.size, request)
         case .removeExtendedAttribute:
             try await operations.removeExtendedAttribute(
                 message.node,
@@ -218,6 +219,13 @@ extension Dispatcher {
         default:
             return try await setExtendedAttribute(request)
         }
+    }
+
+    /// The names of a list without those that only who administers the system may see.
+    private func visible(_ names: [UInt8], to caller: Caller) -> [UInt8] {
+        if caller.user == 0 { return names }
+        let shown = names.split(separator: 0).filter { !$0.starts(with: Array("trusted.".utf8)) }
+        return shown.flatMap { Array($0) + [0] }
     }
 
     /// A room of 0 asks for the size alone.

@@ -89,6 +89,22 @@ package final class FuseKernelCache: KernelCache, @unchecked Sendable {
             message = FuseNotification.invalidateInode(node, offset: -1, length: 0)
         }
         await dropInode(node, message, whenBegun)
+        if let data, data.offset == 0, data.length == nil { pruneNames(of: node) }
+    }
+
+    /// KERNEL D12. Nobody waits for it: an inode that goes by this waits for its pages that are being read.
+    private func pruneNames(of node: NodeHandle) {
+        guard session.agreement.prunes else { return }
+        threads.submit { [session] in
+            let code = session.notify(FuseNotification.prune(node))
+            switch code {
+            case 0, ENOENT, ENODEV, ENOTCONN, EBADF: return
+            default:
+                session.log.warning(
+                    "dropping the unused names of node \(node.rawValue): \(errnoText(code))"
+                )
+            }
+        }
     }
 
     private func dropInode(
@@ -212,6 +228,7 @@ package final class FuseKernelCache: KernelCache, @unchecked Sendable {
 
     private func dropListing(of parent: NodeHandle) async {
         await dropInode(parent, FuseNotification.invalidateInode(parent, offset: 0, length: 0))
+        pruneNames(of: parent)
     }
 
     /// On a notify thread. May wait for the directory's lock. False if the kernel could not.

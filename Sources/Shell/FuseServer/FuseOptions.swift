@@ -29,6 +29,8 @@ package struct FuseOptions: Sendable {
     package var readAheadKiB: Int? = 1024
     /// Serve as kernels before 6.16 must be served: names are never kept (KERNEL D1).
     package var treatsKernelAsOld = false
+    /// Drop the names of an inode that nobody has in use when the inode is taken back, where the kernel can (KERNEL D12).
+    package var dropsUnusedNames = true
     /// Where lines go that nobody returns.
     package var log: LineLog
 

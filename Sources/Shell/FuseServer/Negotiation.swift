@@ -12,6 +12,9 @@ package struct FuseAgreement: Sendable, Equatable {
     /// Whether names may stay in the kernel: it can be told to forget them all without a lock.
     package var keepsEntries = false
 
+    /// Whether the unused names of one inode are dropped.
+    package var prunes = false
+
     /// Whether files opened with FOPEN_DIRECT_IO can be mapped shared. Linux can from 6.6 on; it is
     /// taken from 6.16 on (KERNEL M5).
     package var mapsDirectFiles: Bool { features & Feature.directIOAllowMap != 0 }
@@ -81,6 +84,8 @@ enum Negotiation {
 
         var agreement = FuseAgreement(minor: offer.minor, features: taken)
         agreement.keepsEntries = isNew
+        agreement.prunes =
+            isNew && options.dropsUnusedNames && offer.minor >= FuseNotification.pruneMinor
 
         var out = fuse_init_out()
         out.major = 7

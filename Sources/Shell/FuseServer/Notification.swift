@@ -12,10 +12,14 @@ package enum FuseNotification {
         case invalidateEntry = 3
         /// Protocol 7.44, Linux 6.16.
         case incrementEpoch = 8
+        /// Protocol 7.45, Linux 6.18.
+        case prune = 9
     }
 
     /// The first minor protocol version with epochs.
     package static let epochMinor: UInt32 = 44
+    /// The first that lets an inode's unused names be dropped.
+    package static let pruneMinor: UInt32 = 45
 
     /// Drops cached attributes and access lists and, unless `offset` is negative, the pages of the
     /// range (rounded out to pages; to the end of the file if `length` is not positive). Dirty
@@ -46,6 +50,18 @@ package enum FuseNotification {
 
     /// Makes the kernel ask again for every name at its next use. Takes no lock in the kernel.
     package static func incrementEpoch() -> [UInt8] { message(.incrementEpoch) { _ in } }
+
+    /// Drops the names of an inode that nobody has in use: no open file, no current directory, no name below it. Takes
+    /// no lock of a directory.
+    package static func prune(_ node: NodeHandle) -> [UInt8] {
+        // fuse_notify_prune_out, newer than the header: count, padding, spare; then the numbers.
+        message(.prune) {
+            append(UInt32(1), to: &$0)
+            append(UInt32(0), to: &$0)
+            append(UInt64(0), to: &$0)
+            append(node.rawValue, to: &$0)
+        }
+    }
 
     private static func message(_ code: Code, _ fill: (inout [UInt8]) -> Void) -> [UInt8] {
         var bytes: [UInt8] = []

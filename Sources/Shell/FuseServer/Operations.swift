@@ -100,7 +100,10 @@ extension Dispatcher {
                 asks(FATTR_MTIME_NOW) ? .now : .at(timestamp(wish.mtime, wish.mtimensec))
         }
         if asks(FATTR_CTIME) { change.changed = timestamp(wish.ctime, wish.ctimensec) }
-        change.dropsPrivileges = asks(FATTR_KILL_SUIDGID)
+        // chown(2) that changes neither owner nor group comes with nothing that is asked for, and drops them as well.
+        let asked = UInt32(FATTR_FH | FATTR_LOCKOWNER)
+        change.dropsPrivileges = asks(FATTR_KILL_SUIDGID) || wish.valid & ~asked == 0
+        if change.size != nil { change.writerGroup = message.caller.writerGroup }
         let reply = try await operations.setAttributes(
             message.node,
             asks(FATTR_FH) ? OpenHandle(wish.fh) : nil,
@@ -234,7 +237,7 @@ extension Dispatcher {
         _ caller: Caller,
         _ interruption: Interruption
     ) async throws(FileError) -> (EntryReply, OpenReply) {
-        let intent = intent(wish.flags, wish.open_flags)
+        let intent = intent(wish.flags, wish.open_flags, caller)
         if message.opcode == .makeTemporary {
             return try await operations.makeTemporary(
                 in: message.node,
@@ -260,14 +263,14 @@ extension Dispatcher {
         let wish = try message.argument(fuse_open_in.self)
         let opened = try await operations.open(
             message.node,
-            intent(wish.flags, wish.open_flags),
+            intent(wish.flags, wish.open_flags, message.caller),
             request.interruption
         )
         request.undo.file = (message.node, opened.handle)
         return put(Encoding.opened(opened, isDirectory: false), request)
     }
 
-    private func intent(_ flags: UInt32, _ openFlags: UInt32) -> OpenIntent {
+    private func intent(_ flags: UInt32, _ openFlags: UInt32, _ caller: Caller) -> OpenIntent {
         let access = flags & UInt32(O_ACCMODE)
         var intent = OpenIntent(
             reads: access != UInt32(O_WRONLY),
@@ -276,6 +279,7 @@ extension Dispatcher {
             truncates: flags & UInt32(O_TRUNC) != 0
         )
         intent.dropsPrivileges = openFlags & UInt32(FUSE_OPEN_KILL_SUIDGID) != 0
+        intent.writerGroup = caller.writerGroup
         return intent
     }
 

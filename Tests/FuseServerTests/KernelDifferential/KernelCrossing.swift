@@ -193,7 +193,7 @@ extension MountedTests {
         private func compare(_ program: [CrossingStep]) throws -> [String] {
             var real = CrossingOutcome()
             try withOwnFileTable {
-                try withMount { real = try RealKernelSide($0).run(program) }
+                try withMount(configure: keepsNames) { real = try RealKernelSide($0).run(program) }
             }
             let model = try ModelKernelSide.run(program, following: real)
             #expect(real.lines == model.lines)

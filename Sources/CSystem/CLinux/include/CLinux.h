@@ -83,6 +83,16 @@ extern const int lockstep_f_ofd_getlk, lockstep_f_ofd_setlk, lockstep_f_ofd_setl
 // unshare(2): from now on the calling thread has a table of descriptors of its own; -1 with errno.
 int lockstep_unshare_descriptors(void);
 
+// unshare(2): the calling thread has an umask and a current directory of its own; -1 with errno.
+int lockstep_unshare_directory(void);
+// The system call SYS_..., for what Glibc wraps (setresuid(2) of this one thread) or does not know. Its result, or
+// -1 with errno.
+long lockstep_system_call(long number, long a, long b, long c, long d, long e, long f);
+// ioctl(2) with a number or an address as its argument.
+int lockstep_ioctl(int fd, unsigned long request, long argument);
+// fcntl(2) with a number as its argument.
+int lockstep_fcntl(int fd, int command, long argument);
+
 // posix_spawn_file_actions_addclosefrom_np(3): the new process has no descriptor from `lowest` on. 0 or an
 // error number.
 int lockstep_spawn_close_from(posix_spawn_file_actions_t *actions, int lowest);
