@@ -60,6 +60,7 @@ extension MountedVolume {
             bytes: change.size != nil ? 0..<UInt64.max : nil
         )
         defer { release(inode, .exclusive) }
+        try checkMayChange(stored.record, change)
         if let size = change.size {
             guard stored.record.isRegular else {
                 throw stored.record.isDirectory ? .isDirectory : .invalid

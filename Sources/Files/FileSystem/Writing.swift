@@ -29,6 +29,8 @@ extension MountedVolume {
         }
         guard buffer.count > 0 else { return 0 }
         guard offset <= Self.largestFile - UInt64(buffer.count) else { throw .tooLarge }
+        var flags = flags
+        flags.isOfAppender = file.intent.appends
         // The kernel has put the bytes into its pages before it asks.
         if !flags.isDirect { inode.kernelMayCache = true }
         if !flags.isWriteback, dirtyAccount.isFull {
@@ -107,6 +109,7 @@ extension MountedVolume {
         )
         defer { release(inode, .exclusive) }
         guard stored.record.isRegular else { throw .invalid }
+        try checkMayWrite(inode, stored.record, offset..<offset + UInt64(buffer.count), flags)
         // Again: while this waited, the lock may have been given up, and everything invalidated.
         if !flags.isDirect { inode.kernelMayCache = true }
         var bytes = buffer
@@ -206,7 +209,7 @@ extension MountedVolume {
     /// A write(2) that must wait for the lock has already put its bytes into pages of the kernel,
     /// which has taken those that it covers as a whole for up to date. Nobody shall read or store
     /// there before the write is carried out.
-    private func dropUnwritten(_ inode: Inode, _ range: Range<UInt64>) {
+    func dropUnwritten(_ inode: Inode, _ range: Range<UInt64>) {
         guard let kernel, !range.isEmpty else { return }
         let handle = inode.handle
         engine.spawn {

@@ -158,6 +158,7 @@ struct ClusterShape {
         options.journalCount = UInt32(run.nodes)
         options.journalSize = journalSize
         options.blocksPerGroup = blocksPerGroup
+        options.hasFileFlags = true
         do {
             return try VolumePlan(options)
         } catch .tooSmall(let needed, _) {
