@@ -50,6 +50,9 @@ final class Hold {
 final class MemoryFiles: FileOperations {
     /// What was locked with fcntl(2).
     private(set) var byteLocks: [(owner: ByteLockOwner, bytes: LockedBytes)] = []
+    /// What was set with chattr(1), by node, and what who did so last may do.
+    private(set) var flags: [UInt64: FileFlags] = [:]
+    private(set) var privileges = (owner: false, protection: false)
     let engine: Engine
     var nodes: [MemoryNode] = []
     var openFiles = 0
@@ -708,6 +711,23 @@ final class MemoryFiles: FileOperations {
     ) async throws(FileError) -> [UInt8] {
         record(.listExtended, node)
         return try self.node(node).extended.flatMap { $0.name + [0] }
+    }
+
+    func fileFlags(_ node: NodeHandle, _ interruption: Interruption?) async throws(FileError)
+        -> FileFlags
+    {
+        flags[node.rawValue] ?? []
+    }
+
+    func setFileFlags(
+        _ node: NodeHandle,
+        _ flags: FileFlags,
+        _ caller: Caller,
+        _ interruption: Interruption?,
+        has: (Privilege) -> Bool
+    ) async throws(FileError) {
+        self.flags[node.rawValue] = flags
+        privileges = (has(.fileOwner), has(.protection))
     }
 
     func removeExtendedAttribute(

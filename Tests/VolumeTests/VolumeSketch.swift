@@ -373,7 +373,7 @@ private actor Original {
 
 extension VolumeSketch {
     /// One of everything.
-    private func populate() throws {
+    func populate() throws {
         let file: UInt32 = 0o100644
         let hello = try add("hello", in: root, file, .inlineData)
         try editInode(hello) { $0.size = 100 }

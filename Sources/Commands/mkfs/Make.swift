@@ -67,6 +67,7 @@ private func make(_ arguments: Arguments) async throws {
     options.label = arguments.label
     options.journalCount = arguments.journals
     options.blockSize = arguments.blockSize
+    options.hasFileFlags = true
     if let mebibytes = arguments.journalMebibytes {
         let (bytes, overflows) = mebibytes.multipliedReportingOverflow(by: 1 << 20)
         options.journalSize = overflows ? .max : bytes

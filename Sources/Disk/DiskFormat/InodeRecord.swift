@@ -31,6 +31,19 @@ package struct InodeFlags: OptionSet, Hashable, Sendable {
     /// Nodes may be writing, or have written, to the file without changing its times here: whoever is in the
     /// cluster has to be asked for them. Of no meaning when nobody is.
     package static let sharedWriters = InodeFlags(rawValue: 1 << 8)
+    /// Nothing about it changes: neither data nor attributes nor, of a directory, its entries.
+    package static let immutable = InodeFlags(rawValue: 1 << 2)
+    /// Data is only added at the end; of a directory, entries are only added.
+    package static let appendOnly = InodeFlags(rawValue: 1 << 3)
+    /// Reading leaves the time of last access alone.
+    package static let noAccessTime = InodeFlags(rawValue: 1 << 4)
+    /// For backup programs: left out by dump(8).
+    package static let noDump = InodeFlags(rawValue: 1 << 5)
+
+    /// What chattr(1) sets: of files and directories only, on volumes with `VolumeFeatures.fileFlags`.
+    package static let ofFiles: InodeFlags = [.immutable, .appendOnly, .noAccessTime, .noDump]
+    /// What of these a new file or directory gets from its directory.
+    package static let inherited: InodeFlags = [.noAccessTime, .noDump]
 }
 
 /// The fields of an inode; who it is stands in the block's header.
@@ -215,6 +228,8 @@ package struct InodeRecord: Hashable, Sendable {
     package var isDirectory: Bool { typeBits == 0o040000 }
     package var isRegular: Bool { typeBits == 0o100000 }
     package var isSymbolicLink: Bool { typeBits == 0o120000 }
+    /// Whether an inode of this type can have the flags that chattr(1) sets.
+    package var canHaveFileFlags: Bool { isRegular || isDirectory }
 
     private static func time(_ block: UnsafeRawBufferPointer, _ offset: Int) -> Timestamp {
         Timestamp(

@@ -30,12 +30,25 @@ package struct VolumeFeatures: Hashable, Sendable {
         self.readOnlyCompatible = readOnlyCompatible
     }
 
-    /// What this version makes and knows.
+    /// What this version knows.
     package static let known = VolumeFeatures(
+        compatible: 0,
+        incompatible: 0,
+        readOnlyCompatible: fileFlags
+    )
+
+    /// No features at all.
+    package static let none = VolumeFeatures(
         compatible: 0,
         incompatible: 0,
         readOnlyCompatible: 0
     )
+
+    /// Of `readOnlyCompatible`: inodes may have `InodeFlags.ofFiles`. Who does not know them would change what is
+    /// immutable.
+    package static let fileFlags: UInt64 = 1 << 0
+    /// Whether inodes may have `InodeFlags.ofFiles`.
+    package var hasFileFlags: Bool { readOnlyCompatible & Self.fileFlags != 0 }
 }
 
 /// The decoded superblock. Field order and offsets: `Docs/FORMAT.md`.

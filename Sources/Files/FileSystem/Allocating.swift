@@ -81,6 +81,7 @@ extension MountedVolume {
         let stored = try await hold(inode, .exclusive, interruption)
         defer { release(inode, .exclusive) }
         guard stored.record.isRegular else { throw .notSupported }
+        try checkMayAllocate(stored.record, allocation)
         if let writer { try await dropPrivilegesFirst(inode, stored, writer) }
         let size = stored.record.size
         let inside = min(range.lowerBound, size)..<min(range.upperBound, size)

@@ -73,6 +73,7 @@ extension MountedVolume {
         )
         defer { release(inode, .exclusive) }
         if let caller { try checkOwner(inode, stored.record, change, caller) }
+        try checkMayChange(stored.record, change)
         if let size = change.size {
             guard stored.record.isRegular else {
                 throw stored.record.isDirectory ? .isDirectory : .invalid

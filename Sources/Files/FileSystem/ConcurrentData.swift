@@ -208,7 +208,8 @@ extension MountedVolume {
         _ flags: WriteFlags
     ) async throws(FileError) -> Bool {
         let record = stored.record
-        guard record.isRegular, record.layout == .extents, record.flags.contains(.sharedWriters)
+        guard record.isRegular, record.layout == .extents, record.flags.contains(.sharedWriters),
+            record.flags.isDisjoint(with: [.immutable, .appendOnly])
         else { return false }
         // Set-user-id and set-group-id have to go first.
         if flags.dropsPrivileges, losesPrivileges(record, flags.writerGroup) { return false }

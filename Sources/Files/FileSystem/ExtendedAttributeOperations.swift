@@ -78,6 +78,7 @@ extension MountedVolume {
         let inode = try inode(node)
         let stored = try await hold(inode, .exclusive, interruption)
         defer { release(inode, .exclusive) }
+        try checkMayChangeFully(stored.record)
         if let list = AccessListName(name) {
             let held = Held(inode: inode, stored: stored)
             return try await setAccessList(list, value, setting, held, interruption)
@@ -108,6 +109,7 @@ extension MountedVolume {
         let inode = try inode(node)
         let stored = try await hold(inode, .exclusive, interruption)
         defer { release(inode, .exclusive) }
+        try checkMayChangeFully(stored.record)
         let update: AttributeUpdate
         do throws(StoreError) {
             update = try await ExtendedAttributes(store, stored).prepareRemove(name)

@@ -259,6 +259,8 @@ package struct WriteFlags: Sendable {
     /// O_SYNC or O_DSYNC, of the file or of this write: it is durable when it is answered. For
     /// writes through the page cache the kernel sees to that with FSYNC.
     package var isSynchronous = false
+    /// The file was opened to append, whatever became of O_APPEND since. Set by the file system itself.
+    package var isOfAppender = false
 
     package init(appends: Bool, isWriteback: Bool, isDirect: Bool, dropsPrivileges: Bool) {
         self.appends = appends
@@ -518,6 +520,20 @@ package protocol FileOperations: AnyObject {
         _ name: UnsafeRawBufferPointer,
         _ caller: Caller,
         _ interruption: Interruption?
+    ) async throws(FileError)
+    /// The flags of a file or directory that lsattr(1) shows.
+    func fileFlags(_ node: NodeHandle, _ interruption: Interruption?) async throws(FileError)
+        -> FileFlags
+    /// Gives a file or directory other flags. `has` tells, inside the engine, what the caller may do besides
+    /// what his user number permits.
+    ///
+    /// - Throws: `notPermitted`; `notSupported` if the volume has no such flags.
+    func setFileFlags(
+        _ node: NodeHandle,
+        _ flags: FileFlags,
+        _ caller: Caller,
+        _ interruption: Interruption?,
+        has: (Privilege) -> Bool
     ) async throws(FileError)
 }
 

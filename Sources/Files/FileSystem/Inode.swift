@@ -239,6 +239,11 @@ struct OpenFileTable {
         return slots.indices.contains(index) ? slots[index] : nil
     }
 
+    /// Whether there is an open file as `isWanted` says. Looks at all of them.
+    func contains(where isWanted: (OpenFile) -> Bool) -> Bool {
+        slots.contains { $0.map(isWanted) ?? false }
+    }
+
     mutating func insert(_ file: OpenFile) -> OpenHandle {
         let index = free.popLast() ?? slots.count
         if index == slots.count { slots.append(file) } else { slots[index] = file }

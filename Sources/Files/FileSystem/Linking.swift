@@ -25,7 +25,7 @@ extension MountedVolume {
         guard target !== directory.inode else { throw .notPermitted }
         let stored = try await hold(target, .exclusive, interruption)
         defer { release(target, .exclusive) }
-        try checkLinkable(stored.record)
+        try checkLinkable(stored.record, in: directory.stored.record)
         let held = Held(inode: target, stored: stored)
         let delisting = try await prepareDelisting(held)
         defer { if let delisting { release(delisting.list.inode, .exclusive) } }
@@ -73,8 +73,13 @@ extension MountedVolume {
         return entry(target, stored, isEntryCacheable: true)
     }
 
-    private func checkLinkable(_ record: InodeRecord) throws(FileError) {
+    private func checkLinkable(
+        _ record: InodeRecord,
+        in directory: InodeRecord
+    ) throws(FileError) {
         if record.isDirectory { throw .notPermitted }
+        try checkMayAdd(to: directory)
+        try checkMayChangeFully(record)
         if record.linkCount >= Self.mostLinks { throw .tooManyLinks }
     }
 }

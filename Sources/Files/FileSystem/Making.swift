@@ -128,6 +128,7 @@ extension MountedVolume {
         } catch {
             throw fileError(error)
         }
+        try checkMayAdd(to: directory.stored.record)
         var record = newRecord(object, directory, caller)
         let access = try await initialAccess(record.mode, in: directory.stored, caller)
         record.mode = access.mode
@@ -275,6 +276,7 @@ extension MountedVolume {
             born: now
         )
         record.device = device
+        if record.canHaveFileFlags { record.flags = parent.flags.intersection(.inherited) }
         if record.isDirectory { record.parent = directory.inode.number }
         return record
     }

@@ -94,6 +94,7 @@ extension MountedVolume {
         // ESTALE makes the kernel look the name up once more: something else may have it now.
         if stored.record.linkCount == 0, inode.opens == 0 { throw .stale }
         if let finder { try finder.check(stored.record, intent) }
+        try checkMayOpen(stored.record, intent)
         return try await openHeld(inode, intent, isFresh: false, interruption)
     }
 
@@ -233,6 +234,7 @@ extension MountedVolume {
         else { return }
         defer { release(inode, .exclusive) }
         let record = stored.record
+        if record.flags.contains(.noAccessTime) { return }
         let isOld = now.seconds - record.accessed.seconds > 24 * 3600
         guard isOld || record.accessed <= record.modified || record.accessed <= record.changed,
             mayLog, let transaction = journal.beginIfPossible(blocks: 1)

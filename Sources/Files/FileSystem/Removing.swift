@@ -53,6 +53,7 @@ extension MountedVolume {
         let child = Held(inode: childInode, stored: childStored)
         try checkChild(childInode, childStored)
         if childStored.record.isDirectory { try checkLinks(of: directory) }
+        try checkMayRemove(child.stored.record, from: parentStored.record)
         try checkRemovable(child, isDirectory)
         parentInode.answered.add(name)
         if !childStored.record.isDirectory, childStored.record.linkCount > 1 {

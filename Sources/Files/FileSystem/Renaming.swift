@@ -159,6 +159,12 @@ extension MountedVolume {
         let replaced = children.first { $0.inode.number == target }
         guard let moved else { preconditionFailure("the moved object is held") }
         try checkChildren(moved, replaced, pair)
+        try checkMayRemove(moved.stored.record, from: pair.from.stored.record)
+        if let replaced {
+            try checkMayRemove(replaced.stored.record, from: pair.to.stored.record)
+        } else {
+            try checkMayAdd(to: pair.to.stored.record)
+        }
         pair.from.inode.answered.add(name)
         pair.to.inode.answered.add(newName)
         if kind == .exchange, let replaced {

@@ -69,6 +69,7 @@ extension MountedVolume {
         let stored = try await hold(inode, .shared, interruption)
         defer { release(inode, .shared) }
         try checkLiveDirectory(stored)
+        try checkMayAdd(to: stored.record)
         let object = NewObject.node(mode: mode & 0o7777 | 0o100000, device: 0)
         var record = newRecord(object, Held(inode: inode, stored: stored), caller)
         let access = try await initialAccess(record.mode, in: stored, caller)

@@ -31,6 +31,8 @@ extension MountedVolume {
         }
         guard buffer.count > 0 else { return 0 }
         guard offset <= Self.largestFile - UInt64(buffer.count) else { throw .tooLarge }
+        var flags = flags
+        flags.isOfAppender = file.intent.appends
         // The kernel has put the bytes into its pages before it asks.
         if !flags.isDirect { inode.kernelMayCache = true }
         if !flags.isWriteback, dirtyAccount.isFull {
@@ -119,6 +121,7 @@ extension MountedVolume {
         )
         defer { release(inode, .exclusive) }
         guard stored.record.isRegular else { throw .invalid }
+        try checkMayWrite(inode, stored.record, offset..<offset + UInt64(buffer.count), flags)
         // Again: while this waited, the lock may have been given up, and everything invalidated.
         if !flags.isDirect { inode.kernelMayCache = true }
         var bytes = buffer

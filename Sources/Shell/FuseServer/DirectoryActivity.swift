@@ -2,8 +2,8 @@
 // of such a directory (inval_entry) would wait for that reply.
 //
 // The kernel holds the parent's i_rwsem during LOOKUP, CREATE, MKNOD, MKDIR, SYMLINK, LINK, UNLINK,
-// RMDIR, RENAME (both parents), READDIR, and SETATTR of the directory itself; not during OPENDIR,
-// GETATTR, OPEN (KERNEL, table of directory locks).
+// RMDIR, RENAME (both parents), READDIR, and SETATTR of the directory itself, also by the IOCTL that
+// sets its flags; not during OPENDIR, GETATTR, OPEN (KERNEL, table of directory locks).
 
 import CFuse3
 import FileSystem
@@ -38,7 +38,7 @@ final class DirectoryActivity {
     private func directories(of message: Message) -> [NodeHandle] {
         switch message.opcode {
         case .lookup, .create, .makeNode, .makeDirectory, .makeSymlink, .link, .unlink,
-            .removeDirectory, .readDirectory, .setAttributes:
+            .removeDirectory, .readDirectory, .setAttributes, .ioctl:
             return [message.node]
         case .rename, .renameWithFlags:
             // Both structures begin with the new parent.

@@ -39,7 +39,7 @@ extension Dispatcher {
         case .destroy:
             .done
         case .ioctl:
-            .failure(ENOTTY)
+            try await control(request)
         default:
             // The kernel falls back (copy), or fails the call, and does not ask again.
             .failure(ENOSYS)

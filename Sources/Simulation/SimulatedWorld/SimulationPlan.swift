@@ -160,6 +160,7 @@ struct ClusterShape {
         options.blocksPerGroup = blocksPerGroup
         // Small, as the files are: one of 20 KiB has several.
         options.regionSize = blockSize << UInt32(run.seed % 3 == 0 ? 1 : 0)
+        options.hasFileFlags = true
         do {
             return try VolumePlan(options)
         } catch .tooSmall(let needed, _) {

@@ -17,7 +17,9 @@ extension RepairRound {
                 guard let inode else { return false }
                 let isSystem = checker.isSystem(inode)
                 return try await editInode(number) { record in
-                    record.flags.formIntersection([.system, .orphan])
+                    record.flags.formIntersection(
+                        checker.knownFlags(of: record, isSystem: isSystem)
+                    )
                     if isSystem {
                         record.flags.insert(.system)
                     } else {

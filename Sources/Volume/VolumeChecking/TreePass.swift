@@ -237,9 +237,19 @@ extension VolumeChecker {
         inode.isAnchor && inode.number != superblock.root
     }
 
+    /// The flags that an inode of this type can have on this volume.
+    func knownFlags(of record: InodeRecord, isSystem: Bool) -> InodeFlags {
+        var known: InodeFlags = [.system, .orphan]
+        if record.isRegular { known.insert(.sharedWriters) }
+        if superblock.features.hasFileFlags, record.canHaveFileFlags, !isSystem {
+            known.formUnion(.ofFiles)
+        }
+        return known
+    }
+
     func checkFlags(_ inode: SeenInode, _ record: InodeRecord) {
-        let known: InodeFlags = [.system, .orphan, .sharedWriters]
         let shouldBeSystem = isSystem(inode)
+        let known = knownFlags(of: record, isSystem: shouldBeSystem)
         if !record.flags.subtracting(known).isEmpty
             || record.flags.contains(.system) != shouldBeSystem
         {

@@ -65,8 +65,12 @@ extension Inspector {
                 "mode 0\(String(record.mode, radix: 8)) does not go with \(Self.layoutName(record.layout))"
             )
         }
-        if !record.flags.subtracting([.system, .orphan]).isEmpty {
+        if !record.flags.subtracting(Self.namedFlags.reduce([]) { $0.union($1.flag) }).isEmpty {
             sheet.damage("the inode has flags that are not known")
+        } else if !record.flags.isDisjoint(with: .ofFiles),
+            !record.canHaveFileFlags || !superblock.features.hasFileFlags
+        {
+            sheet.damage("the inode has flags that it cannot have on this volume")
         }
         if StatedHeader(bytes).owner != address.rawValue, place(of: address).isInGroup {
             sheet.damage("the inode says that it belongs to block \(StatedHeader(bytes).owner)")
@@ -151,12 +155,14 @@ extension Inspector {
         }
     }
 
+    private static let namedFlags: [(flag: InodeFlags, name: String)] = [
+        (.system, "system"), (.orphan, "orphan"), (.sharedWriters, "shared writers"), (.immutable, "immutable"),
+        (.appendOnly, "append only"), (.noAccessTime, "no access time"), (.noDump, "no dump"),
+    ]
+
     private static func flagNames(_ flags: InodeFlags) -> String {
-        var names: [String] = []
-        if flags.contains(.system) { names.append("system") }
-        if flags.contains(.orphan) { names.append("orphan") }
-        if flags.contains(.sharedWriters) { names.append("shared writers") }
-        let unknown = flags.subtracting([.system, .orphan, .sharedWriters])
+        var names = namedFlags.filter { flags.contains($0.flag) }.map(\.name)
+        let unknown = flags.subtracting(namedFlags.reduce([]) { $0.union($1.flag) })
         if !unknown.isEmpty {
             names.append("unknown (0x" + hexadecimal(UInt64(unknown.rawValue)) + ")")
         }

@@ -40,6 +40,8 @@ package struct VolumeOptions: Sendable {
     /// Owner of the root directory.
     package var user: UInt32 = 0
     package var group: UInt32 = 0
+    /// Whether files and directories can have flags (chattr(1)); what does not know them may only read the volume.
+    package var hasFileFlags = false
 
     package init(deviceSize: UInt64, volume: VolumeID, created: Timestamp) {
         self.deviceSize = deviceSize
@@ -137,7 +139,7 @@ package struct VolumePlan: Hashable, Sendable {
 
         let superblock = Superblock(
             volume: options.volume,
-            features: .known,
+            features: options.hasFileFlags ? .known : .none,
             blockSize: options.blockSize,
             blockCount: firstGroup.rawValue + used,
             slotCapacity: Superblock.maximumSlots,
