@@ -94,8 +94,9 @@ final class TestMount: @unchecked Sendable {
     }
 }
 
-/// Mounts, runs `body`, and cleans up also when `body` throws or hangs.
+/// Mounts, runs `body`, and cleans up also when `body` throws or hangs: does not end within `limit` seconds.
 func withMount(
+    limit: UInt64 = 60,
     configure: (inout FuseOptions) -> Void = { _ in },
     _ body: (TestMount) throws -> Void
 ) throws {
@@ -126,7 +127,7 @@ func withMount(
     )
     try server.mount()
     let serving = try runThread(name: "serving") { server.run() }
-    let watchdog = try Watchdog(seconds: 60) {
+    let watchdog = try Watchdog(seconds: limit) {
         umount2(path, Int32(MNT_FORCE | MNT_DETACH))
     }
     defer {

@@ -113,15 +113,11 @@ extension MountedVolume {
             )
             if let result { return result }
         }
-        let stored = try await holdForWrite(
-            inode,
-            offset..<offset + UInt64(buffer.count),
-            flags,
-            interruption
-        )
+        let asked = offset..<offset + UInt64(buffer.count)
+        let stored = try await holdForWrite(inode, asked, flags, interruption)
         defer { release(inode, .exclusive) }
         guard stored.record.isRegular else { throw .invalid }
-        try checkMayWrite(inode, stored.record, offset..<offset + UInt64(buffer.count), flags)
+        try checkMayWrite(inode, stored.record, asked, flags)
         // Again: while this waited, the lock may have been given up, and everything invalidated.
         if !flags.isDirect { inode.kernelMayCache = true }
         var bytes = buffer
@@ -146,7 +142,7 @@ extension MountedVolume {
             }
         }
         if !flags.isDirect {
-            inode.pageUse.noteCachedWrite(offset..<offset + UInt64(buffer.count))
+            inode.pageUse.noteCachedWrite(asked)
         }
         let count = try await writeHeld(inode, stored, at: start, bytes)
         inode.toldChange = nil  // after a write(2) the kernel believes no older answer (F9)

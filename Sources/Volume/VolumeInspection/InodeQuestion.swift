@@ -156,7 +156,8 @@ extension Inspector {
     }
 
     private static let namedFlags: [(flag: InodeFlags, name: String)] = [
-        (.system, "system"), (.orphan, "orphan"), (.sharedWriters, "shared writers"), (.immutable, "immutable"),
+        (.system, "system"), (.orphan, "orphan"), (.sharedWriters, "shared writers"),
+        (.immutable, "immutable"),
         (.appendOnly, "append only"), (.noAccessTime, "no access time"), (.noDump, "no dump"),
     ]
 

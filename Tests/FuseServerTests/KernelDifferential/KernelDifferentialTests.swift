@@ -77,7 +77,7 @@ extension MountedTests {
         private func onMount(_ program: [KernelStep]) throws -> [StepOutcome] {
             var outcomes: [StepOutcome] = []
             try withOwnFileTable {
-                try withMount(configure: keepsNames) { mount in
+                try withMount(limit: 300, configure: keepsNames) { mount in
                     outcomes = try RealKernelSide(mount).run(program)
                 }
             }
