@@ -158,17 +158,22 @@ extension MountedVolume {
             inode.pageUse.noteCachedWrite(range)
         }
         reached(.regionWritten)
-        for piece in pieces {
-            let start = Int(piece.lowerBound - offset)
-            try await replace(
-                inode,
-                stored,
-                at: piece.lowerBound,
-                UnsafeRawBufferPointer(rebasing: bytes[start..<start + piece.count])
-            )
+        // Also of what fails half way.
+        defer {
+            inode.pendingTime = max(now, stored.record.changed.successor, inode.pendingTime ?? now)
+            inode.toldChange = nil
         }
-        inode.pendingTime = max(now, stored.record.changed.successor, inode.pendingTime ?? now)
-        inode.toldChange = nil
+        do throws(FileError) {
+            for piece in pieces {
+                let start = Int(piece.lowerBound - offset)
+                let rest = UnsafeRawBufferPointer(rebasing: bytes[start..<start + piece.count])
+                try await replace(inode, stored, at: piece.lowerBound, rest)
+            }
+        } catch {
+            // The page would go on showing here what is nowhere else (rule M7).
+            if flags.isWriteback { dropUnwritten(inode, pages(around: range)) }
+            throw error
+        }
         if flags.isDirect { overtaking = inode.pageUse.beginDirectWrite(range) }
         if let dirty = inode.dirty, dirty.byteCount >= Self.writeBehind { dirty.startWriteBack() }
         return (offset, bytes.count)

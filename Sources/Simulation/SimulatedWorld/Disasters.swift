@@ -600,6 +600,7 @@ private func adoptObject(
     }
     let object = try tree.make(kind, path, mode: 0)
     tree.objects[object].mode = status.mode & 0o7777
+    tree.objects[object].group = status.group
     try await readAttributes(kernel, path, object, &tree)
     switch kind {
     case .symbolicLink:

@@ -199,12 +199,13 @@ extension KernelModel {
             "\(name) WRITE \(file.inode.identity) \(offset)+\(bytes.count)\(isDirect ? " direct" : "")"
         )
         let (node, handle) = (file.inode.handle, file.handle)
-        let flags = WriteFlags(
+        var flags = WriteFlags(
             appends: file.intent.appends,
             isWriteback: false,
             isDirect: isDirect,
             dropsPrivileges: true
         )
+        flags.writerGroup = Self.caller.writerGroup
         let written = try await ask { () async throws(FileError) in
             try await self.volume.write(
                 node,

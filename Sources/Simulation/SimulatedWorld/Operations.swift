@@ -137,8 +137,9 @@ extension TreeModel {
     }
 
     mutating func dropPrivileges(_ object: Int) {
+        let isForeign = objects[object].group != KernelModel.caller.group
         objects[object].mode &= ~0o4000
-        if objects[object].mode & 0o010 != 0 { objects[object].mode &= ~0o2000 }
+        if isForeign || objects[object].mode & 0o010 != 0 { objects[object].mode &= ~0o2000 }
     }
 }
 

@@ -31,6 +31,9 @@ package struct ModelEntry: Hashable, Sendable {
 package struct ModelObject: Sendable {
     package var kind: ModelKind
     package var mode: UInt32
+    /// Who makes something is of one group; what is in a directory with the set-group-id bit is of the
+    /// directory's. The root is of group 0.
+    var group: UInt32 = 0
     package var links: UInt32
     package var size: UInt64 = 0
     /// 4 KiB each; what is missing is zero.
@@ -164,6 +167,9 @@ package struct TreeModel: Sendable {
             links: kind == .directory ? 2 : 1
         )
         object.target = target
+        object.group =
+            objects[directory].mode & 0o2000 != 0
+            ? objects[directory].group : KernelModel.caller.group
         // A directory with the set-group-id bit hands it on to directories.
         if kind == .directory { object.mode |= objects[directory].mode & 0o2000 }
         if kind == .symbolicLink { object.size = UInt64(target.count) }
