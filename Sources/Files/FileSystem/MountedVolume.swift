@@ -57,8 +57,8 @@ package struct MountOptions: Sendable {
     /// cache when it is opened for writing, in nanoseconds.
     package var memoryOfFights: UInt64 = 10_000_000_000
     /// So often, within that time, this node has to give the lock of a file up before it locks regions of it to
-    /// write.
-    package var fightsBeforeRegions = 2
+    /// write. By default never: under load reads have hung (Docs/CAVEATS.md).
+    package var fightsBeforeRegions = Int.max
     /// Inodes nobody refers to that are kept with their locks.
     package var idleInodes = 50_000
 
