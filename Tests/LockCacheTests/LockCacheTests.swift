@@ -151,6 +151,27 @@ private struct Bench {
         #expect(bench.leave(.concurrent) == [.grant(5)])
     }
 
+    /// G9: whoever may wait for a part is not inside while the whole is given up, also when CW stays.
+    @Test func nobodyWaitsForAPartWhileTheWholeGoes() {
+        var bench = Bench()
+        _ = bench.enter(.exclusive, 1)
+        _ = bench.granted(.exclusive)
+        _ = bench.leave(.exclusive)
+        #expect(bench.enter(.concurrent, 2) == [.grant(2)])
+        #expect(bench.blocking(.concurrentWrite) == [])
+        #expect(bench.enter(.concurrent, 3, 0..<10) == [])
+        #expect(
+            bench.leave(.concurrent) == [.demote(from: .exclusive, to: .concurrentWrite)]
+        )
+        #expect(bench.enter(.concurrent, 4) == [])
+        // What the invalidation waits for is let in.
+        bench.machine.admitUsers(of: [0..<20], &bench.actions)
+        #expect(bench.take() == [.grant(3)])
+        bench.machine.admitUsers(of: [], &bench.actions)
+        #expect(bench.leave(.concurrent) == [])
+        #expect(bench.finished() == [.lower(.concurrentWrite), .grant(4)])
+    }
+
     /// G8: PR and CW are not converted into each other.
     @Test func betweenReadingAndWritingTogetherLiesNothing() {
         var bench = Bench()

@@ -41,12 +41,27 @@ extension MountedTests {
             return (status.st_mtim.tv_sec, status.st_mtim.tv_nsec)
         }
 
+        private static func mountAll(_ cluster: TestCluster) throws {
+            for node in cluster.nodes { try cluster.mount(node, options: ["regions"]) }
+        }
+
+        /// What a node has counted.
+        private static func counter(_ name: String, _ root: String) throws -> Int {
+            let result = try Commands.run("lockstep", ["status", "--json", root])
+            let rest = result.output.split(separator: "\"\(name)\"").dropFirst().first
+            let number = rest?.drop { !$0.isNumber }.prefix { $0.isNumber }
+            guard result.succeeded, let number, let count = Int(number) else {
+                throw Trouble("no \(name) in \(result)")
+            }
+            return count
+        }
+
         /// Each node rewrites every other piece, opened before anybody fought or after, and reads those of the
         /// other, whose values only grow.
         @Test(arguments: [false, true]) func interleaved(isReopened: Bool) throws {
             let cluster = try TestCluster(nodes: 2, size: "128M")
             try Watchdog.guarding(cluster, limit: 240) {
-                try cluster.mountAll()
+                try Self.mountAll(cluster)
                 let paths = cluster.nodes.map { $0.root + "/file" }
                 try Files.write([UInt8](repeating: 0, count: Self.size), to: paths[0])
                 try Self.fight(paths)
@@ -70,6 +85,9 @@ extension MountedTests {
                             #expect(found == rounds)
                         }
                     }
+                }
+                for node in cluster.nodes.prefix(2) {
+                    #expect(try Self.counter("regionRequests", node.root) > 0)
                 }
                 try cluster.unmountAll()
                 try cluster.checkClean()
@@ -122,7 +140,7 @@ extension MountedTests {
         @Test func timesOfSharedFilesAreTrue() throws {
             let cluster = try TestCluster(nodes: 2, size: "128M")
             try Watchdog.guarding(cluster, limit: 120) {
-                try cluster.mountAll()
+                try Self.mountAll(cluster)
                 let paths = cluster.nodes.map { $0.root + "/file" }
                 try Files.write([UInt8](repeating: 0, count: Self.size), to: paths[0])
                 try Self.fight(paths)
@@ -137,9 +155,12 @@ extension MountedTests {
                     #expect(try Self.modified(writer) == time)
                     last = time
                 }
+                for node in cluster.nodes.prefix(2) {
+                    #expect(try Self.counter("regionRequests", node.root) > 0)
+                }
                 try cluster.unmountAll()
                 try cluster.checkClean()
-                try cluster.mountAll()
+                try Self.mountAll(cluster)
                 #expect(try Self.modified(paths[1]) == last)
                 try cluster.unmountAll()
             }
@@ -149,7 +170,7 @@ extension MountedTests {
         @Test func theWholeAndItsParts() throws {
             let cluster = try TestCluster(nodes: 3, size: "128M")
             try Watchdog.guarding(cluster, limit: 240) {
-                try cluster.mountAll()
+                try Self.mountAll(cluster)
                 let paths = cluster.nodes.map { $0.root + "/file" }
                 try Files.write([UInt8](repeating: 0, count: Self.size), to: paths[0])
                 try Self.fight(Array(paths.prefix(2)))

@@ -25,6 +25,8 @@ struct MountArguments {
 
     var isReadOnly = false
     var hasAccessLists = true
+    /// Several nodes that write a file lock regions of it.
+    var usesRegions = false
     var slot: SlotIndex?
     /// A name for people, shown by `lockstep status`; the slot is what counts.
     var nodeName: String?
@@ -70,6 +72,7 @@ struct MountArguments {
                         remount (of ro, rw and what the kernel does by itself), fsname=NAME, node=NAME,
                         cluster=local, slot=N, run=DIR, commit=SECONDS, patience=SECONDS,
                         errors=withdraw (the others take over, this mount says EIO until it is unmounted),
+                        regions (several nodes that write a file lock parts of it: on trial), noregions (as without),
                         errors=panic (this daemon also leaves a core), takeover, buffered, kernel=old, watch=MICROSECONDS,
                         record=MIB (of the lock manager's last events; 0: none), debug;
                         _netdev, nofail, auto, noauto, user, users, defaults and x-* are accepted
@@ -156,6 +159,8 @@ struct MountArguments {
         case "noallow_other": allowsOthers = false
         case "acl": hasAccessLists = true
         case "noacl": hasAccessLists = false
+        case "regions": usesRegions = true
+        case "noregions": usesRegions = false
         case "debug": isDebugging = true
         case "takeover": takesOver = true
         case "buffered": allowsBuffered = true

@@ -27,6 +27,7 @@ extension MountedVolume {
     /// The newest write of any node under locks of regions. What this node shows it knows from now on: it is not
     /// gone when the node dies that wrote.
     func lastWrite(_ inode: Inode, takes: Bool) async -> Timestamp? {
+        counters.timeQuestions += 1
         if let told = await peers?.lastWrite(to: inode.number, takes: takes) {
             inode.pendingTime = max(told, inode.pendingTime ?? told)
         }

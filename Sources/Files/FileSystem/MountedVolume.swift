@@ -59,6 +59,8 @@ package struct MountOptions: Sendable {
     /// So often, within that time, this node has to give the lock of a file up before it locks regions of it to
     /// write. By default never: under load reads have hung (Docs/CAVEATS.md).
     package var fightsBeforeRegions = Int.max
+    /// What `fightsBeforeRegions` is where regions are wanted.
+    package static let fewFights = 2
     /// Inodes nobody refers to that are kept with their locks.
     package var idleInodes = 50_000
 
@@ -522,6 +524,8 @@ package struct VolumeCounters: Sendable {
     package var regionDemotions: UInt64 = 0
     /// Requests that were carried out under locks of regions.
     package var regionRequests: UInt64 = 0
+    /// How often all nodes were asked for the times of a file.
+    package var timeQuestions: UInt64 = 0
     package var invalidatedInodes: UInt64 = 0
     package var invalidatedNames: UInt64 = 0
     package var repeatedInvalidations: UInt64 = 0

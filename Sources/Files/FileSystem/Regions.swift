@@ -25,9 +25,6 @@
 //       A request over several regions tries, and after a few times in vain takes EX of the inode.
 //   R4. Only bytes are written that have blocks already, within the file. A page that a mapping may store into is
 //       filled under R3 only where that holds for all of it: its write-back needs no other lock.
-//   R7. While a region is given up the inode's lock is not, nor does anybody use the whole: giving up is a concurrent
-//       holder of the inode's glock, past all that wait (GlockMachine G4c), and if the inode's lock is just
-//       being given up waits for the end of that.
 //   R5. What a node has written of a region is on the device, not flushed, when the region goes to another. So while a
 //       file is held in CW, fsync flushes whether or not this node has written; and a node that gives CW up
 //       flushes what it has written.
@@ -35,6 +32,9 @@
 //       Whoever has PR or EX of such an inode asks all nodes for the time of their last write, and under
 //       EX stores the newest. Nobody writes meanwhile: PR and EX do not go together with CW. A node that
 //       dies takes its times with it, as with any change that was not made durable, unless somebody has asked.
+//   R7. While a region is given up the inode's lock is not, nor does anybody use the whole: giving up is a concurrent
+//       holder of the inode's glock, past all that wait (GlockMachine G4c), and if the inode's lock is just
+//       being given up waits for the end of that.
 //
 // Lock order: LockTable L1 (3). L3 holds for a region as for the inode.
 //

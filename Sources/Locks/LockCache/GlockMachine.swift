@@ -45,6 +45,9 @@
 //       there. Two PR holders that both write are the normal case and must not dead-lock.
 //   G7. At most one operation is outstanding at the lock manager.
 //   G8. PR and CW allow different things to be cached: from one to the other the way leads through NL.
+//   G9. A concurrent holder may wait for the lock of a part, which may be on its way out and wait for the end of a
+//       demotion of the whole: so none is inside when a demotion begins, also of EX to CW, and during it only urgent
+//       ones and those of (c) enter, which wait for nothing.
 //
 // Source: the glock of GFS2 (Documentation/filesystems/gfs2-glocks.rst), with holders that are
 // queued in one line instead of two lists, and G6 instead of conversion dead-lock handling.
@@ -247,13 +250,14 @@ package struct GlockMachine: Sendable {
         switch phase {
         case .steady:
             guard let wanted else { return true }
-            return Self.remainder(of: held, for: wanted).covers(mode.lockMode)
+            return mode != .concurrent
+                && Self.remainder(of: held, for: wanted).covers(mode.lockMode)
         case .requesting:
             // An upgrade of PR is outstanding; readers are covered, but must not overtake the
             // writer for ever. The answer to a request that does not queue is not far.
             return false
         case .demoting(let target):
-            return target.covers(mode.lockMode) || isUrgent(bytes)
+            return (mode != .concurrent && target.covers(mode.lockMode)) || isUrgent(bytes)
         case .lowering(let target):
             return target.covers(mode.lockMode)
         }
@@ -392,8 +396,7 @@ package struct GlockMachine: Sendable {
     /// Whether nobody is inside who needs more than `mode`.
     package func isDrained(for mode: LockMode) -> Bool {
         if isExclusive { return false }
-        return (mode.covers(.protectedRead) || sharedCount == 0)
-            && (mode.covers(.concurrentWrite) || concurrentCount == 0)
+        return concurrentCount == 0 && (mode.covers(.protectedRead) || sharedCount == 0)
     }
 
     private mutating func admitUrgentWaiters(_ actions: inout [GlockAction]) {

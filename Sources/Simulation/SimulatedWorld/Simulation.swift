@@ -248,6 +248,7 @@ package final class Simulation {
         report.cachedNames += node.kernel.cachedNames
         report.cachedPages += node.kernel.cachedPageReads
         report.demotions += Int(node.volume.counters.demotions)
+        report.timeQuestions += Int(node.volume.counters.timeQuestions)
         // The lock manager's core is pure: it counts.
         let locks = node.member.runtime.locks.counters
         if locks.movesIn > 0 { reached(.masterMoved) }

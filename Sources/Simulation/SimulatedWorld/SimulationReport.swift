@@ -25,6 +25,8 @@ package struct SimulationReport: Hashable, Sendable {
     package var deaths = 0
     /// Looks into pages that a dead node's kernel still had.
     package var orphanReads = 0
+    /// How often nodes asked each other for the times of a file.
+    package var timeQuestions = 0
     /// Grants of locks that an observer of all nodes has judged.
     package var grants = 0
     /// Writes into logs, of which the observer was asked what they overwrite.
@@ -68,7 +70,7 @@ package struct SimulationReport: Hashable, Sendable {
                 ("pauses", \.pauses), ("partitions", \.partitions), ("rotted", \.rotted),
                 ("withoutSpace", \.withoutSpace), ("orphanReads", \.orphanReads),
                 ("grants", \.grants), ("records", \.records), ("diskGrants", \.diskGrants),
-                ("traced", \.traced),
+                ("traced", \.traced), ("timeQuestions", \.timeQuestions),
                 ("judged", \.judged), ("undecided", \.undecided), ("jobs", \.jobs),
             ]
 
