@@ -374,6 +374,7 @@ final class MemoryFiles: FileOperations {
 
     func getAttributes(
         _ node: NodeHandle,
+        reader: UInt32?,
         _ interruption: Interruption?
     ) async throws(FileError) -> AttributesReply {
         record(.getAttributes, node)
@@ -387,7 +388,7 @@ final class MemoryFiles: FileOperations {
         )
     }
 
-    func getAttributesIfCached(_ node: NodeHandle) -> AttributesReply? {
+    func getAttributesIfCached(_ node: NodeHandle, reader: UInt32?) -> AttributesReply? {
         guard let known = try? attributes(node) else { return nil }
         record(.getAttributes, node)
         return known
@@ -466,6 +467,7 @@ final class MemoryFiles: FileOperations {
         at offset: UInt64,
         into buffer: UnsafeMutableRawBufferPointer,
         isFill: Bool,
+        reader: UInt32?,
         _ interruption: Interruption?
     ) async throws(FileError) -> Int {
         record(isFill ? .fill : .readDirect, node, "\(offset)+\(buffer.count)")

@@ -203,8 +203,25 @@ struct WireTests {
         .report(0x0102_0304, part: 5, isLast: true, [1, 2, 3]),
         .askLastWrite(5, InodeNumber(address: BlockAddress(0x99), generation: 3), takes: true),
         .lastWrite(6, nil), .lastWrite(7, Timestamp(seconds: -5, nanoseconds: 999_999_999)),
+        .askAttributes(8, InodeNumber(address: BlockAddress(0x99), generation: 3)),
+        .attributes(9, nil), .attributes(10, glimpsed),
         .report(3, part: 0, isLast: false, [UInt8](repeating: 9, count: WireFormat.largestPart)),
     ]
+
+    static let glimpsed = GlimpsedAttributes(
+        mode: 0o100_644,
+        user: 1,
+        group: 2,
+        linkCount: 3,
+        device: 4,
+        size: 5,
+        blockCount: 6,
+        accessed: Timestamp(seconds: 7, nanoseconds: 8),
+        modified: Timestamp(seconds: -9, nanoseconds: 10),
+        changed: Timestamp(seconds: 11, nanoseconds: 12),
+        born: Timestamp(seconds: 13, nanoseconds: 14),
+        hasExtendedAttributes: true
+    )
 
     static func bytes(_ message: NodeMessage) -> [UInt8] {
         var bytes: [UInt8] = []
@@ -241,7 +258,7 @@ struct WireTests {
             )
         )
         let expected: [UInt8] =
-            [0x4C, 0x4B, 0x53, 0x4D, 5, 32, 0, 0, 70, 0, 0, 0]  // magic, version, kind, length
+            [0x4C, 0x4B, 0x53, 0x4D, 6, 32, 0, 0, 70, 0, 0, 0]  // magic, version, kind, length
             + [0x0B, 0x0A, 0, 0, 0, 0, 0, 0]  // epoch
             + [1, 8, 7, 6, 5, 4, 3, 2, 1]  // name
             + [0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11, 0]
@@ -257,7 +274,7 @@ struct WireTests {
     func goldenCount() {
         #expect(
             Self.bytes(.lock(.expect(.locks, 0x0C0D))) == [
-                0x4C, 0x4B, 0x53, 0x4D, 5, 54, 0, 0, 5, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0, 2,
+                0x4C, 0x4B, 0x53, 0x4D, 6, 54, 0, 0, 5, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0, 2,
                 0x0D, 0x0C, 0, 0,
             ]
         )
@@ -267,13 +284,13 @@ struct WireTests {
     func goldenInquiry() {
         #expect(
             Self.bytes(.inquiry(0x0102_0304, Array("why".utf8))) == [
-                0x4C, 0x4B, 0x53, 0x4D, 5, 66, 0, 0, 9, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
+                0x4C, 0x4B, 0x53, 0x4D, 6, 66, 0, 0, 9, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
                 4, 3, 2, 1, 3, 0, 0x77, 0x68, 0x79,
             ]
         )
         #expect(
             Self.bytes(.report(0x0102_0304, part: 0x0506, isLast: true, [0xAA, 0xBB])) == [
-                0x4C, 0x4B, 0x53, 0x4D, 5, 67, 0, 0, 13, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
+                0x4C, 0x4B, 0x53, 0x4D, 6, 67, 0, 0, 13, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
                 4, 3, 2, 1, 6, 5, 0, 0, 1, 2, 0, 0xAA, 0xBB,
             ]
         )
@@ -284,14 +301,35 @@ struct WireTests {
         let file = InodeNumber(address: BlockAddress(0x0708), generation: 0x09)
         #expect(
             Self.bytes(.askLastWrite(0x0102_0304, file, takes: true)) == [
-                0x4C, 0x4B, 0x53, 0x4D, 5, 68, 0, 0, 21, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
+                0x4C, 0x4B, 0x53, 0x4D, 6, 68, 0, 0, 21, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
                 4, 3, 2, 1, 8, 7, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1,
             ]
         )
         #expect(
             Self.bytes(.lastWrite(2, Timestamp(seconds: 3, nanoseconds: 4))) == [
-                0x4C, 0x4B, 0x53, 0x4D, 5, 69, 0, 0, 17, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
+                0x4C, 0x4B, 0x53, 0x4D, 6, 69, 0, 0, 17, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
                 2, 0, 0, 0, 1, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0,
+            ]
+        )
+    }
+
+    @Test("Golden bytes of a question for attributes and of its answer")
+    func goldenAttributes() {
+        let file = InodeNumber(address: BlockAddress(0x0708), generation: 0x09)
+        #expect(
+            Self.bytes(.askAttributes(0x0102_0304, file)) == [
+                0x4C, 0x4B, 0x53, 0x4D, 6, 70, 0, 0, 20, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
+                4, 3, 2, 1, 8, 7, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0,
+            ]
+        )
+        #expect(
+            Self.bytes(.attributes(2, Self.glimpsed)) == [
+                0x4C, 0x4B, 0x53, 0x4D, 6, 71, 0, 0, 90, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
+                2, 0, 0, 0, 1, 0xA4, 0x81, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0,
+                5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0,
+                7, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0,
+                0xF7, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 10, 0, 0, 0,
+                11, 0, 0, 0, 0, 0, 0, 0, 12, 0, 0, 0, 13, 0, 0, 0, 0, 0, 0, 0, 14, 0, 0, 0, 1,
             ]
         )
     }

@@ -45,17 +45,6 @@ extension MountedTests {
             for node in cluster.nodes { try cluster.mount(node, options: ["regions"]) }
         }
 
-        /// What a node has counted.
-        private static func counter(_ name: String, _ root: String) throws -> Int {
-            let result = try Commands.run("lockstep", ["status", "--json", root])
-            let rest = result.output.split(separator: "\"\(name)\"").dropFirst().first
-            let number = rest?.drop { !$0.isNumber }.prefix { $0.isNumber }
-            guard result.succeeded, let number, let count = Int(number) else {
-                throw Trouble("no \(name) in \(result)")
-            }
-            return count
-        }
-
         /// Each node rewrites every other piece, opened before anybody fought or after, and reads those of the
         /// other, whose values only grow.
         @Test(arguments: [false, true]) func interleaved(isReopened: Bool) throws {
@@ -87,7 +76,7 @@ extension MountedTests {
                     }
                 }
                 for node in cluster.nodes.prefix(2) {
-                    #expect(try Self.counter("regionRequests", node.root) > 0)
+                    #expect(try Counters.value("regionRequests", node.root) > 0)
                 }
                 try cluster.unmountAll()
                 try cluster.checkClean()
@@ -156,7 +145,7 @@ extension MountedTests {
                     last = time
                 }
                 for node in cluster.nodes.prefix(2) {
-                    #expect(try Self.counter("regionRequests", node.root) > 0)
+                    #expect(try Counters.value("regionRequests", node.root) > 0)
                 }
                 try cluster.unmountAll()
                 try cluster.checkClean()

@@ -90,6 +90,7 @@ import Vocabulary
                         at: 0,
                         into: buffer.bytes,
                         isFill: true,
+                        reader: nil,
                         nil
                     )
                     done.deliver(.success(count))
@@ -201,7 +202,7 @@ import Vocabulary
             #expect(inode.glock.held == .protectedRead && granted > given)
             // Who comes and goes under the lock changes nothing.
             await two.engine.sleep(nanoseconds: 1_000_000)
-            _ = try await volume.getAttributes(node, nil)
+            _ = try await volume.getAttributes(node, reader: nil, nil)
             #expect(inode.glock.phaseSince == granted)
         }
     }

@@ -79,7 +79,7 @@ private final class NotingKernel: KernelCache {
         }
 
         func attributes() async throws -> FileAttributes {
-            try await volume.getAttributes(file.inode.handle, nil).attributes
+            try await volume.getAttributes(file.inode.handle, reader: nil, nil).attributes
         }
 
         /// What is dropped without anybody's waiting for it has been dropped.

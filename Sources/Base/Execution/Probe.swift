@@ -55,6 +55,8 @@ package enum Probe: Int, CaseIterable, Sendable {
     case regionWritten
     /// The times of a file that several nodes have written are asked for.
     case timesCollected
+    case glimpsed
+    case readerAwaited
     /// A file that only one node uses is locked as a whole again.
     case regionsLeft
     /// A node gets the mastership of a resource from another one.

@@ -82,7 +82,7 @@ package final class NodeRuntime: @unchecked Sendable {
     private var readyEpoch: Epoch?
     private let recovery: JournalRecovery
     private let router: LockRouter
-    private let times: PeerTimes
+    private let questions: PeerQuestions
     private var complaints = Complaints()
     /// This node replays journals at this moment.
     package var isReplaying: Bool { recovery.isActive }
@@ -126,7 +126,7 @@ package final class NodeRuntime: @unchecked Sendable {
             service: parts.substitute ?? locks
         )
         router = LockRouter(recovery: recovery)
-        times = PeerTimes(locks)
+        questions = PeerQuestions(locks)
         locks.client = router
         locks.onDeadlock = { [weak self] hops, _ in
             let story = hops.map { "\($0)" }.joined(separator: "; ")
@@ -154,7 +154,7 @@ package final class NodeRuntime: @unchecked Sendable {
         self.view = view
         adoptView?(view)
         locks.viewChanged(view)
-        times.adopt(view)
+        questions.adopt(view)
     }
 
     /// The lock tables of a view are whole again on this node.
@@ -273,9 +273,10 @@ package final class NodeRuntime: @unchecked Sendable {
         )
         router.volume = volume.locks
         volume.peers = self
-        times.answer = { [weak volume] file, takes in
+        questions.lastWriteHere = { [weak volume] file, takes in
             volume?.lastWriteHere(to: file, takes: takes)
         }
+        questions.attributesHere = { [weak volume] file in volume?.attributesHere(of: file) }
         volume.onReport = { [weak self] in self?.onReport?($0) }
         volume.onWithdraw = { [weak self] in self?.onFailure?($0) }
         volume.locks.onEvent = { [weak self] glock, event in
@@ -309,7 +310,14 @@ package final class NodeRuntime: @unchecked Sendable {
 
 extension NodeRuntime: PeerVolumes {
     package func lastWrite(to file: InodeNumber, takes: Bool) async -> Timestamp? {
-        await times.ask(file, takes: takes)
+        await questions.lastWrite(to: file, takes: takes)
+    }
+
+    package func attributes(
+        of file: InodeNumber,
+        from teller: NodeID?
+    ) async -> (attributes: GlimpsedAttributes, teller: NodeID)? {
+        await questions.attributes(of: file, from: teller)
     }
 }
 

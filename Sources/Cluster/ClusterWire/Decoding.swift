@@ -220,6 +220,14 @@ struct WireReader {
         case .lastWrite:
             let number = try integer(UInt32.self)
             return .lastWrite(number, try boolean() ? try time() : nil)
+        case .askAttributes:
+            let number = try integer(UInt32.self)
+            let address = BlockAddress(try integer(UInt64.self))
+            let file = InodeNumber(address: address, generation: try integer(UInt64.self))
+            return .askAttributes(number, file)
+        case .attributes:
+            let number = try integer(UInt32.self)
+            return .attributes(number, try boolean() ? try glimpsedAttributes() : nil)
         case .reached: return .lock(.reached(try phase()))
         case .proceed: return .lock(.proceed(try phase()))
         case .masters: return .lock(.masters(try names()))
@@ -230,6 +238,23 @@ struct WireReader {
             return .lock(try searchMessage(kind))
         default: return .lock(try namedMessage(kind, try name()))
         }
+    }
+
+    private mutating func glimpsedAttributes() throws(WireError) -> GlimpsedAttributes {
+        GlimpsedAttributes(
+            mode: try integer(UInt32.self),
+            user: try integer(UInt32.self),
+            group: try integer(UInt32.self),
+            linkCount: try integer(UInt32.self),
+            device: try integer(UInt32.self),
+            size: try integer(UInt64.self),
+            blockCount: try integer(UInt64.self),
+            accessed: try time(),
+            modified: try time(),
+            changed: try time(),
+            born: try time(),
+            hasExtendedAttributes: try boolean()
+        )
     }
 
     private mutating func namedMessage(

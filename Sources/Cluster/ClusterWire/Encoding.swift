@@ -97,15 +97,37 @@ extension [UInt8] {
             append(integer: file.generation)
             append(takes ? 1 : 0)
             return .askLastWrite
+        case .askAttributes(let number, let file):
+            append(integer: number)
+            append(integer: file.address.rawValue)
+            append(integer: file.generation)
+            return .askAttributes
         case .lastWrite(let number, let time):
             append(integer: number)
             append(time == nil ? 0 : 1)
-            if let time {
-                append(integer: UInt64(bitPattern: time.seconds))
-                append(integer: time.nanoseconds)
-            }
+            if let time { append(time: time) }
             return .lastWrite
+        case .attributes(let number, let told):
+            append(integer: number)
+            append(told == nil ? 0 : 1)
+            if let told { append(attributes: told) }
+            return .attributes
         }
+    }
+
+    private mutating func append(time: Timestamp) {
+        append(integer: UInt64(bitPattern: time.seconds))
+        append(integer: time.nanoseconds)
+    }
+
+    private mutating func append(attributes told: GlimpsedAttributes) {
+        for number in [told.mode, told.user, told.group, told.linkCount, told.device] {
+            append(integer: number)
+        }
+        append(integer: told.size)
+        append(integer: told.blockCount)
+        for time in [told.accessed, told.modified, told.changed, told.born] { append(time: time) }
+        append(told.hasExtendedAttributes ? 1 : 0)
     }
 
     private mutating func append(counted bytes: [UInt8]) {

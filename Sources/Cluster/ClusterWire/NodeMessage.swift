@@ -41,6 +41,10 @@ package enum NodeMessage: Hashable, Sendable {
     case askLastWrite(UInt32, InodeNumber, takes: Bool)
     /// The answer; nil: not since the inode's times were stored.
     case lastWrite(UInt32, Timestamp?)
+    /// What are the attributes of this file, if the receiver has it exclusively and is changing it?
+    case askAttributes(UInt32, InodeNumber)
+    /// The answer; nil: ask for the lock.
+    case attributes(UInt32, GlimpsedAttributes?)
 }
 
 /// Why bytes are no message.
@@ -68,7 +72,7 @@ package enum WireField: UInt8, Hashable, Sendable {
 package enum WireFormat {
     /// "LKSM".
     package static let magic: UInt32 = 0x4D53_4B4C
-    package static let version: UInt8 = 5
+    package static let version: UInt8 = 6
     /// Bytes before the payload.
     package static let headerLength = 20
     /// The longest payload in bytes.
@@ -124,6 +128,8 @@ enum WireKind: UInt8, CaseIterable {
     case report = 67
     case askLastWrite = 68
     case lastWrite = 69
+    case askAttributes = 70
+    case attributes = 71
     case seek = 80
     case chase = 81
     case cycle = 82

@@ -295,7 +295,9 @@ private struct FlightReader {
             switch decoded.message {
             case .lock(let message): return .message(message, from: sender, decoded.epoch)
             case .replayed(let epoch): return .journalsReplayed(epoch, from: sender)
-            case .goodbye, .inquiry, .report, .askLastWrite, .lastWrite: return nil
+            case .goodbye, .inquiry, .report, .askLastWrite, .lastWrite,
+                .askAttributes, .attributes:
+                return nil
             }
         } catch {
             return nil

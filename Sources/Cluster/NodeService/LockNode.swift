@@ -63,8 +63,8 @@ package final class LockNode: LockService {
     /// An administrator's inquiry of a peer, or a part of a peer's answer: see `InquiryDesk`.
     package var onInquiry: ((NodeMessage, NodeID) -> Void)?
 
-    /// A question of a peer about a file's times, or an answer: see `PeerTimes`.
-    package var onTimes: ((NodeMessage, NodeID) -> Void)?
+    /// A question of a peer about a file, or an answer: see `PeerQuestions`.
+    package var onQuestion: ((NodeMessage, NodeID) -> Void)?
 
     /// Pieces dropped because a peer sent what is no message, or is one of another version.
     package private(set) var malformedMessages: UInt64 = 0
@@ -368,7 +368,8 @@ package final class LockNode: LockService {
             onReplayed?(epoch)
         case .goodbye: onGoodbye?(peer)
         case .inquiry, .report: onInquiry?(decoded.message, peer)
-        case .askLastWrite, .lastWrite: onTimes?(decoded.message, peer)
+        case .askLastWrite, .lastWrite, .askAttributes, .attributes:
+            onQuestion?(decoded.message, peer)
         }
     }
 

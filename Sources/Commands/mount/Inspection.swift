@@ -149,6 +149,7 @@ extension MountedVolume {
                     ("demotions", counters.demotions),
                     ("regionDemotions", counters.regionDemotions),
                     ("regionRequests", counters.regionRequests),
+                    ("glimpses", counters.glimpses), ("glimpsesTold", counters.glimpsesTold),
                     ("invalidatedInodes", counters.invalidatedInodes),
                     ("invalidatedNames", counters.invalidatedNames),
                     ("repeatedInvalidations", counters.repeatedInvalidations),

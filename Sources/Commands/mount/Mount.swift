@@ -266,7 +266,7 @@ final class Mount: @unchecked Sendable {
         var options = MountOptions()
         options.isReadOnly = arguments.isReadOnly
         options.hasAccessLists = arguments.hasAccessLists
-        if arguments.usesRegions { options.fightsBeforeRegions = MountOptions.fewFights }
+        if !arguments.usesRegions { options.fightsBeforeRegions = .max }
         options.accessTime = arguments.updatesAccessTime ? .relative : .never
         options.commitInterval = arguments.commitSeconds * 1_000_000_000
         return options

@@ -26,7 +26,7 @@ struct MountArguments {
     var isReadOnly = false
     var hasAccessLists = true
     /// Several nodes that write a file lock regions of it.
-    var usesRegions = false
+    var usesRegions = true
     var slot: SlotIndex?
     /// A name for people, shown by `lockstep status`; the slot is what counts.
     var nodeName: String?
@@ -72,7 +72,7 @@ struct MountArguments {
                         remount (of ro, rw and what the kernel does by itself), fsname=NAME, node=NAME,
                         cluster=local, slot=N, run=DIR, commit=SECONDS, patience=SECONDS,
                         errors=withdraw (the others take over, this mount says EIO until it is unmounted),
-                        regions (several nodes that write a file lock parts of it: on trial), noregions (as without),
+                        regions (several nodes that write a file lock parts of it: the default), noregions (they hand the whole file over),
                         errors=panic (this daemon also leaves a core), takeover, buffered, kernel=old, watch=MICROSECONDS,
                         record=MIB (of the lock manager's last events; 0: none), debug;
                         _netdev, nofail, auto, noauto, user, users, defaults and x-* are accepted

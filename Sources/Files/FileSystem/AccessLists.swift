@@ -93,7 +93,7 @@ extension MountedVolume {
         held.stored.record.mode = mode
         held.stored.record.changed = now
         held.stored.store(in: transaction)
-        held.inode.lastSequence = transaction.sequence
+        held.inode.hasChanged(in: transaction.sequence)
     }
 
     private func prepare(

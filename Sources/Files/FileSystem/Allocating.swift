@@ -115,7 +115,7 @@ extension MountedVolume {
         stored.record.changed = time
         if let dirty = inode.dirty, !dirty.isEmpty { transaction.order(dirty) }
         stored.store(in: transaction)
-        inode.lastSequence = transaction.sequence
+        inode.dataHasChanged(in: transaction.sequence)
     }
 
     private func zeroInline(
@@ -127,7 +127,7 @@ extension MountedVolume {
         let transaction = try await begin(blocks: 1)
         defer { transaction.end() }
         zeros.withUnsafeBytes { stored.writeInline($0, at: range.lowerBound, in: transaction) }
-        inode.lastSequence = transaction.sequence
+        inode.dataHasChanged(in: transaction.sequence)
     }
 
     /// What does not fit into the inode leaves it.
@@ -258,7 +258,7 @@ extension MountedVolume {
             throw failed(error)
         }
         stored.store(in: transaction)
-        inode.lastSequence = transaction.sequence
+        inode.dataHasChanged(in: transaction.sequence)
     }
 
     /// Gives blocks to what has none.
@@ -278,7 +278,7 @@ extension MountedVolume {
                     extent,
                     transaction in
                     stored.store(in: transaction)
-                    inode.lastSequence = transaction.sequence
+                    inode.dataHasChanged(in: transaction.sequence)
                     return extent.logicalEnd
                 }
             }

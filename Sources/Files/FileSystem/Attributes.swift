@@ -11,11 +11,18 @@ package import Vocabulary
 extension MountedVolume {
     package func getAttributes(
         _ node: NodeHandle,
+        reader: UInt32?,
         _ interruption: Interruption?
     ) async throws(FileError) -> AttributesReply {
         let inode = try inode(node)
         if let record = inode.remains {
             return AttributesReply(attributes: attributes(inode, record), isCacheable: false)
+        }
+        pin(inode)
+        defer { unpin(inode) }
+        // Who reads needs the lock next.
+        if reader == nil, let told = try await glimpse(inode, interruption) {
+            return AttributesReply(attributes: attributes(inode, told), isCacheable: false)
         }
         let mode = lookMode(inode)
         let stored = try await hold(inode, mode, interruption)
@@ -23,21 +30,27 @@ extension MountedVolume {
         let lastWrite = mode == .concurrent ? await lastWrite(inode, takes: false) : nil
         inode.kernelMayCache = true
         return AttributesReply(
-            attributes: attributes(inode, stored, lastWrite: lastWrite),
+            attributes: attributes(inode, stored, lastWrite: lastWrite, reader: reader),
             isCacheable: attributesMayBeCached(inode)
         )
     }
 
-    package func getAttributesIfCached(_ node: NodeHandle) -> AttributesReply? {
+    package func getAttributesIfCached(_ node: NodeHandle, reader: UInt32?) -> AttributesReply? {
         guard !isWithdrawn, let inode = inodes[node],
             let stored = holdIfCached(inode, .shared)
         else { return nil }
         defer { release(inode, .shared) }
         inode.kernelMayCache = true
         return AttributesReply(
-            attributes: attributes(inode, stored),
+            attributes: attributes(inode, stored, reader: reader),
             isCacheable: mayBeCached(inode)
         )
+    }
+
+    /// A thread asks for data: it has taken in what it was told (rule F6).
+    func isHeard(_ inode: Inode, _ reader: UInt32) {
+        inode.toldSize.isHeard(reader)
+        inode.readerHeard?.notify()
     }
 
     package func setAttributes(
@@ -88,7 +101,7 @@ extension MountedVolume {
         defer { transaction.end() }
         apply(change, to: &stored.record)
         stored.store(in: transaction)
-        inode.lastSequence = transaction.sequence
+        inode.hasChanged(in: transaction.sequence)
         inode.kernelMayCache = true
         return AttributesReply(
             attributes: attributes(inode, stored),

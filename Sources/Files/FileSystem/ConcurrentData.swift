@@ -19,6 +19,7 @@ extension MountedVolume {
         at offset: UInt64,
         into buffer: UnsafeMutableRawBufferPointer,
         isFill: Bool,
+        reader: UInt32?,
         _ interruption: Interruption?
     ) async throws(FileError) -> Int? {
         let range = offset..<offset + UInt64(buffer.count)
@@ -51,6 +52,7 @@ extension MountedVolume {
                 inode.kernelMayCache = true
                 inode.pageUse.noteFill(range)
             }
+            defer { noteShortRead(inode, range.upperBound, stored.record.size, reader) }
             guard offset < stored.record.size else { return 0 }
             let count = Int(min(range.upperBound, stored.record.size) - offset)
             try await readHeld(inode, stored, at: offset, count, into: buffer)

@@ -14,6 +14,12 @@ package protocol PeerVolumes: AnyObject {
     /// say it; nil if none has. With `takes` they forget it, because this node stores it. Ends when each node has
     /// answered or is no longer in the cluster.
     func lastWrite(to file: InodeNumber, takes: Bool) async -> Timestamp?
+    /// The attributes of a file that another node has exclusively and is changing, and which node that is; nil if none says
+    /// so, or has left the cluster before it answered. With `teller` only that node is asked.
+    func attributes(
+        of file: InodeNumber,
+        from teller: NodeID?
+    ) async -> (attributes: GlimpsedAttributes, teller: NodeID)?
 }
 
 extension MountedVolume {
@@ -66,7 +72,7 @@ extension MountedVolume {
             inode.pendingTime = nil
             if !prefersRegions(inode) { stored.record.flags.remove(.sharedWriters) }
             stored.store(in: transaction)
-            inode.lastSequence = transaction.sequence
+            inode.dataHasChanged(in: transaction.sequence)
             inode.hasStoredTimes = true
         }
         inode.hasAllTimes = true

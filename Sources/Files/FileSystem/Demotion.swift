@@ -179,15 +179,17 @@ extension MountedVolume {
     }
 
     /// Attributes that are under way to the kernel when it drops what it has are shown to who asked, but not kept, and a
-    /// read(2) that asked for the size goes on with the old one: they get the time to arrive (rule F6).
+    /// read(2) that asked for the size goes on with the old one: readers that were told more are waited for (rule F6).
     private func waitForTold(_ inode: Inode) async {
-        guard let told = inode.toldAt else { return }
-        let arrival = told.advanced(nanoseconds: Self.arrivalTime)
-        if engine.clock.now < arrival { await engine.sleep(until: arrival) }
+        let isHeard = inode.readerHeard ?? Signal()
+        inode.readerHeard = isHeard
+        while let end = inode.toldSize.waitBeforeInvalidation(at: engine.clock.now) {
+            reached(.readerAwaited)
+            engine.clock.schedule(at: end, in: engine, EngineBound { isHeard.notify() })
+            await isHeard.wait()
+        }
+        inode.toldSize.isInvalidated()
     }
-
-    /// Nanoseconds in which a reply is nearly always taken in.
-    private static let arrivalTime: UInt64 = 1_000_000
 
     /// Has ranges invalidated; the outcome arrives when all have been.
     private func drop(

@@ -36,6 +36,11 @@ extension MountedVolume {
             return Array(controlPath.utf8)
         }
         try checkName(name)
+        pin(inode)
+        defer { unpin(inode) }
+        if let told = try await glimpse(inode, interruption), !told.hasExtendedAttributes {
+            throw .noAttribute
+        }
         let mode = lookMode(inode)
         let stored = try await hold(inode, mode, interruption)
         defer { release(inode, mode) }
@@ -55,6 +60,11 @@ extension MountedVolume {
         _ interruption: Interruption?
     ) async throws(FileError) -> [UInt8] {
         let inode = try inode(node)
+        pin(inode)
+        defer { unpin(inode) }
+        if let told = try await glimpse(inode, interruption), !told.hasExtendedAttributes {
+            return []
+        }
         let mode = lookMode(inode)
         let stored = try await hold(inode, mode, interruption)
         defer { release(inode, mode) }
@@ -151,7 +161,7 @@ extension MountedVolume {
         } catch {
             throw failed(error)
         }
-        held.inode.lastSequence = transaction.sequence
+        held.inode.hasChanged(in: transaction.sequence)
     }
 }
 

@@ -142,7 +142,7 @@ extension MountedVolume {
         stored.record.flags.formUnion(flags.inInode)
         stored.record.changed = now
         stored.store(in: transaction)
-        inode.lastSequence = transaction.sequence
+        inode.hasChanged(in: transaction.sequence)
     }
 }
 

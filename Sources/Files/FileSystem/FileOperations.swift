@@ -344,10 +344,14 @@ package protocol FileOperations: AnyObject {
         async throws(FileError) -> LookupReply
     /// The kernel drops `count` references. Never waits.
     func forget(_ node: NodeHandle, count: UInt64)
-    func getAttributes(_ node: NodeHandle, _ interruption: Interruption?) async throws(FileError)
-        -> AttributesReply
+    /// `reader`: the thread for which the kernel asks, if that is because it reads the file and not to show them.
+    func getAttributes(
+        _ node: NodeHandle,
+        reader: UInt32?,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> AttributesReply
     /// At once, or nil if it would have to wait.
-    func getAttributesIfCached(_ node: NodeHandle) -> AttributesReply?
+    func getAttributesIfCached(_ node: NodeHandle, reader: UInt32?) -> AttributesReply?
     /// At once, or nil if it would have to wait.
     func lookupIfCached(_ parent: NodeHandle, _ name: UnsafeRawBufferPointer) -> LookupReply?
     func setAttributes(
@@ -410,6 +414,7 @@ package protocol FileOperations: AnyObject {
         at offset: UInt64,
         into buffer: UnsafeMutableRawBufferPointer,
         isFill: Bool,
+        reader: UInt32?,
         _ interruption: Interruption?
     ) async throws(FileError) -> Int
     func write(

@@ -55,8 +55,10 @@ package final class Inode {
     /// The time of change in the last attributes that the kernel was told; nil once it has been told to forget
     /// them (rule F9).
     var toldChange: Timestamp?
-    /// When the kernel was last told attributes (rule F6).
-    var toldAt: Tick?
+    /// What size the kernel was told (rule F6).
+    var toldSize = ToldSize()
+    /// Notified when a thread is heard of that was told the size, if somebody waits for that.
+    var readerHeard: Signal?
     /// The owner and the group that the kernel was told last.
     var toldOwner: (user: UInt32, group: UInt32)?
     /// When the kernel shall forget older times, if it shall.
@@ -88,6 +90,13 @@ package final class Inode {
     var dirty: DirtyData?
     /// The compound transaction that holds the newest change.
     var lastSequence: UInt64 = 0
+    /// The same of the newest change other than to data, and when data was last changed (Glimpse.swift).
+    var attributeSequence: UInt64 = 0
+    var dataChangedAt: Tick?
+    /// Looks at it while another node writes.
+    var glimpses = Glimpses()
+    /// It is a directory, a link or a special file.
+    var isKnownNotRegular = false
     /// For directories.
     var answered = AnsweredNames()
     /// Whether the kernel may have pages or attributes of it.

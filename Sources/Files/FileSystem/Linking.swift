@@ -64,12 +64,12 @@ extension MountedVolume {
         }
         touchDirectory(directory.stored)
         directory.stored.store(in: transaction)
-        directory.inode.lastSequence = transaction.sequence
+        directory.inode.hasChanged(in: transaction.sequence)
         directory.inode.answered.add(name)
         stored.record.linkCount += 1
         stored.record.changed = now
         stored.store(in: transaction)
-        target.lastSequence = transaction.sequence
+        target.hasChanged(in: transaction.sequence)
         return entry(target, stored, isEntryCacheable: true)
     }
 

@@ -32,18 +32,19 @@ extension MountedVolume {
         }
         try checkEntry(found, of: directory)
         let child = remember(found.inode)
-        do throws(FileError) {
-            let mode = lookMode(child)
-            let childStored = try await holdEntry(child, mode, interruption)
-            defer { release(child, mode) }
-            let lastWrite = mode == .concurrent ? await lastWrite(child, takes: false) : nil
-            let reply = entry(child, childStored, isEntryCacheable: true, lastWrite: lastWrite)
+        pin(child)
+        defer { unpin(child) }
+        if found.type == Self.regularType, let told = try await glimpse(child, interruption) {
             directory.answered.add(name)
-            return .found(reply)
-        } catch {
-            unrefer(child)
-            throw error
+            return .found(entry(child, told, isEntryCacheable: true))
         }
+        let mode = lookMode(child)
+        let childStored = try await holdEntry(child, mode, interruption)
+        defer { release(child, mode) }
+        let lastWrite = mode == .concurrent ? await lastWrite(child, takes: false) : nil
+        let reply = entry(child, childStored, isEntryCacheable: true, lastWrite: lastWrite)
+        directory.answered.add(name)
+        return .found(reply)
     }
 
     package func lookupIfCached(_ parent: NodeHandle, _ name: UnsafeRawBufferPointer)
@@ -98,6 +99,25 @@ extension MountedVolume {
             attributes: attributes(inode, stored, lastWrite: lastWrite),
             isEntryCacheable: isEntryCacheable && mayBeCached(inode),
             isAttributesCacheable: attributesMayBeCached(inode)
+        )
+    }
+
+    /// `st_mode >> 12` of regular files.
+    private static let regularType: UInt8 = 8
+
+    /// The same of an inode that another node tells about.
+    private func entry(
+        _ inode: Inode,
+        _ told: GlimpsedAttributes,
+        isEntryCacheable: Bool
+    ) -> EntryReply {
+        refer(to: inode)
+        inode.kernelMayCache = true
+        return EntryReply(
+            node: inode.handle,
+            attributes: attributes(inode, told),
+            isEntryCacheable: isEntryCacheable && mayBeCached(inode),
+            isAttributesCacheable: false
         )
     }
 

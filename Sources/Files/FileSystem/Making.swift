@@ -228,7 +228,7 @@ extension MountedVolume {
         if plan.record.isDirectory { directory.stored.record.linkCount += 1 }
         touchDirectory(directory.stored)
         directory.stored.store(in: transaction)
-        directory.inode.lastSequence = transaction.sequence
+        directory.inode.hasChanged(in: transaction.sequence)
         return (child, dirty)
     }
 
@@ -243,7 +243,7 @@ extension MountedVolume {
         try await locks.enter(inode.glock, .exclusive)
         inode.stored = child
         inode.dirty = dirty
-        inode.lastSequence = sequence
+        inode.hasChanged(in: sequence)
         return Held(inode: inode, stored: child)
     }
 

@@ -57,10 +57,8 @@ package struct MountOptions: Sendable {
     /// cache when it is opened for writing, in nanoseconds.
     package var memoryOfFights: UInt64 = 10_000_000_000
     /// So often, within that time, this node has to give the lock of a file up before it locks regions of it to
-    /// write. By default never: under load reads have hung (Docs/CAVEATS.md).
-    package var fightsBeforeRegions = Int.max
-    /// What `fightsBeforeRegions` is where regions are wanted.
-    package static let fewFights = 2
+    /// write; `Int.max`: never.
+    package var fightsBeforeRegions = 2
     /// Inodes nobody refers to that are kept with their locks.
     package var idleInodes = 50_000
 
@@ -189,6 +187,7 @@ package final class MountedVolume: FileOperations {
     /// The kernel gains a reference with the reply that is being made.
     func refer(to inode: Inode) {
         inode.lookups += 1
+        if inode.lookups == 1 { inode.toldSize.isUnknown() }
         if inode.lookups == 1, inode.kernelListIndex == nil {
             inode.kernelListIndex = kernelList?.add(inode.handle)
         }
@@ -253,6 +252,7 @@ package final class MountedVolume: FileOperations {
         bytes: Range<UInt64>? = nil
     ) async throws(FileError) -> StoredInode {
         if inode.isFreed { throw .stale }
+        if inode.glimpses.teller != nil { inode.glimpses.isNeeded(at: engine.clock.now) }
         try await locks.enter(inode.glock, mode, interruption, bytes: bytes)
         if let stored = inode.stored, !inode.isFreed, knowsTimes(inode, stored, mode) {
             return stored
@@ -339,6 +339,7 @@ package final class MountedVolume: FileOperations {
         do throws(StoreError) {
             let stored = try await store.readInode(inode.number)
             inode.stored = stored
+            inode.isKnownNotRegular = !stored.record.isRegular
             return stored
         } catch {
             throw fileError(error)
@@ -481,19 +482,24 @@ package final class MountedVolume: FileOperations {
     func attributes(
         _ inode: Inode,
         _ stored: StoredInode,
-        lastWrite: Timestamp? = nil
+        lastWrite: Timestamp? = nil,
+        reader: UInt32? = nil
     ) -> FileAttributes {
         var record = stored.record
         if let lastWrite, lastWrite > record.changed {
             record.modified = lastWrite
             record.changed = lastWrite
         }
-        return attributes(inode, record)
+        return attributes(inode, record, reader: reader)
     }
 
     /// The same of an inode that is gone.
-    func attributes(_ inode: Inode, _ record: InodeRecord) -> FileAttributes {
-        inode.toldAt = engine.clock.now
+    func attributes(
+        _ inode: Inode,
+        _ record: InodeRecord,
+        reader: UInt32? = nil
+    ) -> FileAttributes {
+        inode.toldSize.told(record.size, to: reader, at: engine.clock.now)
         inode.toldChange = attributesMayBeCached(inode) ? record.changed : nil
         inode.toldOwner = (record.user, record.group)
         // Of a damaged inode it may be anything.
@@ -526,6 +532,9 @@ package struct VolumeCounters: Sendable {
     package var regionRequests: UInt64 = 0
     /// How often all nodes were asked for the times of a file.
     package var timeQuestions: UInt64 = 0
+    /// Looks at files that were answered by the node that writes them, here and for others.
+    package var glimpses: UInt64 = 0
+    package var glimpsesTold: UInt64 = 0
     package var invalidatedInodes: UInt64 = 0
     package var invalidatedNames: UInt64 = 0
     package var repeatedInvalidations: UInt64 = 0

@@ -62,6 +62,7 @@ extension MountedVolume {
     ) async throws(FileError) -> OpenReply {
         let reply = try await openExisting(inode, intent, finder, interruption)
         if intent.truncates {
+            inode.toldSize.isUnknown()
             do throws(FileError) {
                 var change = AttributeChange()
                 change.size = 0
@@ -242,6 +243,6 @@ extension MountedVolume {
         defer { transaction.end() }
         stored.record.accessed = now
         stored.store(in: transaction)
-        inode.lastSequence = transaction.sequence
+        inode.hasChanged(in: transaction.sequence)
     }
 }

@@ -16,9 +16,11 @@ extension MountedVolume {
         at offset: UInt64,
         into buffer: UnsafeMutableRawBufferPointer,
         isFill: Bool,
+        reader: UInt32?,
         _ interruption: Interruption?
     ) async throws(FileError) -> Int {
         let inode = try inode(node)
+        if let reader { isHeard(inode, reader) }
         guard let file = openFiles[handle], file.inode === inode else { throw .badHandle }
         guard offset < UInt64(Int64.max), buffer.count > 0 else { return 0 }
         let end = offset.addingReportingOverflow(UInt64(buffer.count)).partialValue
@@ -28,6 +30,7 @@ extension MountedVolume {
                 at: offset,
                 into: buffer,
                 isFill: isFill,
+                reader: reader,
                 interruption
             )
             if let count { return count }
@@ -50,10 +53,17 @@ extension MountedVolume {
             inode.kernelMayCache = true
             inode.pageUse.noteFill(offset..<end)
         }
+        defer { noteShortRead(inode, end, stored.record.size, reader) }
         guard offset < stored.record.size else { return 0 }
         let count = Int(min(end, stored.record.size) - offset)
         try await readHeld(inode, stored, at: offset, count, into: buffer)
         return count
+    }
+
+    /// The kernel takes a read that ends early for the end of the file (rule F6).
+    func noteShortRead(_ inode: Inode, _ end: UInt64, _ size: UInt64, _ reader: UInt32?) {
+        guard end > size else { return }
+        inode.toldSize.told(size, to: reader, .shortRead, at: engine.clock.now)
     }
 
     /// Holds for a read; while it waits, a fill is parked: its pages are locked by the kernel (rule

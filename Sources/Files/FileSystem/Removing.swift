@@ -85,7 +85,7 @@ extension MountedVolume {
         if child.stored.record.isDirectory { directory.stored.record.linkCount -= 1 }
         touchDirectory(directory.stored)
         directory.stored.store(in: transaction)
-        directory.inode.lastSequence = transaction.sequence
+        directory.inode.hasChanged(in: transaction.sequence)
     }
 
     /// Takes the name away; the inode stays, with a name less, or as an orphan.
@@ -116,7 +116,7 @@ extension MountedVolume {
         child.stored.record.linkCount = orphaning ? 0 : child.stored.record.linkCount - 1
         child.stored.record.changed = now
         child.stored.store(in: transaction)
-        child.inode.lastSequence = transaction.sequence
+        child.inode.hasChanged(in: transaction.sequence)
     }
 
     /// Takes the name and the inode away in one transaction; false, and nothing has changed, if the

@@ -323,7 +323,7 @@ extension MountedVolume {
             replaced.stored.record.linkCount = isLast ? 0 : record.linkCount - 1
             replaced.stored.record.changed = self.now
             replaced.stored.store(in: allocator.transaction)
-            replaced.inode.lastSequence = allocator.transaction.sequence
+            replaced.inode.hasChanged(in: allocator.transaction.sequence)
         }
         if isLast { awaitClosing(of: replaced.inode) }
     }
@@ -363,7 +363,7 @@ extension MountedVolume {
             self.moveParent(other, DirectoryPair(from: pair.to, to: pair.from))
             other.stored.record.changed = self.now
             other.stored.store(in: transaction)
-            other.inode.lastSequence = transaction.sequence
+            other.inode.hasChanged(in: transaction.sequence)
         }
     }
 
@@ -399,9 +399,9 @@ extension MountedVolume {
         for each in pair.isOne ? [pair.from] : [pair.from, pair.to] {
             touchDirectory(each.stored)
             each.stored.store(in: transaction)
-            each.inode.lastSequence = transaction.sequence
+            each.inode.hasChanged(in: transaction.sequence)
         }
         moved.stored.store(in: transaction)
-        moved.inode.lastSequence = transaction.sequence
+        moved.inode.hasChanged(in: transaction.sequence)
     }
 }

@@ -109,7 +109,7 @@ extension MountedVolume {
         }
         touchDirectory(list.stored)
         list.stored.store(in: transaction)
-        list.inode.lastSequence = transaction.sequence
+        list.inode.hasChanged(in: transaction.sequence)
         counters.orphansListed += 1
         return child
     }
@@ -148,7 +148,7 @@ extension MountedVolume {
         try Directory(store, list.stored).remove(delisting.removal, with: allocator)
         touchDirectory(list.stored)
         list.stored.store(in: allocator.transaction)
-        list.inode.lastSequence = allocator.transaction.sequence
+        list.inode.hasChanged(in: allocator.transaction.sequence)
         target.stored.record.flags.remove(.orphan)
         target.stored.record.orphanSlot = SlotIndex(0)
         target.inode.isTemporary = false

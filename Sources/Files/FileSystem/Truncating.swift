@@ -23,7 +23,7 @@ extension MountedVolume {
                 let transaction = try await begin(blocks: 1)
                 defer { transaction.end() }
                 stored.resizeInline(to: size, in: transaction)
-                inode.lastSequence = transaction.sequence
+                inode.hasChanged(in: transaction.sequence)
                 return
             }
             try await leaveBody(inode, stored)
@@ -39,7 +39,7 @@ extension MountedVolume {
         stored.record.size = size
         if let dirty = inode.dirty, !dirty.isEmpty { transaction.order(dirty) }
         stored.store(in: transaction)
-        inode.lastSequence = transaction.sequence
+        inode.hasChanged(in: transaction.sequence)
     }
 
     /// Zeroes what lies behind an end in its block (D4): behind the new end when the file becomes
@@ -135,7 +135,7 @@ extension MountedVolume {
                 throw failed(error)
             }
             stored.store(in: transaction)
-            inode.lastSequence = transaction.sequence
+            inode.hasChanged(in: transaction.sequence)
         }
     }
 

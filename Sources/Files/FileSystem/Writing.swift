@@ -255,7 +255,7 @@ extension MountedVolume {
         dropPrivileges(&stored.record, writer)
         stored.record.changed = now
         stored.store(in: transaction)
-        inode.lastSequence = transaction.sequence
+        inode.hasChanged(in: transaction.sequence)
     }
 
     /// Set-user-id goes when somebody writes, and set-group-id of what the group may execute; of other files when the
@@ -335,12 +335,13 @@ extension MountedVolume {
         _ transaction: Transaction
     ) {
         stored.record.size = max(stored.record.size, end)
+        inode.toldSize.written(to: end)
         let time = now
         stored.record.modified = time
         stored.record.changed = time
         markSharing(inode, stored)
         stored.store(in: transaction)
-        inode.lastSequence = transaction.sequence
+        inode.dataHasChanged(in: transaction.sequence)
     }
 
     /// Inline data moves into a block of its own, because the file outgrows the inode.
@@ -350,7 +351,7 @@ extension MountedVolume {
             let transaction = try await begin(blocks: 1)
             defer { transaction.end() }
             _ = stored.convertInlineDataToExtents(in: transaction)
-            inode.lastSequence = transaction.sequence
+            inode.dataHasChanged(in: transaction.sequence)
             return
         }
         let cost = ExtentMap(store, stored).insertionCost()
@@ -382,7 +383,7 @@ extension MountedVolume {
         }
         stored.store(in: transaction)
         transaction.order(inode.dirtyData())
-        inode.lastSequence = transaction.sequence
+        inode.dataHasChanged(in: transaction.sequence)
     }
 
     /// Writes the front of `bytes`, as far as one extent or one allocation reaches.

@@ -100,7 +100,12 @@ final class Dispatcher: @unchecked Sendable {
     func handleAtOnce(_ message: Message, scratch: UnsafeMutableRawPointer) -> AtOnce {
         switch message.opcode {
         case .getAttributes:
-            guard let reply = operations.getAttributesIfCached(message.node) else { return .later }
+            guard
+                let reply = operations.getAttributesIfCached(
+                    message.node,
+                    reader: message.attributeReader
+                )
+            else { return .later }
             let count = Encoding.put(Encoding.attributesReply(reply), at: scratch)
             return success(message, scratch, count, undo: nil)
         case .lookup:

@@ -22,6 +22,7 @@ extension Dispatcher {
                 at: wish.offset,
                 into: area,
                 isFill: wish.read_flags & UInt32(FUSE_READ_LOCKOWNER) == 0,
+                reader: message.thread,
                 request.interruption
             )
             precondition(count <= area.count, "more was read than there is room for")

@@ -77,7 +77,11 @@ extension Dispatcher {
     // MARK: Attributes
 
     private func getAttributes(_ request: Request) async throws(FileError) -> Answer {
-        let reply = try await operations.getAttributes(request.message.node, request.interruption)
+        let reply = try await operations.getAttributes(
+            request.message.node,
+            reader: request.message.attributeReader,
+            request.interruption
+        )
         return put(Encoding.attributesReply(reply), request)
     }
 

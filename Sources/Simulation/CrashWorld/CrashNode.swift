@@ -330,6 +330,7 @@ package final class CrashNode {
             at: 0,
             into: buffer.bytes,
             isFill: false,
+            reader: nil,
             nil
         )
         await volume.release(file.node, opened.handle)

@@ -67,6 +67,7 @@ extension KernelModel {
                 at: offset,
                 into: UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[..<count]),
                 isFill: false,
+                reader: nil,
                 nil
             )
         }

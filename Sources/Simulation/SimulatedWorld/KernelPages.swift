@@ -146,6 +146,7 @@ extension KernelModel {
                     at: offset,
                     into: buffer.bytes,
                     isFill: true,
+                    reader: nil,
                     nil
                 )
             }

@@ -249,6 +249,7 @@ package final class Simulation {
         report.cachedPages += node.kernel.cachedPageReads
         report.demotions += Int(node.volume.counters.demotions)
         report.timeQuestions += Int(node.volume.counters.timeQuestions)
+        report.glimpses += Int(node.volume.counters.glimpses)
         // The lock manager's core is pure: it counts.
         let locks = node.member.runtime.locks.counters
         if locks.movesIn > 0 { reached(.masterMoved) }
