@@ -203,6 +203,9 @@ struct WireTests {
         .report(0x0102_0304, part: 5, isLast: true, [1, 2, 3]),
         .askLastWrite(5, InodeNumber(address: BlockAddress(0x99), generation: 3), takes: true),
         .lastWrite(6, nil), .lastWrite(7, Timestamp(seconds: -5, nanoseconds: 999_999_999)),
+        .freezes(
+            FreezeNotice(node: NodeID(3), since: Timestamp(seconds: 9, nanoseconds: 8), seconds: 60)
+        ),
         .report(3, part: 0, isLast: false, [UInt8](repeating: 9, count: WireFormat.largestPart)),
     ]
 
@@ -292,6 +295,21 @@ struct WireTests {
             Self.bytes(.lastWrite(2, Timestamp(seconds: 3, nanoseconds: 4))) == [
                 0x4C, 0x4B, 0x53, 0x4D, 5, 69, 0, 0, 17, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
                 2, 0, 0, 0, 1, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0,
+            ]
+        )
+    }
+
+    @Test("Golden bytes of who freezes")
+    func goldenFreeze() {
+        let notice = FreezeNotice(
+            node: NodeID(2),
+            since: Timestamp(seconds: 3, nanoseconds: 4),
+            seconds: 5
+        )
+        #expect(
+            Self.bytes(.freezes(notice)) == [
+                0x4C, 0x4B, 0x53, 0x4D, 5, 70, 0, 0, 20, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
+                2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0,
             ]
         )
     }

@@ -220,6 +220,12 @@ struct WireReader {
         case .lastWrite:
             let number = try integer(UInt32.self)
             return .lastWrite(number, try boolean() ? try time() : nil)
+        case .freezes:
+            let node = try node()
+            let since = try time()
+            return .freezes(
+                FreezeNotice(node: node, since: since, seconds: try integer(UInt32.self))
+            )
         case .reached: return .lock(.reached(try phase()))
         case .proceed: return .lock(.proceed(try phase()))
         case .masters: return .lock(.masters(try names()))

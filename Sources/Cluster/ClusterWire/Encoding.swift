@@ -105,6 +105,12 @@ extension [UInt8] {
                 append(integer: time.nanoseconds)
             }
             return .lastWrite
+        case .freezes(let notice):
+            append(integer: notice.node.rawValue)
+            append(integer: UInt64(bitPattern: notice.since.seconds))
+            append(integer: notice.since.nanoseconds)
+            append(integer: notice.seconds)
+            return .freezes
         }
     }
 

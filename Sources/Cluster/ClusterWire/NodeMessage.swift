@@ -41,6 +41,8 @@ package enum NodeMessage: Hashable, Sendable {
     case askLastWrite(UInt32, InodeNumber, takes: Bool)
     /// The answer; nil: not since the inode's times were stored.
     case lastWrite(UInt32, Timestamp?)
+    /// The volume is being frozen, and by whom.
+    case freezes(FreezeNotice)
 }
 
 /// Why bytes are no message.
@@ -124,6 +126,7 @@ enum WireKind: UInt8, CaseIterable {
     case report = 67
     case askLastWrite = 68
     case lastWrite = 69
+    case freezes = 70
     case seek = 80
     case chase = 81
     case cycle = 82

@@ -295,7 +295,7 @@ private struct FlightReader {
             switch decoded.message {
             case .lock(let message): return .message(message, from: sender, decoded.epoch)
             case .replayed(let epoch): return .journalsReplayed(epoch, from: sender)
-            case .goodbye, .inquiry, .report, .askLastWrite, .lastWrite: return nil
+            case .goodbye, .inquiry, .report, .askLastWrite, .lastWrite, .freezes: return nil
             }
         } catch {
             return nil

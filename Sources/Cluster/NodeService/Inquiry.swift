@@ -154,7 +154,7 @@ package final class InquiryDesk {
             sendSlice(of: answer(bytes)[...], number, part: 0, to: peer)
         case .report(let number, let part, let isLast, let bytes):
             takePart(number, part, isLast, bytes, from: peer)
-        case .lock, .replayed, .goodbye, .askLastWrite, .lastWrite: break
+        case .lock, .replayed, .goodbye, .askLastWrite, .lastWrite, .freezes: break
         }
     }
 
