@@ -222,6 +222,19 @@ package final class Freezer {
     ///
     /// - Throws: `busy` when the volume stands still.
     func start() async throws(FileError) {
+        // Who wants to freeze from here on waits until the log is marked as in use: it may not be at rest and on its
+        // way out of it.
+        phase = .resuming
+        do throws(FileError) {
+            try await begin()
+        } catch {
+            become(.running)
+            throw error
+        }
+        becomeRunning()
+    }
+
+    private func begin() async throws(FileError) {
         guard await locks.enterWithoutQueueing(freezeGlock, .concurrent, notifies: false) else {
             throw volume.isWithdrawn ? .inputOutput : .busy
         }
@@ -230,6 +243,14 @@ package final class Freezer {
             try await volume.journal.wake()
         } catch {
             throw volume.metadataFailed(error)
+        }
+    }
+
+    private func becomeRunning() {
+        become(.running)
+        if isStopWanted {
+            isStopWanted = false
+            beginToStop()
         }
     }
 
@@ -468,14 +489,10 @@ package final class Freezer {
             isHeartHeld = false
             isClosed = false
             isThawWanted = false
-            become(.running)
         } catch {
             return  // the node is going down
         }
-        if isStopWanted {
-            isStopWanted = false
-            beginToStop()
-        }
+        becomeRunning()
     }
 }
 

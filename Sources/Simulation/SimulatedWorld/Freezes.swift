@@ -208,9 +208,14 @@ struct ConcurrentFreezes {
             if case .success = frozen, !asker.isDead {
                 run.simulation.report.freezes += 1
                 run.simulation.log("\(asker.kernel.name): frozen")
-                try await run.cluster.beginFreeze(asker.kernel.name)
-                await pause(below: 20_000_000)
-                try await run.cluster.checkCopy()
+                do {
+                    try await run.cluster.beginFreeze(asker.kernel.name)
+                    await pause(below: 20_000_000)
+                    try await run.cluster.checkCopy()
+                } catch {
+                    // The run ends when its processes do.
+                    run.fail("\(error)")
+                }
             } else {
                 run.simulation.log("\(asker.kernel.name): freeze: \(frozen)")
             }
