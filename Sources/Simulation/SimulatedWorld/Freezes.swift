@@ -2,7 +2,7 @@
 // meanwhile.
 //
 //   Z  from when `freeze` has returned until somebody thaws nothing is written, whoever dies; what the disk
-//      certainly holds then is a volume that was unmounted in order. All nodes show all that was there.
+//      certainly holds then is a volume that was unmounted in order, and no node has anything to write. All nodes show all that was there.
 
 import BlockIO
 import DiskFormat
@@ -24,6 +24,11 @@ extension SimulatedCluster {
                 frozenViolation ?? "frozen by \(name), \(host) is writing at byte \(offset) (Z)"
         }
         frozenBy = name
+        for node in living where node.withdrawal == nil && node.volume.dirtyByteCount > 0 {
+            throw SimulationFailure(
+                "frozen by \(name), \(node.kernel.name) has \(node.volume.dirtyByteCount) dirty bytes (Z)"
+            )
+        }
         try await checkCopy()
     }
 
