@@ -53,6 +53,85 @@ import Vocabulary
         }
     }
 
+    /// An operation that has begun and has announced no block yet is not overlooked when the log is emptied.
+    @Test func emptyingTheLogWaitsForWhoHasJustBegun() throws {
+        try onTestVolume(seed: 14) { node in
+            let block = try await node.block(1)
+            let transaction = try await node.journal.begin(blocks: 1)
+            let isDone = Outcome<Bool>()
+            node.engine.spawn {
+                do throws(StorageError) {
+                    try await node.journal.checkpointAll()
+                    isDone.deliver(true)
+                } catch {
+                    isDone.deliver(false)
+                }
+            }
+            await node.engine.sleep(nanoseconds: 100_000_000)
+            #expect(isDone.value == nil, "the log is said to be empty under an open transaction")
+            transaction.modify(block)
+            block.bytes.put64(9, 64)
+            transaction.end()
+            #expect(await isDone.get())
+            #expect(node.durableValue(1) == 9)
+            #expect(node.journal.statistics.usedBlocks == 0)
+        }
+    }
+
+    @Test func emptyingTheLogDoesNotWaitForWhoChangesNothing() throws {
+        try onTestVolume(seed: 15) { node in
+            let transaction = try await node.journal.begin(blocks: 1)
+            let isDone = Outcome<Bool>()
+            node.engine.spawn {
+                isDone.deliver((try? await node.journal.checkpointAll()) != nil)
+            }
+            await node.engine.sleep(nanoseconds: 1_000_000)
+            transaction.end()
+            #expect(await isDone.get())
+            #expect(node.journal.statistics.commits == 0)
+        }
+    }
+
+    @Test func atRestTheLogIsCleanAndNobodyBegins() throws {
+        try onTestVolume(seed: 16) { node in
+            func isClean() async throws -> Bool {
+                try await JournalReplay.isClean(
+                    device: node.host,
+                    superblock: node.volume.superblock,
+                    slot: SlotIndex(0)
+                )
+            }
+            try await node.store(3, in: [1, 2])
+            try await node.journal.rest()
+            #expect(node.durableValue(2) == 3)
+            #expect(try await isClean())
+            #expect(node.journal.beginIfPossible(blocks: 1) == nil)
+            let writes = node.disk.counters.writes
+            try await node.journal.checkpointAll()
+            try await node.journal.commit()
+            var hasBegun = false
+            let isDone = Outcome<Void>()
+            node.engine.spawn {
+                (try? await node.journal.begin(blocks: 1))?.end()
+                hasBegun = true
+                isDone.deliver(())
+            }
+            await node.engine.sleep(nanoseconds: 100_000_000)
+            #expect(!hasBegun && node.disk.counters.writes == writes)
+            try await node.journal.wake()
+            await isDone.get()
+            #expect(try await !isClean())
+            try await node.store(4, in: [1])
+            try await node.journal.rest()
+            // Closed at rest, nothing more is written.
+            let last = node.disk.counters.writes
+            try await node.journal.close()
+            #expect(node.disk.counters.writes == last)
+            #expect(try await isClean())
+            #expect(node.durableValue(1) == 4)
+        }
+    }
+
     @Test func concurrentCommitsShareFlushes() throws {
         try onTestVolume(seed: 3) { node in
             for index in 1...16 { _ = try await node.block(index) }

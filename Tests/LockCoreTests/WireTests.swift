@@ -205,6 +205,9 @@ struct WireTests {
         .lastWrite(6, nil), .lastWrite(7, Timestamp(seconds: -5, nanoseconds: 999_999_999)),
         .askAttributes(8, InodeNumber(address: BlockAddress(0x99), generation: 3)),
         .attributes(9, nil), .attributes(10, glimpsed),
+        .freezes(
+            FreezeNotice(node: NodeID(3), since: Timestamp(seconds: 9, nanoseconds: 8), seconds: 60)
+        ),
         .report(3, part: 0, isLast: false, [UInt8](repeating: 9, count: WireFormat.largestPart)),
     ]
 
@@ -330,6 +333,21 @@ struct WireTests {
                 7, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0,
                 0xF7, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 10, 0, 0, 0,
                 11, 0, 0, 0, 0, 0, 0, 0, 12, 0, 0, 0, 13, 0, 0, 0, 0, 0, 0, 0, 14, 0, 0, 0, 1,
+            ]
+        )
+    }
+
+    @Test("Golden bytes of who freezes")
+    func goldenFreeze() {
+        let notice = FreezeNotice(
+            node: NodeID(2),
+            since: Timestamp(seconds: 3, nanoseconds: 4),
+            seconds: 5
+        )
+        #expect(
+            Self.bytes(.freezes(notice)) == [
+                0x4C, 0x4B, 0x53, 0x4D, 6, 72, 0, 0, 20, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
+                2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0,
             ]
         )
     }

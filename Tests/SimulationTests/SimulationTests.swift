@@ -139,6 +139,25 @@ import Vocabulary
         #expect(pauses > 2 && partitions > 2, "\(pauses), \(partitions)")
     }
 
+    /// The volume is frozen in the midst of work, and nodes die and leave meanwhile: nothing is written, nothing is lost,
+    /// and who reads goes on.
+    @Test(arguments: [false, true])
+    func freezes(isConcurrent: Bool) throws {
+        var (freezes, deaths) = (0, 0)
+        for seed in 1...5 as ClosedRange<UInt64> {
+            let report = try Self.run(
+                seed,
+                nodes: 3,
+                steps: 200,
+                faults: [.freeze, .kill],
+                isConcurrent: isConcurrent
+            )
+            freezes += report.freezes
+            deaths += report.deaths
+        }
+        #expect(freezes > 5 && deaths > 5, "\(freezes), \(deaths)")
+    }
+
     /// One bit of the metadata turns over: nothing wrong is shown, and a repair puts it right.
     @Test func turnedBits() throws {
         var (bits, withdrawals) = (0, 0)

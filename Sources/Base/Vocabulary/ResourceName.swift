@@ -24,6 +24,9 @@ public enum ResourceKind: UInt8, CaseIterable, Hashable, Sendable {
     /// Bytes of an inode that programs have locked with fcntl(2); its locks are locks of ranges
     /// (`LockedBytes`).
     case byteLocks = 11
+    /// Two per file system (`FileSystem/Freezing.swift`): whether the nodes work (CW) or stand still (PR), and
+    /// whether all of those that stand still have come to rest.
+    case freeze = 12
 
     /// Whether a lock of this kind is a lock of a range of bytes.
     package var isOfBytes: Bool {
@@ -44,6 +47,7 @@ public enum ResourceKind: UInt8, CaseIterable, Hashable, Sendable {
         case .application: "application"
         case .flock: "flock"
         case .byteLocks: "byte-locks"
+        case .freeze: "freeze"
         }
     }
 
@@ -163,6 +167,12 @@ public struct ResourceName: Hashable, Comparable, Sendable, CustomStringConverti
     /// The one log barrier.
     public static let logBarrier = ResourceName(kind: .logBarrier, number: 0)
 
+    /// Whether the nodes work or stand still.
+    public static let freeze = ResourceName(kind: .freeze, number: 0)
+
+    /// Held by nodes that have not come to rest.
+    public static let quiet = ResourceName(kind: .freeze, number: 1)
+
     /// The one live lock.
     public static let live = ResourceName(kind: .live, number: 0)
 
@@ -217,7 +227,7 @@ public struct ResourceName: Hashable, Comparable, Sendable, CustomStringConverti
         switch kind {
         case .inode, .open, .application, .flock, .byteLocks:
             "\(kind.word):\(number).\(generation)"
-        case .resourceGroup, .journal, .orphanList: "\(kind.word):\(number)"
+        case .resourceGroup, .journal, .orphanList, .freeze: "\(kind.word):\(number)"
         case .rename, .logBarrier, .live: kind.word
         }
     }

@@ -100,6 +100,8 @@ package final class NodeRuntime: @unchecked Sendable {
     package var onReport: ((String) -> Void)?
     /// The node must not go on (Docs/WITHDRAWAL.md).
     package var onFailure: ((String) -> Void)?
+    /// What beats on the device for this node, if anything does. Set before `begin`.
+    package var heart: (any DeviceHeart)?
     /// A view, before the lock manager hears of it: connections follow it.
     package var adoptView: ((ClusterView) -> Void)?
     /// Whom the lock manager answers; whoever stands in for it must too.
@@ -242,13 +244,19 @@ package final class NodeRuntime: @unchecked Sendable {
             descriptor: descriptor,
             cache: cache,
             engine: engine,
-            options: parts.journal
+            options: parts.journal,
+            atRest: true
         )
         self.journal = journal
         let volume = makeVolume(descriptor, cache, journal)
         self.volume = volume
         do throws(FileError) {
             try await volume.start()
+        } catch .busy {
+            throw NodeError(
+                "the volume is frozen, or just being frozen or thawed; 'lockstep thaw' on a node that has it mounted "
+                    + "lets it go on"
+            )
         } catch {
             throw NodeError("the root directory cannot be read (\(error)); run fsck.lockstep")
         }
@@ -272,6 +280,9 @@ package final class NodeRuntime: @unchecked Sendable {
             options: parts.mount
         )
         router.volume = volume.locks
+        volume.freezer.herald = self
+        volume.freezer.heart = heart
+        locks.onFreeze = { [weak volume] in volume?.freezer.hear($0) }
         volume.peers = self
         questions.lastWriteHere = { [weak volume] file, takes in
             volume?.lastWriteHere(to: file, takes: takes)
@@ -319,6 +330,10 @@ extension NodeRuntime: PeerVolumes {
     ) async -> (attributes: GlimpsedAttributes, teller: NodeID)? {
         await questions.attributes(of: file, from: teller)
     }
+}
+
+extension NodeRuntime: FreezeHerald {
+    package func announce(_ notice: FreezeNotice) { locks.announce(notice) }
 }
 
 /// One journal that was replayed.

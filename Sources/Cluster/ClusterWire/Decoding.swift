@@ -228,6 +228,12 @@ struct WireReader {
         case .attributes:
             let number = try integer(UInt32.self)
             return .attributes(number, try boolean() ? try glimpsedAttributes() : nil)
+        case .freezes:
+            let node = try node()
+            let since = try time()
+            return .freezes(
+                FreezeNotice(node: node, since: since, seconds: try integer(UInt32.self))
+            )
         case .reached: return .lock(.reached(try phase()))
         case .proceed: return .lock(.proceed(try phase()))
         case .masters: return .lock(.masters(try names()))

@@ -112,6 +112,11 @@ extension [UInt8] {
             append(told == nil ? 0 : 1)
             if let told { append(attributes: told) }
             return .attributes
+        case .freezes(let notice):
+            append(integer: notice.node.rawValue)
+            append(time: notice.since)
+            append(integer: notice.seconds)
+            return .freezes
         }
     }
 

@@ -45,6 +45,8 @@ package enum NodeMessage: Hashable, Sendable {
     case askAttributes(UInt32, InodeNumber)
     /// The answer; nil: ask for the lock.
     case attributes(UInt32, GlimpsedAttributes?)
+    /// The volume is being frozen, and by whom.
+    case freezes(FreezeNotice)
 }
 
 /// Why bytes are no message.
@@ -130,6 +132,7 @@ enum WireKind: UInt8, CaseIterable {
     case lastWrite = 69
     case askAttributes = 70
     case attributes = 71
+    case freezes = 72
     case seek = 80
     case chase = 81
     case cycle = 82

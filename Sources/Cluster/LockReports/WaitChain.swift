@@ -185,7 +185,7 @@ package struct WaitChain: Hashable, Sendable {
             case .orphanList: 4
             case .resourceGroup: 5
             case .logBarrier: 6
-            case .journal, .live, .application, .flock, .byteLocks: 0
+            case .freeze, .journal, .live, .application, .flock, .byteLocks: 0
             }
         }
 

@@ -66,6 +66,9 @@ package final class LockNode: LockService {
     /// A question of a peer about a file, or an answer: see `PeerQuestions`.
     package var onQuestion: ((NodeMessage, NodeID) -> Void)?
 
+    /// A peer freezes the volume.
+    package var onFreeze: ((FreezeNotice) -> Void)?
+
     /// Pieces dropped because a peer sent what is no message, or is one of another version.
     package private(set) var malformedMessages: UInt64 = 0
 
@@ -370,12 +373,21 @@ package final class LockNode: LockService {
         case .inquiry, .report: onInquiry?(decoded.message, peer)
         case .askLastWrite, .lastWrite, .askAttributes, .attributes:
             onQuestion?(decoded.message, peer)
+        case .freezes(let notice): onFreeze?(notice)
         }
     }
 
     /// Sends what is no affair of the lock manager.
     func say(_ message: NodeMessage, to peer: NodeID) {
         post(message, to: peer)
+        carryOut()
+    }
+
+    /// Tells all other nodes that the volume is being frozen.
+    package func announce(_ notice: FreezeNotice) {
+        for member in view?.members ?? [] where member.node != node {
+            post(.freezes(notice), to: member.node)
+        }
         carryOut()
     }
 

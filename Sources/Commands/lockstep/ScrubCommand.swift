@@ -77,15 +77,6 @@ struct ScrubCommand: ParsableCommand {
         }
     }
 
-    /// A descriptor that becomes readable when the user interrupts.
-    private func interruptions() throws -> Int32 {
-        let descriptor = eventfd(0, Int32(EFD_CLOEXEC))
-        guard descriptor >= 0 else { throw SystemError.last("eventfd") }
-        blockSignals([SIGINT, SIGTERM])
-        try handleSignals([SIGINT, SIGTERM]) { _ in eventfd_write(descriptor, 1) == 0 }
-        return descriptor
-    }
-
     private func show(_ answer: JSONText) {
         let (done, total) = (answer.number("done"), answer.number("total"))
         let percent = total == 0 ? 0 : min(done * 100 / total, 100)
@@ -127,6 +118,15 @@ struct ScrubCommand: ParsableCommand {
         }
         if inodes > 0 { print("\(inodes) inodes changed while their links were counted") }
     }
+}
+
+/// A descriptor that becomes readable when the user interrupts.
+func interruptions() throws -> Int32 {
+    let descriptor = eventfd(0, Int32(EFD_CLOEXEC))
+    guard descriptor >= 0 else { throw SystemError.last("eventfd") }
+    blockSignals([SIGINT, SIGTERM])
+    try handleSignals([SIGINT, SIGTERM]) { _ in eventfd_write(descriptor, 1) == 0 }
+    return descriptor
 }
 
 /// Writes to standard error as it is.

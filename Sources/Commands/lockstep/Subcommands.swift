@@ -79,9 +79,28 @@ struct Status: ParsableCommand {
                 + "\(field("counters", "demotions")) locks given way"
                 + (status["replaying"] == .boolean(true) ? ", REPLAYING JOURNALS" : "")
         )
+        if let line = freezeLine(status) { print("  \(line)") }
         for recovery in status.list("recoveries").suffix(Self.recoveriesShown) {
             print("  \(line(recovery))")
         }
+    }
+
+    /// What a node tells of a freeze; nil if the volume is not frozen.
+    private func freezeLine(_ status: JSONText) -> String? {
+        guard let freeze = status["freeze"], case .string(let phase)? = freeze["phase"] else {
+            return nil
+        }
+        let state: String
+        switch phase {
+        case "running": return nil
+        case "quiet": state = "FROZEN"
+        case "resuming": state = "being thawed"
+        default: state = "being frozen"
+        }
+        guard case .string(let since)? = freeze["since"] else { return state }
+        let seconds = freeze.number("seconds")
+        return "\(state) by node \(freeze.number("by")) since \(since)"
+            + (seconds > 0 ? ", for \(seconds) s at most" : "")
     }
 
     /// Recoveries of each node that are shown, the newest last.

@@ -8,6 +8,10 @@
 //   recording [JSON]  what a node's flight recorder has kept, as it is
 //   ping          the answer is "ok"
 //   sync          makes everything durable; the answer is "ok"
+//   freeze start SECONDS  begins to freeze the volume, for so long (0: until it is thawed); the answer is "ok"
+//   freeze status JSON: how the last one begun here ended, and how the volume is now
+//   thaw          begins to thaw it, on all nodes; the answer is "ok"
+//   frozen        by whom and since when it is frozen; nothing if it is not
 //   scrub start|stop  begins a scrub of the volume, or ends it; the answer is "ok"
 //   scrub status  JSON: how far it is and what it has found
 

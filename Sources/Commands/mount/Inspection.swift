@@ -45,6 +45,9 @@ struct Inspection: @unchecked Sendable {
                 try mount.waitInEngine { try await mount.node?.volume?.synchronizeAll() }
                 return "ok\n"
             case "scrub": return try scrub(rest)
+            case "freeze": return try freeze(rest)
+            case "thaw": return try thaw()
+            case "frozen": return try mount.waitInEngine { frozen() }
             default: return "error: unknown request '\(request)'\n"
             }
         } catch {
@@ -67,6 +70,40 @@ struct Inspection: @unchecked Sendable {
         case "status": return try mount.waitInEngine { mount.scrubber.json.text } + "\n"
         default: return "error: unknown request 'scrub \(request)'\n"
         }
+    }
+
+    private func freeze(_ request: String) throws -> String {
+        guard let volume = mount.node?.volume else {
+            return "error: the volume is not mounted yet\n"
+        }
+        let words = request.split(separator: " ")
+        switch words.first {
+        case "start":
+            guard words.count == 2, let seconds = UInt32(words[1]) else {
+                return "error: 'freeze start' needs a number of seconds\n"
+            }
+            try mount.waitInEngine { try mount.freezing.start(volume, seconds: seconds) }
+            return "ok\n"
+        case "status": return try mount.waitInEngine { mount.freezing.json(volume).text } + "\n"
+        default: return "error: unknown request 'freeze \(request)'\n"
+        }
+    }
+
+    private func thaw() throws -> String {
+        guard let volume = mount.node?.volume else {
+            return "error: the volume is not mounted yet\n"
+        }
+        return try mount.waitInEngine { mount.freezing.thaw(volume) }
+            ? "ok\n" : "error: the volume is not frozen\n"
+    }
+
+    /// For a mount that begins: since when and by whom the volume is frozen; empty if it is not.
+    private func frozen() -> String {
+        guard let freezer = mount.node?.volume?.freezer, freezer.phase != .running else {
+            return ""
+        }
+        guard let notice = freezer.notice else { return "by another node" }
+        return "by \(notice.node) since \(civilText(notice.since))"
     }
 
     private func trace(_ name: String?) -> String {
@@ -130,6 +167,7 @@ extension MountedVolume {
         let counters = counters
         return [
             .init("withdrawn", .boolean(isWithdrawn)),
+            .init("freeze", .object(freezer.description)),
             .init("inodes", .count(inodeCount)),
             .init("glocks", .count(locks.count)),
             .init("dirtyBytes", .count(dirtyByteCount)),

@@ -43,6 +43,7 @@ final class Mount: @unchecked Sendable {
     private(set) var observation: Observation?
     let story = Story()
     let scrubber = Scrubber()
+    let freezing = Freezing()
     private var cluster: HostCluster?
     private var volumeGuard: VolumeGuard?
     private var transport: UnixTransport?
@@ -78,6 +79,7 @@ final class Mount: @unchecked Sendable {
 
     func begin() throws {
         let mountPoint = try fullPath(arguments.directory)
+        try refuseWhileFrozen()
         let cluster = try join(mountPoint)
         self.cluster = cluster
         do {
@@ -112,6 +114,22 @@ final class Mount: @unchecked Sendable {
             leaveCluster(isClean: true)
         } catch {
             log.error("the volume was not left in order: \(error)")
+        }
+    }
+
+    /// Before anything is written: asks the daemons that have the volume mounted whether it is frozen. Who freezes
+    /// it a moment later is met by the freeze lock.
+    private func refuseWhileFrozen() throws {
+        let directory = try RunDirectory(
+            root: arguments.runDirectory,
+            volume: file.superblock.volume
+        )
+        for slot in 0..<file.superblock.slotCount {
+            let answer = askDaemon(at: "\(directory.folder)/admin-\(slot)", "frozen")
+            guard let answer, !answer.isEmpty else { continue }
+            throw MountError(
+                "\(file.path) is frozen \(answer); 'lockstep thaw' on a node that has it mounted lets it go on"
+            )
         }
     }
 
@@ -236,6 +254,7 @@ final class Mount: @unchecked Sendable {
         parts.journal.commitInterval = parts.mount.commitInterval
         parts.recording = arguments.recordMebibytes << 20
         let node = NodeRuntime(engine: engine, parts: parts)
+        node.heart = volumeGuard.map { GuardHeart($0, engine) }
         node.onReplayed = { epoch in cluster.markReplayed(epoch) }
         node.onReport = { [log] line in log.notice(line) }
         node.onRecovered = { [log] in if let line = $0.line { log.notice(line) } }

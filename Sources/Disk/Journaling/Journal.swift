@@ -38,6 +38,8 @@
 //     that was freed or changed its lock: a late write must not meet the next owner.
 // J9. After a failed write or flush, or `stop`, no further write is begun. Replay does the rest.
 // J10. A sequence number is never used twice, not even one whose transaction did not get through.
+// J11. At rest the log is empty, its header says clean, and no transaction begins: nothing is written. The
+//      header says "in use" durably before the first transaction that follows.
 //
 // Nothing here waits for a running transaction to bring an older image home: the image is in the
 // buffer of its own transaction. So checkpoint and commit never wait for each other, and the ring
@@ -152,6 +154,9 @@ package final class Journal {
 
     var counters = JournalStatistics()
 
+    /// Nothing is in the log and nothing is begun (J11).
+    package private(set) var isAtRest = false
+
     /// No further write is begun (J9).
     package private(set) var isStopped = false
 
@@ -182,7 +187,7 @@ package final class Journal {
     }
 
     /// Opens this node's own journal, which was left clean or has been replayed, and marks it in
-    /// use durably.
+    /// use durably; `atRest`: not yet, `wake` follows.
     ///
     /// - Throws: `.format` if the header is damaged or says that a replay is due.
     package static func open(
@@ -191,7 +196,8 @@ package final class Journal {
         descriptor: SlotDescriptor,
         cache: MetadataCache,
         engine: Engine,
-        options: JournalOptions = JournalOptions()
+        options: JournalOptions = JournalOptions(),
+        atRest: Bool = false
     ) async throws(StorageError) -> Journal {
         let ring = LogRing(descriptor: descriptor, superblock: superblock)
         let found = try await ring.readHeader(from: device)
@@ -209,7 +215,11 @@ package final class Journal {
             header: found.header,
             headerVersion: found.version
         )
-        try await journal.writeHeader(isClean: false)
+        if atRest {
+            journal.isAtRest = true
+        } else {
+            try await journal.writeHeader(isClean: false)
+        }
         return journal
     }
 
@@ -254,7 +264,8 @@ package final class Journal {
     }
 
     private func hasRoom(_ blocks: Int) -> Bool {
-        !running.isClosing && running.reserved + blocks <= largestTransaction && fitsRing(blocks)
+        !isAtRest && !running.isClosing && running.reserved + blocks <= largestTransaction
+            && fitsRing(blocks)
     }
 
     private func fitsRing(_ blocks: Int) -> Bool {
@@ -282,6 +293,7 @@ package final class Journal {
     func contentArrived() {
         guard !running.isTimed else { return }
         running.isTimed = true
+        handlesEnded.notify()  // who waits for handles may ask for a commit now
         let sequence = running.sequence
         let due = engine.clock.now.advanced(nanoseconds: options.commitInterval)
         engine.clock.schedule(
@@ -292,6 +304,41 @@ package final class Journal {
                 self.requestCommit()
             }
         )
+    }
+
+    // MARK: Rest
+
+    /// Everything home, the log empty, the header marked clean: as after `close`, but the journal can be woken.
+    /// Nobody begins a transaction meanwhile.
+    ///
+    /// - Throws: what emptying the log meets.
+    package func rest() async throws(StorageError) {
+        if isAtRest { return }
+        try await checkpointAll()
+        precondition(
+            log.isEmpty && committing == nil && !running.hasContent && running.openHandles == 0,
+            "J11: an operation while the journal comes to rest"
+        )
+        isAtRest = true
+        do throws(StorageError) {
+            try await writeHeader(isClean: true)
+        } catch {
+            fail(error)
+            throw error
+        }
+    }
+
+    /// Ends `rest`.
+    package func wake() async throws(StorageError) {
+        guard isAtRest else { return }
+        do throws(StorageError) {
+            try await writeHeader(isClean: false)
+        } catch {
+            fail(error)
+            throw error
+        }
+        isAtRest = false
+        roomChanged.notify()
     }
 
     // MARK: Stopping
@@ -321,6 +368,7 @@ package final class Journal {
     /// stopped then. Precondition: no handle is open.
     package func close() async throws(StorageError) {
         precondition(running.openHandles == 0, "J1: closing under an open handle")
+        if isAtRest { return stop() }
         try await checkpointAll()
         precondition(
             log.isEmpty && committing == nil && !running.hasContent,

@@ -296,13 +296,23 @@ extension Journal {
 
     // MARK: Moving the tail
 
-    /// Commits, writes everything home and moves the tail to the head. Whatever had ended before
+    /// Commits, writes everything home and moves the tail to the head. Whatever had begun before
     /// the call is behind the tail afterwards, and no write in place of a block freed before the
     /// call is in flight.
     package func checkpointAll() async throws(StorageError) {
         try requireRunning()
+        await endHandles()
         try await commit()
         try await checkpoint(through: durableSequence)
+    }
+
+    /// Returns when the operations that have begun have ended, or the commit that follows waits for them: one that has
+    /// not announced a block yet is nothing to commit, and will be.
+    private func endHandles() async {
+        let begun = running
+        while running === begun, begun.openHandles > 0, !begun.hasContent, !isStopped {
+            await handlesEnded.wait()
+        }
     }
 
     /// Blocks of the ring that may be in use without anything being done about it.

@@ -46,6 +46,8 @@ extension MountedVolume {
         }
         guard !range.isEmpty else { throw .invalid }
         guard range.upperBound <= Self.largestFile else { throw .tooLarge }
+        try await freezer.enter(interruption)
+        defer { freezer.leave() }
         var overtaking: UInt64?
         var failure: FileError?
         do throws(FileError) {

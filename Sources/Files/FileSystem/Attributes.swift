@@ -61,7 +61,17 @@ extension MountedVolume {
         _ interruption: Interruption?
     ) async throws(FileError) -> AttributesReply {
         try checkWritable()
-        return try await changeAttributes(try inode(node), change, caller, interruption)
+        let inode = try inode(node)
+        // While the size changes the kernel holds back what mappings have changed, for which an operation that is
+        // inside may be waiting.
+        if change.size != nil, inode.readWriteOpens > 0 {
+            try await freezer.enterLate(interruption)
+            defer { freezer.leaveLate() }
+            return try await changeAttributes(inode, change, caller, interruption)
+        }
+        try await freezer.enter(interruption)
+        defer { freezer.leave() }
+        return try await changeAttributes(inode, change, caller, interruption)
     }
 
     /// Changes attributes. While the size changes, the kernel may hold back the write-back of any

@@ -60,7 +60,9 @@ extension MountedVolume {
         defer { inode.loading.leave() }
         if knowsTimes(inode, stored, mode) { return }
         reached(.timesCollected)
-        let takes = mode == .exclusive
+        // Nothing may be stored while the volume stands still, and nobody who changes something asks then.
+        let takes = mode == .exclusive && freezer.enterUnlessSealed()
+        defer { if takes { freezer.leaveLate() } }
         let latest = await lastWrite(inode, takes: takes)
         if let latest, latest > stored.record.changed {
             stored.record.modified = latest

@@ -85,6 +85,8 @@ extension MountedVolume {
     ) async throws(FileError) {
         try checkWritable()
         try checkName(name)
+        try await freezer.enter(interruption)
+        defer { freezer.leave() }
         let inode = try inode(node)
         let stored = try await hold(inode, .exclusive, interruption)
         defer { release(inode, .exclusive) }
@@ -116,6 +118,8 @@ extension MountedVolume {
     ) async throws(FileError) {
         try checkWritable()
         try checkName(name)
+        try await freezer.enter(interruption)
+        defer { freezer.leave() }
         let inode = try inode(node)
         let stored = try await hold(inode, .exclusive, interruption)
         defer { release(inode, .exclusive) }

@@ -109,6 +109,8 @@ extension MountedVolume {
         has: (Privilege) -> Bool
     ) async throws(FileError) {
         try checkWritable()
+        try await freezer.enter(interruption)
+        defer { freezer.leave() }
         let inode = try inode(node)
         if !flags.isDisjoint(with: .protecting), inode.readWriteOpens > 0, inode.kernelMayCache {
             await invalidateWholly(inode, 0..<Self.largestFile)  // A2

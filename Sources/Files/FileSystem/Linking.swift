@@ -18,6 +18,18 @@ extension MountedVolume {
         named name: UnsafeRawBufferPointer,
         _ interruption: Interruption?
     ) async throws(FileError) -> EntryReply {
+        try checkWritable()
+        try await freezer.enter(interruption)
+        defer { freezer.leave() }
+        return try await linkInside(node, parent, name, interruption)
+    }
+
+    private func linkInside(
+        _ node: NodeHandle,
+        _ parent: NodeHandle,
+        _ name: UnsafeRawBufferPointer,
+        _ interruption: Interruption?
+    ) async throws(FileError) -> EntryReply {
         let target = try inode(node)
         let directory = try await holdDirectoryForNewName(parent, name, interruption)
         defer { release(directory.inode, .exclusive) }

@@ -4,6 +4,7 @@
 // Lock order (L1). Whoever holds several glocks took them in this order, and never waits for one
 // that comes before another he holds:
 //
+//   0. the freeze lock, by whoever changes something (Freezing.swift)
 //   1. the rename lock
 //   2. directories, a parent before its child; two directories of which neither is known to be the
 //   other's
@@ -249,6 +250,16 @@ package final class LockTable: LockClient {
 
     /// Enters past all that wait; false if that cannot be (GlockMachine G4c). Ends with `leave`.
     package func enterPastWaiters(_ glock: Glock) -> Bool { glock.machine.enterPastWaiters() }
+
+    /// Gives the lock up as if a peer wanted it for itself; returns when what was cached is written back and
+    /// invalidated.
+    package func giveWay(_ glock: Glock) async {
+        guard glock.held != .null else { return }
+        change(glock) { $0.blocking(.exclusive, &$1) }
+        let change = glock.phaseChange ?? Signal()
+        glock.phaseChange = change
+        while glock.machine.wanted != nil || glock.machine.isDemoting { await change.wait() }
+    }
 
     /// Waits until a demotion has ended that is under way.
     package func waitForDemotion(of glock: Glock) async {

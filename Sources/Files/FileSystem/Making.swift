@@ -16,6 +16,9 @@ extension MountedVolume {
         _ caller: Caller,
         _ interruption: Interruption?
     ) async throws(FileError) -> EntryReply {
+        try checkWritable()
+        try await freezer.enter(interruption)
+        defer { freezer.leave() }
         let directory = try await holdDirectoryForNewName(parent, name, interruption)
         defer { release(directory.inode, .exclusive) }
         let child = try await makeHeld(object, directory, name, caller, interruption)
@@ -32,6 +35,9 @@ extension MountedVolume {
         _ caller: Caller,
         _ interruption: Interruption?
     ) async throws(FileError) -> (EntryReply, OpenReply) {
+        try checkWritable()
+        try await freezer.enter(interruption)
+        defer { freezer.leave() }
         let directory = try await holdDirectoryForNewName(parent, name, interruption)
         if let existing = try await existingChild(directory, name, isExclusive) {
             let isSticky = directory.stored.record.mode & 0o1000 != 0

@@ -10,6 +10,7 @@
 //   Several nodes that write  Regions, ConcurrentData, ConcurrentTimes
 //   Giving a lock up          Demotion
 //   Space                     GroupTable
+//   Standing still            Freezing
 //   Deleted but open          Orphans
 //   Coming and going          Mounting
 //
@@ -118,6 +119,8 @@ package final class MountedVolume: FileOperations {
     let stillness = Signal()
     let renameGlock: Glock
     let barrierGlock: Glock
+    /// Whether this node works or stands still.
+    package private(set) lazy var freezer = Freezer(self)
     /// Names of those that wait for the barrier's demotion.
     let barrierOwner: BarrierOwner
     /// One at a time makes room.
@@ -157,6 +160,7 @@ package final class MountedVolume: FileOperations {
         barrierGlock = locks.make(.logBarrier, owner: barrierOwner)
         groups.volume = self
         barrierOwner.volume = self
+        _ = freezer
         dirtyAccount.onFailure = { [weak self] error in self?.report(.device(error)) }
         dirtyAccount.onFull = { [weak self] in self?.makeDirtyRoom() }
         journal.onFailure = { [weak self] error in self?.withdraw("the journal failed: \(error)") }
@@ -351,6 +355,7 @@ package final class MountedVolume: FileOperations {
     /// Begins a transaction that changes at most `blocks` metadata blocks. Nothing is logged
     /// without the log barrier in PR (Space.swift).
     func begin(blocks: Int) async throws(FileError) -> Transaction {
+        try await freezer.waitUntilOpen()
         do throws(StorageError) {
             while true {
                 if !mayLog { try await enterBarrier() }
@@ -463,6 +468,7 @@ package final class MountedVolume: FileOperations {
         journal.stop()
         dirtyAccount.stop()
         reapersEnded.notify()
+        freezer.wakeAll()
         onWithdraw?(reason)
     }
 

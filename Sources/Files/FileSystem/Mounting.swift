@@ -13,8 +13,9 @@ extension MountedVolume {
     /// Reads the root and takes the locks that every mount holds. The caller has replayed what had
     /// to be replayed.
     ///
-    /// - Throws: what reading the root's inode meets.
+    /// - Throws: `busy` when the volume is frozen: nothing has been written then; what reading the root's inode meets.
     package func start() async throws(FileError) {
+        try await freezer.start()
         try await locks.enter(barrierGlock, .shared)
         locks.leave(barrierGlock, .shared)
         let root = remember(superblock.root)
@@ -36,6 +37,8 @@ extension MountedVolume {
     /// must end as the dead do.
     package func stop() async throws(FileError) {
         isStopping = true
+        await freezer.settle()
+        if freezer.isQuiet { return try await stopQuiet() }
         while reapers > 0, !isWithdrawn { await reapersEnded.wait() }
         if isWithdrawn { throw .inputOutput }
         try await storePendingTimes()
@@ -44,6 +47,15 @@ extension MountedVolume {
             // Requests that the kernel has given up may still be at work: their transactions end
             // first.
             try await journal.checkpointAll()
+            try await journal.close()
+        } catch {
+            throw metadataFailed(error)
+        }
+    }
+
+    /// The end on a volume that stands still: everything is written already, and nothing may be.
+    private func stopQuiet() async throws(FileError) {
+        do throws(StorageError) {
             try await journal.close()
         } catch {
             throw metadataFailed(error)

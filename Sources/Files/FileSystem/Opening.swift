@@ -50,6 +50,8 @@ extension MountedVolume {
         _ interruption: Interruption?
     ) async throws(FileError) -> OpenReply {
         if intent.writes { try checkWritable() }
+        if intent.truncates { try await freezer.enter(interruption) }
+        defer { if intent.truncates { freezer.leave() } }
         return try await openInode(try inode(node), intent, interruption)
     }
 
@@ -234,6 +236,8 @@ extension MountedVolume {
             inode.glock.held == .exclusive, let stored = holdIfCached(inode, .exclusive)
         else { return }
         defer { release(inode, .exclusive) }
+        guard freezer.enterIfPossible() else { return }
+        defer { freezer.leave() }
         let record = stored.record
         if record.flags.contains(.noAccessTime) { return }
         let isOld = now.seconds - record.accessed.seconds > 24 * 3600

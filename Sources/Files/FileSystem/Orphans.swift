@@ -111,6 +111,9 @@ extension MountedVolume {
             defer { locks.leave(openLock, .exclusive) }
             // The list on disk remembers; whoever mounts next goes on.
             if isStopping { return }
+            try await freezer.enter(nil)
+            defer { freezer.leave() }
+            if isStopping { return }
             reapers += 1
             defer {
                 reapers -= 1

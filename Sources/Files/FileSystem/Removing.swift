@@ -34,6 +34,8 @@ extension MountedVolume {
         _ interruption: Interruption?
     ) async throws(FileError) {
         try checkWritable()
+        try await freezer.enter(interruption)
+        defer { freezer.leave() }
         let parentInode = try inode(parent)
         let parentStored = try await hold(parentInode, .exclusive, interruption)
         defer { release(parentInode, .exclusive) }

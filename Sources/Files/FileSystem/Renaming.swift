@@ -30,6 +30,8 @@ extension MountedVolume {
         _ interruption: Interruption?
     ) async throws(FileError) {
         try checkWritable()
+        try await freezer.enter(interruption)
+        defer { freezer.leave() }
         let from = try inode(parent)
         let to = try inode(newParent)
         try checkNewName(newName)

@@ -114,7 +114,7 @@ package final class BarrierOwner: GlockOwner {
     weak var volume: MountedVolume?
 
     package func demote(_ glock: Glock, from: LockMode, to: LockMode) async {
-        guard let volume, to == .null else { return }
+        guard let volume, to == .null, !volume.journal.isAtRest else { return }
         do throws(StorageError) {
             try await volume.journal.checkpointAll()
         } catch {

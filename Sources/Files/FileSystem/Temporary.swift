@@ -25,6 +25,8 @@ extension MountedVolume {
         _ interruption: Interruption?
     ) async throws(FileError) -> (EntryReply, OpenReply) {
         try checkWritable()
+        try await freezer.enter(interruption)
+        defer { freezer.leave() }
         let (record, attributes) = try await temporaryRecord(parent, mode, caller, interruption)
         let list = remember(orphanDirectory)
         let listStored = try await hold(list, .exclusive, interruption)

@@ -35,11 +35,13 @@ extension MountedVolume {
         flags.isOfAppender = file.intent.appends
         // The kernel has put the bytes into its pages before it asks.
         if !flags.isDirect { inode.kernelMayCache = true }
+        let invalidations = inode.invalidations
+        try await enterToWrite(inode, offset..<offset + UInt64(buffer.count), flags, interruption)
+        defer { leaveAfterWriting(flags) }
         if !flags.isWriteback, dirtyAccount.isFull {
             let range = offset..<offset + UInt64(buffer.count)
             try await waitForRoom(inode, range, flags, interruption)
         }
-        let invalidations = inode.invalidations
         var ticket: UInt64?
         let (start, count) = try await writeLocked(
             inode,
@@ -72,6 +74,31 @@ extension MountedVolume {
             try await synchronize(node, handle, dataOnly: false)
         }
         return count
+    }
+
+    /// Waits while the volume stands still (Freezing Z1). Meanwhile the kernel may hold the write's last page, and shows
+    /// the others as if the write had been carried out: they go, and those that are read in their place go afterwards (F5).
+    private func enterToWrite(
+        _ inode: Inode,
+        _ range: Range<UInt64>,
+        _ flags: WriteFlags,
+        _ interruption: Interruption?
+    ) async throws(FileError) {
+        if flags.isWriteback { return try await freezer.enterLate(nil) }
+        if freezer.enterIfPossible() { return }
+        if flags.isDirect { return try await freezer.enter(interruption) }
+        dropUnwritten(inode, wholePages(in: range))
+        inode.invalidations += 1
+        // It waits elsewhere than for the inode's lock, which may be given up meanwhile (Demotion D7).
+        let ticket = lockedPage(of: range).map {
+            inode.pageUse.park(.partialWrite, $0, .concurrent)
+        }
+        defer { if let ticket { inode.pageUse.unpark(ticket) } }
+        try await freezer.enter(interruption)
+    }
+
+    private func leaveAfterWriting(_ flags: WriteFlags) {
+        if flags.isWriteback { freezer.leaveLate() } else { freezer.leave() }
     }
 
     /// Waits until there is not too much dirty data. Meanwhile the kernel may hold the write's last

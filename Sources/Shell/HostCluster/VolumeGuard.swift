@@ -28,6 +28,8 @@
 // V4. Every beat reads the guard again. If it is not ours any more, somebody has taken over by
 // force: this
 //     node must stop (`onLost`).
+// V6. While the volume is frozen (FileSystem/Freezing.swift) nothing is written, and V4 goes on. Whoever
+//     watches sees heartbeats that stand still, which lets nobody in who does not insist (V2).
 // V5. The heartbeat of a slot is written by the node that lives there alone, with a number that
 // only
 //     grows.
@@ -128,6 +130,12 @@ package final class VolumeGuard: @unchecked Sendable {
     private let latch = Latch()
     private let ending = WaitCondition()
     private var isEnding = false
+    /// Nothing is written (V6).
+    private var isHeld = false
+    /// A heartbeat is being written.
+    private var isBeating = false
+    /// Whom to tell that it is not any more.
+    private var whenHeld: (@Sendable () -> Void)?
     private var thread: RunningThread?
     private var beat: UInt64
 
@@ -248,7 +256,7 @@ package final class VolumeGuard: @unchecked Sendable {
         guard found == record else { throw GuardRefusal.takenMeanwhile(by: found.owner) }
     }
 
-    /// Stops the heartbeat and says on disk that nobody lives in the slot. Before the node leaves
+    /// Stops the heartbeat and says on disk that nobody lives in the slot (but V6). Before the node leaves
     /// its cluster. Blocks. Idempotent.
     package func end() throws {
         let running = latch.withLock { () -> RunningThread? in
@@ -259,6 +267,7 @@ package final class VolumeGuard: @unchecked Sendable {
         ending.broadcast()
         guard let running else { return }
         running.join()
+        if latch.withLock({ isHeld }) { return }
         beat += 1
         try area.write(
             SlotHeartbeat(
@@ -293,7 +302,7 @@ package final class VolumeGuard: @unchecked Sendable {
             if ended { return }
             next = max(next, monotonicNow())  // a disk that was slow is not beaten in a hurry
             do {
-                try writeBeat()
+                try beatUnlessHeld()
                 let found = try area.guardRecord().record
                 guard found.isSameCluster(as: record) else {
                     onLost("\(GuardRefusal.notOurs(by: found.owner))")
@@ -307,6 +316,37 @@ package final class VolumeGuard: @unchecked Sendable {
                 lastTrouble = "\(error)"
             }
         }
+    }
+
+    /// Writes nothing from now on, until `release`; calls `done`, from some thread or before this returns, when
+    /// nothing is being written any more.
+    package func hold(_ done: @escaping @Sendable () -> Void) {
+        let waits = latch.withLock { () -> Bool in
+            isHeld = true
+            if isBeating { whenHeld = done }
+            return isBeating
+        }
+        if !waits { done() }
+    }
+
+    /// Ends `hold`.
+    package func goOn() { latch.withLock { isHeld = false } }
+
+    private func beatUnlessHeld() throws {
+        let mayWrite = latch.withLock { () -> Bool in
+            isBeating = !isHeld
+            return isBeating
+        }
+        if !mayWrite { return }
+        defer {
+            let done = latch.withLock { () -> (@Sendable () -> Void)? in
+                isBeating = false
+                defer { whenHeld = nil }
+                return whenHeld
+            }
+            done?()
+        }
+        try writeBeat()
     }
 
     private func writeBeat() throws {

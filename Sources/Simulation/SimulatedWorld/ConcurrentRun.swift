@@ -102,6 +102,7 @@ final class ConcurrentRun {
         cluster.onKilled = { [weak self] in self?.died($0) }
         let each = max(1, steps / (cluster.living.count * Self.processesPerNode))
         for node in cluster.living { start(on: node, each) }
+        if simulation.plan.faults.contains(.freeze) { startFreezes() }
         while done.value == nil, simulation.plan.faults.contains(.scrub), failure == nil {
             try await simulation.scrubOnce()
         }
@@ -143,6 +144,19 @@ final class ConcurrentRun {
                 await self.live(process, each)
                 self.end()
             }
+        }
+    }
+
+    private func startFreezes() {
+        var freezes = ConcurrentFreezes(run: self, dice: simulation.dice.fork())
+        begin()
+        engine.spawn {
+            do {
+                try await freezes.play()
+            } catch {
+                self.fail("\(error)")
+            }
+            self.end()
         }
     }
 

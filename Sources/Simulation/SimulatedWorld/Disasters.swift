@@ -382,14 +382,14 @@ extension Simulation {
         }
     }
 
-    private func rest() async {
+    func rest() async {
         if dice.oneIn(4) { await cluster.awaitDelicateMoment(&dice, limit: 60_000_000) }
         let limit = dice.oneIn(2) ? 200_000 : dice.oneIn(2) ? 2_000_000 : 100_000_000
         await engine.sleep(until: engine.clock.now.advanced(nanoseconds: UInt64(dice.below(limit))))
     }
 
     /// Operations on all nodes at the same time. Nobody knows which of them will have been.
-    private func begin() -> [Outcome<Void>] {
+    func begin() -> [Outcome<Void>] {
         var outcomes: [Outcome<Void>] = []
         for _ in 0..<dice.below(12) {
             let living = cluster.living
@@ -412,7 +412,7 @@ extension Simulation {
         return outcomes
     }
 
-    private func end(
+    func end(
         _ operations: [Outcome<Void>],
         patience: UInt64 = Simulation.patience
     ) async throws {
@@ -436,7 +436,7 @@ extension Simulation {
 
     /// Checks what must have survived, `isAtRisk` telling by the last node that touched a thing
     /// what need not; takes over what is there. `isDurable` says that all of it was read from the disk.
-    private func reconcile(
+    func reconcile(
         isDurable: Bool = false,
         _ isAtRisk: (Int?) -> Bool
     ) async throws {

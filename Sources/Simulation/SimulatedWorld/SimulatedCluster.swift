@@ -78,6 +78,10 @@ package final class SimulatedCluster {
         [(member: SimulatedMember, outcome: Outcome<Result<MountedVolume?, any Error>>)] = []
     /// The power failed: any log may have something that is not home.
     private var needsReplay = true
+    /// Who froze the volume, while it is frozen.
+    var frozenBy: String?
+    /// What was written then.
+    var frozenViolation: String?
     /// Told of a node that was killed by another one.
     var onKilled: ((SimulatedNode) -> Void)?
     /// How often a journal's header was written: then room in the log is given up, and what was in it
@@ -135,6 +139,7 @@ package final class SimulatedCluster {
         }
         disk.onWrite = { [weak self, logs] host, offset, bytes in
             guard let self else { return }
+            judgeFreeze(host, offset)
             guard let log = logs.firstIndex(where: { $0.contains(offset) }) else {
                 return order.writeBegins(host, at: offset, bytes)
             }
@@ -377,6 +382,7 @@ package final class SimulatedCluster {
     /// Power cut for all. The nodes are gone, the disk has forgotten what it may.
     package func crash() {
         onDeath?()
+        endFreeze()
         for index in nodes.indices { abandon(index) }
         central.resume()
         replaceDisk(disk.crash(seed: dice.next()))

@@ -55,7 +55,7 @@ package final class Simulation {
         dice = engine.seededExecutor.forkDice()
         workload = Workload(plan.workload, dice: dice.fork())
         workload.fillsUp = plan.faults.contains(.full)
-        workload.keepsFilesSmall = !plan.faults.isDisjoint(with: [.deadly, .full, .rot])
+        workload.keepsFilesSmall = !plan.faults.isDisjoint(with: [.deadly, .full, .rot, .freeze])
     }
 
     /// Makes the run.
@@ -140,6 +140,7 @@ package final class Simulation {
         try await disturb()
         try await perhapsScrub()
         try await perhapsDisaster()
+        try await perhapsFreeze()
         let index = dice.below(plan.nodes)
         guard let node = cluster.nodes[index] else { return }
         if dice.oneIn(6) {
@@ -182,7 +183,18 @@ package final class Simulation {
     func mount(_ index: Int) async throws {
         log("n\(index + 1): mount")
         let node = try await within("mounting n\(index + 1)") {
-            try await self.cluster.mount(index)
+            while true {
+                do {
+                    return try await self.cluster.mount(index)
+                } catch  where self.plan.faults.contains(.freeze) && Self.isRefusal(error) {
+                    self.log("n\(index + 1): \(error)")
+                    try await self.cluster.recover()
+                    // Each life costs memory: not again and again.
+                    repeat {
+                        await self.engine.sleep(nanoseconds: 5_000_000)
+                    } while self.cluster.living.contains { $0.volume.freezer.phase != .running }
+                }
+            }
         }
         if let node { follow(node) }
     }
@@ -208,7 +220,9 @@ package final class Simulation {
     }
 
     /// What an observer has seen that must not be.
-    var violation: String? { exclusivity.violation ?? cluster.order.violation }
+    var violation: String? {
+        exclusivity.violation ?? cluster.order.violation ?? cluster.frozenViolation
+    }
 
     func demandExclusivity() throws(SimulationFailure) {
         if let violation { throw SimulationFailure(violation) }

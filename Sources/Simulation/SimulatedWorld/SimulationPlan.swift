@@ -32,11 +32,15 @@ package struct SimulationFaults: OptionSet, Hashable, Sendable {
     /// In the end one bit of the volume's metadata turns over.
     package static let rot = SimulationFaults(rawValue: 512)
 
+    /// Not a fault: the volume stands still now and then.
+    package static let freeze = SimulationFaults(rawValue: 1024)
+
     /// By the names of the command line.
     package static let byName: [(name: String, fault: SimulationFaults)] = [
         ("remount", .remount), ("kill", .kill), ("crash", .crash), ("io", .inputOutput),
         ("scrub", .scrub), ("pause", .pause), ("partition", .partition), ("full", .full),
         ("skew", .skew), ("rot", .rot),
+        ("freeze", .freeze),
     ]
 
     /// As on the command line: names with commas between; `none` for none.
@@ -76,7 +80,9 @@ package struct SimulationPlan: Hashable, Sendable {
         var faults: SimulationFaults = []
         // A quarter of the runs without trouble: what fails there is easy to understand.
         if !dice.oneIn(4) {
-            for (_, fault) in SimulationFaults.byName where dice.oneIn(3) { faults.insert(fault) }
+            for (_, fault) in SimulationFaults.byName where fault != .freeze && dice.oneIn(3) {
+                faults.insert(fault)
+            }
         }
         var plan = SimulationPlan(
             seed: seed,
@@ -93,6 +99,7 @@ package struct SimulationPlan: Hashable, Sendable {
         {
             plan.workload = churn
         }
+        if dice.oneIn(3) { plan.faults.insert(.freeze) }
         return plan
     }
 

@@ -43,6 +43,8 @@ package struct SimulationReport: Hashable, Sendable {
     package var pauses = 0
     /// Pairs of nodes that did not hear each other for a while.
     package var partitions = 0
+    /// Times that the volume stood still.
+    package var freezes = 0
     /// Bits that turned over.
     package var rotted = 0
     /// Operations for which there was no space.
@@ -69,6 +71,7 @@ package struct SimulationReport: Hashable, Sendable {
                 ("scrubbedInodes", \.scrubbedInodes), ("unjudgedScrubs", \.unjudgedScrubs),
                 ("withdrawals", \.withdrawals), ("deaths", \.deaths), ("crashes", \.crashes),
                 ("pauses", \.pauses), ("partitions", \.partitions), ("rotted", \.rotted),
+                ("freezes", \.freezes),
                 ("withoutSpace", \.withoutSpace), ("orphanReads", \.orphanReads),
                 ("grants", \.grants), ("records", \.records), ("diskGrants", \.diskGrants),
                 ("traced", \.traced), ("timeQuestions", \.timeQuestions),
@@ -120,7 +123,7 @@ package struct SimulationReport: Hashable, Sendable {
             ("nodes that stood still", pauses), ("partitions", partitions),
             ("names put in order", judged), ("histories without a verdict", undecided),
             ("without space", withoutSpace),
-            ("turned bits", rotted), ("scrubs", scrubs),
+            ("freezes", freezes), ("turned bits", rotted), ("scrubs", scrubs),
         ].filter { $0.1 > 0 }.map { "\($0.1) \($0.0)" }
         let count = probes.probes(contained: true).count
         return (words + events).joined(separator: ", ")

@@ -1,8 +1,6 @@
-import Vocabulary
-
 /// A point of time as ISO 8601 writes it, in UTC, to the nanosecond; as `@seconds.nanoseconds` when it
 /// is further from 1970 than some thousand years.
-func civilText(_ time: Timestamp) -> String {
+package func civilText(_ time: Timestamp) -> String {
     func padded(_ number: Int64, _ digits: Int) -> String {
         let text = String(number)
         return String(repeating: "0", count: max(0, digits - text.count)) + text
