@@ -241,7 +241,7 @@ struct WireTests {
             )
         )
         let expected: [UInt8] =
-            [0x4C, 0x4B, 0x53, 0x4D, 5, 32, 0, 0, 70, 0, 0, 0]  // magic, version, kind, length
+            [0x4C, 0x4B, 0x53, 0x4D, 6, 32, 0, 0, 70, 0, 0, 0]  // magic, version, kind, length
             + [0x0B, 0x0A, 0, 0, 0, 0, 0, 0]  // epoch
             + [1, 8, 7, 6, 5, 4, 3, 2, 1]  // name
             + [0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11, 0]
@@ -257,7 +257,7 @@ struct WireTests {
     func goldenCount() {
         #expect(
             Self.bytes(.lock(.expect(.locks, 0x0C0D))) == [
-                0x4C, 0x4B, 0x53, 0x4D, 5, 54, 0, 0, 5, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0, 2,
+                0x4C, 0x4B, 0x53, 0x4D, 6, 54, 0, 0, 5, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0, 2,
                 0x0D, 0x0C, 0, 0,
             ]
         )
@@ -267,13 +267,13 @@ struct WireTests {
     func goldenInquiry() {
         #expect(
             Self.bytes(.inquiry(0x0102_0304, Array("why".utf8))) == [
-                0x4C, 0x4B, 0x53, 0x4D, 5, 66, 0, 0, 9, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
+                0x4C, 0x4B, 0x53, 0x4D, 6, 66, 0, 0, 9, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
                 4, 3, 2, 1, 3, 0, 0x77, 0x68, 0x79,
             ]
         )
         #expect(
             Self.bytes(.report(0x0102_0304, part: 0x0506, isLast: true, [0xAA, 0xBB])) == [
-                0x4C, 0x4B, 0x53, 0x4D, 5, 67, 0, 0, 13, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
+                0x4C, 0x4B, 0x53, 0x4D, 6, 67, 0, 0, 13, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
                 4, 3, 2, 1, 6, 5, 0, 0, 1, 2, 0, 0xAA, 0xBB,
             ]
         )
@@ -284,13 +284,13 @@ struct WireTests {
         let file = InodeNumber(address: BlockAddress(0x0708), generation: 0x09)
         #expect(
             Self.bytes(.askLastWrite(0x0102_0304, file, takes: true)) == [
-                0x4C, 0x4B, 0x53, 0x4D, 5, 68, 0, 0, 21, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
+                0x4C, 0x4B, 0x53, 0x4D, 6, 68, 0, 0, 21, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
                 4, 3, 2, 1, 8, 7, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1,
             ]
         )
         #expect(
             Self.bytes(.lastWrite(2, Timestamp(seconds: 3, nanoseconds: 4))) == [
-                0x4C, 0x4B, 0x53, 0x4D, 5, 69, 0, 0, 17, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
+                0x4C, 0x4B, 0x53, 0x4D, 6, 69, 0, 0, 17, 0, 0, 0, 0x0B, 0x0A, 0, 0, 0, 0, 0, 0,
                 2, 0, 0, 0, 1, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0,
             ]
         )

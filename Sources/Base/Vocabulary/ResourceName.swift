@@ -24,6 +24,10 @@ public enum ResourceKind: UInt8, CaseIterable, Hashable, Sendable {
     /// Bytes of an inode that programs have locked with fcntl(2); its locks are locks of ranges
     /// (`LockedBytes`).
     case byteLocks = 11
+    /// One per file system: what users and groups use and may use, as settled.
+    case quotaTable = 12
+    /// One per slot: what its node has charged to users and groups and not settled.
+    case quotaShare = 13
 
     /// Whether a lock of this kind is a lock of a range of bytes.
     package var isOfBytes: Bool {
@@ -44,6 +48,8 @@ public enum ResourceKind: UInt8, CaseIterable, Hashable, Sendable {
         case .application: "application"
         case .flock: "flock"
         case .byteLocks: "byte-locks"
+        case .quotaTable: "quota-table"
+        case .quotaShare: "quota-share"
         }
     }
 
@@ -157,6 +163,14 @@ public struct ResourceName: Hashable, Comparable, Sendable, CustomStringConverti
         ResourceName(kind: .orphanList, number: UInt64(slot.rawValue))
     }
 
+    /// The one lock of the table of quotas.
+    public static let quotaTable = ResourceName(kind: .quotaTable, number: 0)
+
+    /// The lock of a slot's share of the quotas.
+    public static func quotaShare(_ slot: SlotIndex) -> ResourceName {
+        ResourceName(kind: .quotaShare, number: UInt64(slot.rawValue))
+    }
+
     /// The one rename lock.
     public static let rename = ResourceName(kind: .rename, number: 0)
 
@@ -217,8 +231,8 @@ public struct ResourceName: Hashable, Comparable, Sendable, CustomStringConverti
         switch kind {
         case .inode, .open, .application, .flock, .byteLocks:
             "\(kind.word):\(number).\(generation)"
-        case .resourceGroup, .journal, .orphanList: "\(kind.word):\(number)"
-        case .rename, .logBarrier, .live: kind.word
+        case .resourceGroup, .journal, .orphanList, .quotaShare: "\(kind.word):\(number)"
+        case .rename, .logBarrier, .live, .quotaTable: kind.word
         }
     }
 }

@@ -68,7 +68,7 @@ package enum WireField: UInt8, Hashable, Sendable {
 package enum WireFormat {
     /// "LKSM".
     package static let magic: UInt32 = 0x4D53_4B4C
-    package static let version: UInt8 = 5
+    package static let version: UInt8 = 6
     /// Bytes before the payload.
     package static let headerLength = 20
     /// The longest payload in bytes.

@@ -10,6 +10,7 @@
 //   sync          makes everything durable; the answer is "ok"
 //   scrub start|stop  begins a scrub of the volume, or ends it; the answer is "ok"
 //   scrub status  JSON: how far it is and what it has found
+//   quota ...     usage and limits of users and groups (Quotas.swift)
 
 import CLinux
 import Execution

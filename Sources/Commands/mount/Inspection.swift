@@ -45,6 +45,7 @@ struct Inspection: @unchecked Sendable {
                 try mount.waitInEngine { try await mount.node?.volume?.synchronizeAll() }
                 return "ok\n"
             case "scrub": return try scrub(rest)
+            case "quota": return try quota(rest)
             default: return "error: unknown request '\(request)'\n"
             }
         } catch {
@@ -67,6 +68,13 @@ struct Inspection: @unchecked Sendable {
         case "status": return try mount.waitInEngine { mount.scrubber.json.text } + "\n"
         default: return "error: unknown request 'scrub \(request)'\n"
         }
+    }
+
+    private func quota(_ request: String) throws -> String {
+        guard let node = mount.node, let volume = node.volume else {
+            return "error: the volume is not mounted yet\n"
+        }
+        return try mount.waitInEngine { try await volume.quota(request) }
     }
 
     private func trace(_ name: String?) -> String {

@@ -16,6 +16,7 @@ extension MountedVolume {
         _ node: NodeHandle,
         in parent: NodeHandle,
         named name: UnsafeRawBufferPointer,
+        _ caller: Caller,
         _ interruption: Interruption?
     ) async throws(FileError) -> EntryReply {
         let target = try inode(node)
@@ -29,6 +30,20 @@ extension MountedVolume {
         let held = Held(inode: target, stored: stored)
         let delisting = try await prepareDelisting(held)
         defer { if let delisting { release(delisting.list.inode, .exclusive) } }
+        try await link(held, directory, name, delisting, caller, interruption)
+        return entry(target, stored, isEntryCacheable: true)
+    }
+
+    /// Gives what is held a name.
+    private func link(
+        _ held: Held,
+        _ directory: Held,
+        _ name: UnsafeRawBufferPointer,
+        _ delisting: Delisting?,
+        _ caller: Caller,
+        _ interruption: Interruption?
+    ) async throws(FileError) {
+        let (target, stored) = (held.inode, held.stored)
         let insertion: DirectoryInsertion
         do throws(StoreError) {
             insertion = try await Directory(store, directory.stored).prepareInsertion(name)
@@ -43,8 +58,17 @@ extension MountedVolume {
             interruption
         )
         defer { for group in groupsHeld { groups.release(group, self) } }
+        var demand = QuotaDemand(
+            directory.stored.record,
+            blocks: insertion.cost.newBlocks,
+            isExempt: caller.isExempt
+        )
+        if let delisting {
+            demand.add(delisting.list.stored.record, blocks: delisting.removal.cost.newBlocks)
+        }
         let transaction = try await begin(
-            blocks: cost.modifiedBlocks + groupsHeld.count + 3
+            blocks: cost.modifiedBlocks + groupsHeld.count + 3,
+            charging: demand
         )
         defer { transaction.end() }
         let allocator = Allocator(store: store, groups: groupsHeld, transaction: transaction)
@@ -70,7 +94,6 @@ extension MountedVolume {
         stored.record.changed = now
         stored.store(in: transaction)
         target.lastSequence = transaction.sequence
-        return entry(target, stored, isEntryCacheable: true)
     }
 
     private func checkLinkable(

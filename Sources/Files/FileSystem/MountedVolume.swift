@@ -10,6 +10,7 @@
 //   Several nodes that write  Regions, ConcurrentData, ConcurrentTimes
 //   Giving a lock up          Demotion
 //   Space                     GroupTable
+//   What users may use        QuotaBook, QuotaSettling, QuotaAdministration
 //   Deleted but open          Orphans
 //   Coming and going          Mounting
 //
@@ -61,6 +62,9 @@ package struct MountOptions: Sendable {
     package var fightsBeforeRegions = Int.max
     /// What `fightsBeforeRegions` is where regions are wanted.
     package static let fewFights = 2
+    /// The most that a node takes beyond what it needs of what a user or group may still use: blocks, and an
+    /// eighth of that in inodes.
+    package var quotaQuantum: Int64 = 1024
     /// Inodes nobody refers to that are kept with their locks.
     package var idleInodes = 50_000
 
@@ -122,6 +126,10 @@ package final class MountedVolume: FileOperations {
     let barrierGlock: Glock
     /// Names of those that wait for the barrier's demotion.
     let barrierOwner: BarrierOwner
+    /// What users and groups use; nil on a volume without quotas.
+    private(set) var quotas: QuotaBook?
+    /// When it was last said that no more users and groups can be counted.
+    var quotaTableFullAt: Tick?
     /// One at a time makes room.
     let spaceGate = Gate()
     /// Usage of groups whose lock is elsewhere, as last read.
@@ -158,6 +166,11 @@ package final class MountedVolume: FileOperations {
         barrierOwner = BarrierOwner()
         barrierGlock = locks.make(.logBarrier, owner: barrierOwner)
         groups.volume = self
+        if superblock.features.hasQuotas {
+            let book = QuotaBook(self)
+            quotas = book
+            store.accountant = book
+        }
         barrierOwner.volume = self
         dirtyAccount.onFailure = { [weak self] error in self?.report(.device(error)) }
         dirtyAccount.onFull = { [weak self] in self?.makeDirtyRoom() }
@@ -295,7 +308,10 @@ package final class MountedVolume: FileOperations {
 
     /// Ends `hold`.
     func release(_ inode: Inode, _ mode: HolderMode) {
-        if mode == .exclusive { takeBackTimes(inode) }
+        if mode == .exclusive {
+            takeBackTimes(inode)
+            inode.isExempt = false
+        }
         locks.leave(inode.glock, mode)
     }
 
@@ -347,9 +363,20 @@ package final class MountedVolume: FileOperations {
 
     // MARK: Transactions and failures
 
-    /// Begins a transaction that changes at most `blocks` metadata blocks. Nothing is logged
-    /// without the log barrier in PR (Space.swift).
-    func begin(blocks: Int) async throws(FileError) -> Transaction {
+    /// Begins a transaction that changes at most `blocks` metadata blocks, and charges users and groups what
+    /// `demand` says at most; without, nothing but what it gives back.
+    ///
+    /// - Throws: `quotaExceeded`.
+    func begin(
+        blocks: Int,
+        charging demand: QuotaDemand = QuotaDemand(isExempt: true)
+    ) async throws(FileError) -> Transaction {
+        guard let quotas else { return try await beginLogging(blocks: blocks) }
+        return try await quotas.begin(blocks: blocks, demand)
+    }
+
+    /// Begins a transaction that charges nobody. Nothing is logged without the log barrier in PR (Space.swift).
+    func beginLogging(blocks: Int) async throws(FileError) -> Transaction {
         do throws(StorageError) {
             while true {
                 if !mayLog { try await enterBarrier() }
