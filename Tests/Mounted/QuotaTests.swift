@@ -51,7 +51,7 @@ extension MountedTests {
         /// Bytes that files of a user have on a mount, by the shell's tools.
         private func counted(_ root: String, _ user: Int) throws -> Int {
             let line =
-                "find \(root) -user \(user) -printf '%b\\n' | awk '{s += $1} END {print s * 512}'"
+                "find \(root) -user \(user) -printf '%i %b\\n' | sort -u | awk '{s += $2} END {print s * 512}'"
             let text = try Commands.demand("sh", ["-c", line]).output
             return Int(text.filter(\.isNumber)) ?? -1
         }
@@ -94,10 +94,10 @@ extension MountedTests {
             try onCluster { _, roots in
                 let hard = 20 * Self.mebibyte
                 try limit(roots[0], "--user", "1000", "--bytes", "\(hard)", "--inodes", "0:50")
-                let line = roots.enumerated().map { index, root in
-                    "(dd if=/dev/zero of=\(root)/f\(index) bs=64k count=640 2>\(root)/e\(index); true) &"
-                }.joined(separator: " ")
-                let result = try run(as: 1000, line + " wait")
+                let commands =
+                    "printf '%s\\n' \(roots[0])/f0 \(roots[1])/f1 | xargs -P 2 -I FILE "
+                    + "sh -c 'dd if=/dev/zero of=FILE bs=64k count=640 2>/dev/null; true'"
+                let result = try run(as: 1000, commands)
                 #expect(result.succeeded, "\(result)")
                 for root in roots {
                     let used = try usage(root, "user", 1000)
@@ -160,7 +160,7 @@ extension MountedTests {
         @Test func whatIsAskedWronglyIsRefused() throws {
             try onCluster { cluster, roots in
                 for words in [
-                    ["--user", "0", "--bytes", "5"], ["--user", "5", "--bytes", "7:5"],
+                    ["--user", "0", "--bytes", "5"], ["--user", "5", "--bytes", "7M:5M"],
                     ["--user", "5", "--bytes", "much"], ["--user", "no-such-user", "--bytes", "5"],
                 ] {
                     let result = try Commands.run("lockstep", ["quota", "set", roots[0]] + words)

@@ -32,8 +32,8 @@
 //     settlements change table and share together.
 // Q2. Nothing is charged that was not promised. What is given back needs no promise.
 // Q3. Of a limited principal, what is promised on a node is covered by its allowance: share + promised <= 0.
-// Q4. THE BOUND IS ZERO. Nobody who is subject to limits makes usage pass a hard limit: table <= hard, or lowered
-//     or passed by somebody exempt. The price is that something may be refused before: by as many blocks as the
+// Q4. THE BOUND IS ZERO. Nobody who is subject to limits makes usage pass a hard limit: table <= hard, unless it was lowered
+//     or passed by somebody exempt; whoever is above it may not even use again what it gives back. The price is that something may be refused before: by as many blocks as the
 //     operation may need for trees at most and may turn out not to need, and by what other operations, at that moment,
 //     have been promised.
 // Q5. What a node knows of limits, it knows under its share's lock: setting a limit locks all shares.
@@ -99,6 +99,9 @@ struct QuotaDemand {
 struct QuotaStanding {
     var limitsBlocks = false
     var limitsInodes = false
+    /// More is used than the hard limit allows: even what is given back here goes to the table first.
+    var isOverBlocks = false
+    var isOverInodes = false
     /// When grace ends, in seconds since 1970 UTC; 0 if it does not run.
     var blockDeadline: UInt64 = 0
     var inodeDeadline: UInt64 = 0
@@ -110,6 +113,8 @@ struct QuotaStanding {
     init(_ record: QuotaRecord) {
         limitsBlocks = record.blockLimit.isLimited
         limitsInodes = record.inodeLimit.isLimited
+        isOverBlocks = record.blockLimit.isPassed(by: record.usage.blocks)
+        isOverInodes = record.inodeLimit.isPassed(by: record.usage.inodes)
         blockDeadline = record.blockDeadline
         inodeDeadline = record.inodeDeadline
     }
@@ -303,15 +308,32 @@ final class QuotaBook: GlockOwner, UsageAccountant {
         for (principal, amount) in demand.charges where principal.identity != 0 {
             guard let standing = standings[principal.key] else { return false }
             let unused = unused(principal)
-            func covers(_ limits: Bool, _ deadline: UInt64, _ wanted: Int64, _ unused: Int64)
-                -> Bool
-            {
+            func covers(
+                _ limits: Bool,
+                _ isOver: Bool,
+                _ deadline: UInt64,
+                _ wanted: Int64,
+                _ unused: Int64
+            ) -> Bool {
                 guard limits, wanted > 0 else { return true }
-                return unused >= wanted && (deadline == 0 || now < deadline || demand.isExempt)
+                if unused < wanted { return false }
+                return demand.isExempt || !isOver && (deadline == 0 || now < deadline)
             }
             guard
-                covers(standing.limitsBlocks, standing.blockDeadline, amount.blocks, unused.blocks),
-                covers(standing.limitsInodes, standing.inodeDeadline, amount.inodes, unused.inodes)
+                covers(
+                    standing.limitsBlocks,
+                    standing.isOverBlocks,
+                    standing.blockDeadline,
+                    amount.blocks,
+                    unused.blocks
+                ),
+                covers(
+                    standing.limitsInodes,
+                    standing.isOverInodes,
+                    standing.inodeDeadline,
+                    amount.inodes,
+                    unused.inodes
+                )
             else { return false }
         }
         return true

@@ -188,6 +188,7 @@ extension QuotaBook {
             let grace = QuotaTableBlock(try await tableBlock(0).bytes).grace
             let transaction = try await volume.beginLogging(blocks: place.cost + 1)
             defer { transaction.end() }
+            if place.record.isOverHardLimit { settle(&place, in: transaction) }
             // From here on nothing waits: what is unused is what it was when it was weighed.
             let unused = unused(principal)
             let record = place.record
@@ -228,6 +229,11 @@ extension QuotaBook {
 }
 
 extension QuotaRecord {
+    /// A limit was lowered, or somebody exempt has passed it.
+    var isOverHardLimit: Bool {
+        blockLimit.isPassed(by: usage.blocks) || inodeLimit.isPassed(by: usage.inodes)
+    }
+
     /// Grace that ran ends when what is settled is not above the soft limit.
     mutating func endGraceBelowLimit() {
         if usage.blocks <= Int64(clamping: blockLimit.soft) || blockLimit.soft == 0 {
@@ -237,6 +243,11 @@ extension QuotaRecord {
             inodeDeadline = 0
         }
     }
+}
+
+extension QuotaLimit {
+    /// Whether so much is above the hard limit.
+    func isPassed(by usage: Int64) -> Bool { hard > 0 && usage > Int64(clamping: hard) }
 }
 
 /// Whether something may be taken, of blocks or of inodes.

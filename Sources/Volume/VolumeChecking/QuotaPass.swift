@@ -22,6 +22,9 @@ struct QuotaCensus {
         }
     }
 
+    /// Keys of everybody, ascending.
+    var principals: [UInt64] { Set(counted.keys).union(stated.keys).sorted() }
+
     mutating func state(_ principal: QuotaPrincipal, _ amount: QuotaAmount) {
         stated[principal.key, default: .zero] += amount
     }
@@ -126,8 +129,7 @@ extension VolumeChecker {
     }
 
     private func compareUsage() {
-        let known = Set(quotas.counted.keys).union(quotas.stated.keys).sorted()
-        for key in known {
+        for key in quotas.principals {
             guard let principal = QuotaPrincipal(key: key) else { continue }
             let counted = quotas.counted[key] ?? .zero
             let stated = quotas.stated[key] ?? .zero
