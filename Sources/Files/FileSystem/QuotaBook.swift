@@ -32,10 +32,12 @@
 //     settlements change table and share together.
 // Q2. Nothing is charged that was not promised. What is given back needs no promise.
 // Q3. Of a limited principal, what is promised on a node is covered by its allowance: share + promised <= 0.
-// Q4. THE BOUND IS ZERO. Nobody who is subject to limits makes usage pass a hard limit: table <= hard, unless it was lowered
-//     or passed by somebody exempt; whoever is above it may not even use again what it gives back. The price is that something may be refused before: by as many blocks as the
-//     operation may need for trees at most and may turn out not to need, and by what other operations, at that moment,
-//     have been promised.
+// Q4. THE BOUND IS ZERO. Nobody who is subject to limits makes usage pass a hard limit: table <= hard, unless the limit
+//     was lowered or somebody exempt has passed it; then even what is given back is not used again (but what a node
+//     had taken before somebody exempt passed the limit). A rename within one directory is exempt: it may make that
+//     directory larger. The price is that something may be refused before: by as many blocks as the operation may
+//     need for trees at most and may turn out not to need, and by what other operations, at that moment, have been
+//     promised.
 // Q5. What a node knows of limits, it knows under its share's lock: setting a limit locks all shares.
 // Q6. A share has a free place for every principal that a transaction inside may be the first to charge
 //     (`placesPerTransaction`): before they run out the share is settled.
