@@ -146,18 +146,28 @@ extension Simulation {
         guard !living.isEmpty, cluster.living.contains(where: { $0 === living[0] }) else { return }
         let node = living[dice.below(living.count)]
         guard !node.isDead else { return }
-        let shown = await Self.result { () async throws(FileError) in
-            if self.dice.oneIn(2) {
-                _ = try await node.volume.quotaReport()
-            } else {
-                let soft = UInt64(1 << 30)
-                try await node.volume.setQuota(
-                    of: SimulatedLimits.principals[self.dice.below(4)],
-                    blocks: QuotaLimit(soft: soft, hard: soft + 1),
-                    inodes: QuotaLimit(soft: 0, hard: soft)
-                )
-            }
+        let asks = dice.oneIn(2)
+        let principal = SimulatedLimits.principals[dice.below(4)]
+        let outcome = Outcome<Result<Void, FileError>>()
+        node.engine.spawn {
+            outcome.deliver(
+                await Self.result { () async throws(FileError) in
+                    if asks {
+                        _ = try await node.volume.quotaReport()
+                        return
+                    }
+                    let hard = UInt64(1 << 30)
+                    try await node.volume.setQuota(
+                        of: principal,
+                        blocks: QuotaLimit(soft: hard - 1, hard: hard),
+                        inodes: QuotaLimit(soft: 0, hard: hard)
+                    )
+                }
+            )
         }
+        // Of a node that dies meanwhile nothing may end.
+        while outcome.value == nil, !node.isDead { await engine.sleep(nanoseconds: 300_000) }
+        guard let shown = outcome.value else { return }
         // Whoever dies or leaves meanwhile says what it likes.
         if case .failure(let error) = shown, !node.isDead, node.withdrawal == nil,
             plan.faults.isDisjoint(with: SimulationFaults.deadly.union(.remount))
