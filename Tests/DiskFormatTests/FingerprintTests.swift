@@ -90,6 +90,8 @@ var isRecording: Bool { getenv("LOCKSTEP_RECORD") != nil }
                 ("blockCount", { $0.blockCount = .max }),
                 ("slotCapacity", { $0.slotCapacity = .max }),
                 ("slotCount", { $0.slotCount = .max }),
+                ("quotaStart", { $0.quotaStart = all }),
+                ("quotaTableLength", { $0.quotaTableLength = .max }),
                 ("slotTable", { $0.slotTable = all }), ("guardTable", { $0.guardTable = all }),
                 ("firstGroup", { $0.firstGroup = all }),
                 ("blocksPerGroup", { $0.blocksPerGroup = .max }),
@@ -350,10 +352,44 @@ var isRecording: Bool { getenv("LOCKSTEP_RECORD") != nil }
         return lines
     }
 
+    private var quotaFields: [String] {
+        fields(
+            "quotaRecord",
+            QuotaRecord(.user(0)),
+            [
+                ("principal", { $0.principal = .group(.max) }),
+                ("blocks", { $0.usage.blocks = -1 }), ("inodes", { $0.usage.inodes = -1 }),
+                ("softBlocks", { $0.blockLimit.soft = .max }),
+                ("hardBlocks", { $0.blockLimit.hard = .max }),
+                ("softInodes", { $0.inodeLimit.soft = .max }),
+                ("hardInodes", { $0.inodeLimit.hard = .max }),
+                ("blockDeadline", { $0.blockDeadline = .max }),
+                ("inodeDeadline", { $0.inodeDeadline = .max }),
+            ]
+        ) { QuotaTableBlock($1).set($0, at: 0) }
+            + fields(
+                "quotaShare",
+                QuotaAmount(blocks: 0, inodes: 0),
+                [("blocks", { $0.blocks = -1 }), ("inodes", { $0.inodes = -1 })]
+            ) { QuotaShareBlock($1).set(.user(0), $0, at: 0) }
+            + fields(
+                "quotaTable",
+                0,
+                [
+                    ("overflowed", { $0 = 1 }), ("blockGrace", { $0 = 2 }),
+                    ("inodeGrace", { $0 = 3 }),
+                ]
+            ) { value, bytes in
+                let table = QuotaTableBlock(bytes)
+                table.hasOverflowed = value == 1
+                table.grace = (value == 2 ? .max : 0, value == 3 ? .max : 0)
+            }
+    }
+
     @Test func theFormatIsWhatItWas() throws {
         let lines =
             numbers + headerFields + superblockFields + slotFields + groupFields + inodeFields
-            + treeFields + journalFields
+            + treeFields + journalFields + quotaFields
         #expect(!lines.contains { $0.hasSuffix("nowhere") })
         let text = lines.joined(separator: "\n") + "\n"
         let path = imagesFolder() + "/format-\(Superblock.formatVersion).txt"

@@ -102,7 +102,7 @@ import Vocabulary
             #expect(throws: FormatError.self) {
                 try Superblock(verifying: block.readOnly, at: BlockAddress(17))
             }
-            #expect(whole[320...].allSatisfy { $0 == 0 })
+            #expect(whole[332...].allSatisfy { $0 == 0 })
         }
     }
 

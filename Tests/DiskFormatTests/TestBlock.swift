@@ -26,7 +26,7 @@ let sampleVolume = VolumeID(high: 0x0123_4567_89AB_4DEF, low: 0x8EDC_BA98_7654_3
 
 /// A superblock that its own decoder accepts.
 func sampleSuperblock() -> Superblock {
-    Superblock(
+    var superblock = Superblock(
         volume: sampleVolume,
         features: .known,
         blockSize: 4096,
@@ -45,6 +45,9 @@ func sampleSuperblock() -> Superblock {
         volumeName: "data",
         label: "a label"
     )
+    superblock.quotaStart = BlockAddress(900)
+    superblock.quotaTableLength = 20
+    return superblock
 }
 
 func sampleInode() -> InodeRecord {

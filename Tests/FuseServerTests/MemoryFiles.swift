@@ -318,6 +318,7 @@ final class MemoryFiles: FileOperations {
         to newParent: NodeHandle,
         _ newName: UnsafeRawBufferPointer,
         _ kind: RenameKind,
+        _ caller: Caller,
         _ interruption: Interruption?
     ) async throws(FileError) {
         record(.rename, parent, "\(text(name)) \(newParent.rawValue)/\(text(newName))")
@@ -351,6 +352,7 @@ final class MemoryFiles: FileOperations {
         _ node: NodeHandle,
         in parent: NodeHandle,
         named name: UnsafeRawBufferPointer,
+        _ caller: Caller,
         _ interruption: Interruption?
     ) async throws(FileError) -> EntryReply {
         record(.link, parent, text(name))

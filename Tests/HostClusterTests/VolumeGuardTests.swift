@@ -21,7 +21,7 @@ import Vocabulary
         path = try folder.file("image", byteCount: 1 << 20)
         superblock = Superblock(
             volume: VolumeID(high: 11, low: 12),
-            features: .known,
+            features: .none,
             blockSize: 4096,
             blockCount: 256,
             slotCapacity: 4,

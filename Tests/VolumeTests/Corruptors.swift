@@ -66,6 +66,28 @@ extension VolumeSketch {
         case .slots: try causeInSlots(kind)
         case .groups, .blocks: try causeInGroups(kind)
         case .tree, .links: try causeInTree(kind)
+        case .quotas: try causeInQuotas(kind)
+        }
+    }
+
+    private func causeInQuotas(_ kind: FindingKind) throws {
+        switch kind {
+        case .quotaShareDamaged: flip(superblock.quotaShare(SlotIndex(1)))
+        case .quotaTableDamaged: flip(superblock.quotaTable(2))
+        case .quotaRecordLost:
+            // With a limit, in the block before its own, which nobody comes over.
+            let principal = QuotaPrincipal.user(4711)
+            let home = UInt32(principal.hash % UInt64(superblock.quotaTableLength))
+            let length = superblock.quotaTableLength
+            edit(superblock.quotaTable((home + length - 1) % length)) {
+                var record = QuotaRecord(principal)
+                record.blockLimit.hard = 1000
+                QuotaTableBlock($0).set(record, at: 20)
+            }
+        case .quotaBlocksWrong: try editQuota(of: .user(0)) { $0.usage.blocks += 1 }
+        default:
+            try #require(kind == .quotaInodesWrong)
+            try editQuota(of: .group(77)) { $0.usage.inodes -= 1 }
         }
     }
 

@@ -524,7 +524,8 @@ extension FindingKind {
     fileprivate var needsAWholeCheck: Bool {
         switch self {
         case .blockLost, .blockNotMarked, .groupInodeCountWrong, .groupGenerationLow,
-            .groupVersionLow, .inodeUnreachable:
+            .groupVersionLow, .inodeUnreachable, .quotaRecordLost, .quotaBlocksWrong,
+            .quotaInodesWrong:
             true
         default: false
         }

@@ -232,6 +232,11 @@ private func holds(_ device: MemoryDevice, _ text: String) -> Bool {
             return (address, image)
         }
         try sketch.logTransaction(slot: 0, images)
+        try later.countQuotas()
+        for number in sketch.superblock.quotaBlocks {
+            let address = BlockAddress(number)
+            sketch.write(later.read(address), at: address)
+        }
         #expect(try await check(sketch.device, .overlay).isClean)
         let (bytes, _) = try await saved(sketch.device)
         let report = try await check(try await restored(bytes), .overlay)

@@ -64,6 +64,7 @@ import VolumeMaking
             $0.blockCount = UInt64(1 + nodes.count + leaves.count)
         }
         try sketch.editInode(target) { $0.linkCount += UInt32(count) }
+        try sketch.countQuotas()
         #expect(try await VolumeChecker.check(sketch.device).isClean)
         let names = Set(try sketch.names(in: large).map(\.0))
         sketch.edit(nodes[1].child) { $0.put64(7, TreeNodeHeader.recordsOffset) }

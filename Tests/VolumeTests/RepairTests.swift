@@ -294,6 +294,7 @@ private func repair(
         try sketch.editInode(filler) { record in
             record.blockCount = 1 + extents.reduce(0) { $0 + UInt64($1.length) }
         }
+        try sketch.countQuotas()
         #expect(try await VolumeChecker.check(sketch.device).isClean)
         try sketch.cause(.blockUsedTwice)
         let first = try await repair(sketch.device)

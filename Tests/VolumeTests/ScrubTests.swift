@@ -23,6 +23,10 @@ extension FindingKind {
         case .journalLogDamaged: true
         // Blocks that nobody uses.
         case .groupVersionLow: true
+        // Of a mounted volume the shares tell what is not in the table yet.
+        case .quotaShareDamaged, .quotaTableDamaged, .quotaRecordLost, .quotaBlocksWrong,
+            .quotaInodesWrong:
+            true
         default: false
         }
     }

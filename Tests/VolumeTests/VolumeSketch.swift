@@ -3,6 +3,7 @@
 
 import BlockIO
 import DiskFormat
+import Testing
 import Vocabulary
 import VolumeMaking
 
@@ -26,9 +27,15 @@ final class VolumeSketch {
         try await Original.shared.copy()
     }
 
-    fileprivate static func makePopulated() async throws -> VolumeSketch {
+    /// The same without what is not on every volume.
+    static func populatedWithoutFeatures() async throws -> VolumeSketch {
+        try await makePopulated(hasQuotas: false)
+    }
+
+    fileprivate static func makePopulated(hasQuotas: Bool) async throws -> VolumeSketch {
         var wanted = options(mebibytes: 16)
         wanted.journalSize = 1 << 20
+        wanted.hasQuotas = hasQuotas
         let sketch = try await VolumeSketch(wanted)
         try sketch.populate()
         return sketch
@@ -360,7 +367,7 @@ private actor Original {
 
     func copy() async throws -> sending VolumeSketch {
         if made == nil {
-            let sketch = try await VolumeSketch.makePopulated()
+            let sketch = try await VolumeSketch.makePopulated(hasQuotas: true)
             made = (
                 sketch.device, sketch.plan,
                 VolumeSketch.Places(inodes: sketch.inodes, blocks: sketch.blocks)
@@ -393,6 +400,46 @@ extension VolumeSketch {
         edit(quarantined) { BlockHeader.setVersion(5, of: $0) }
         editGroup(1) { record, _ in record.highestVersion = 6 }
         blocks["quarantined"] = quarantined
+        if superblock.features.hasQuotas { try countQuotas() }
+    }
+
+    /// Lets the table of quotas say what the inodes use, but for a little that a share says.
+    func countQuotas() throws {
+        let made = plan.slots.map(\.orphanDirectory) + [root] + inodes.values
+        var usage: [UInt64: QuotaAmount] = [:]
+        for number in Set(made) {
+            let record = try record(number)
+            let amount = QuotaAmount(blocks: Int64(record.blockCount), inodes: 1)
+            usage[QuotaPrincipal.user(record.user).key, default: .zero] += amount
+            usage[QuotaPrincipal.group(record.group).key, default: .zero] += amount
+        }
+        let unsettled = QuotaAmount(blocks: 2, inodes: -1)
+        let address = superblock.quotaShare(SlotIndex(1))
+        for (place, key) in usage.keys.sorted().enumerated() {
+            let principal = try #require(QuotaPrincipal(key: key))
+            edit(address) { QuotaShareBlock($0).set(principal, unsettled, at: 3 + place) }
+            try editQuota(of: principal) { record in
+                record.usage = (usage[key] ?? .zero) - unsettled
+            }
+        }
+    }
+
+    /// Changes the record of a user or group, which gets one if it has none.
+    func editQuota(
+        of principal: QuotaPrincipal,
+        _ body: (inout QuotaRecord) -> Void
+    ) throws {
+        let home = UInt32(principal.hash % UInt64(superblock.quotaTableLength))
+        edit(superblock.quotaTable(home)) { bytes in
+            let table = QuotaTableBlock(bytes)
+            let records = (0..<table.capacity).map { try? table.record(at: $0) }
+            let place =
+                records.firstIndex { $0?.principal == principal }
+                ?? records.firstIndex { $0 == nil } ?? 0
+            var record = records[place] ?? QuotaRecord(principal)
+            body(&record)
+            table.set(record, at: place)
+        }
     }
 
     private func populateExtents() throws {

@@ -42,6 +42,18 @@ package enum Probe: Int, CaseIterable, Sendable {
     /// The orphans of a slot that nobody is in are freed by another node.
     case orphanOfTheAbsent
 
+    // Quotas
+    /// An operation cannot be charged without the table.
+    case quotaAsked
+    /// A node gives its share up.
+    case quotaShareGiven
+    /// A share is full, and settled.
+    case quotaSettled
+    /// The shares of all other slots are settled.
+    case quotaCollected
+    /// An operation is refused because its owners may not use more.
+    case quotaRefused
+
     // Locks
     /// A conversion from PR to EX is refused, and the cache emptied first.
     case upgradeRefused

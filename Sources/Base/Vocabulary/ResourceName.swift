@@ -27,6 +27,10 @@ public enum ResourceKind: UInt8, CaseIterable, Hashable, Sendable {
     /// Two per file system (`FileSystem/Freezing.swift`): whether the nodes work (CW) or stand still (PR), and
     /// whether all of those that stand still have come to rest.
     case freeze = 12
+    /// One per file system: what users and groups use and may use, as settled.
+    case quotaTable = 13
+    /// One per slot: what its node has charged to users and groups and not settled.
+    case quotaShare = 14
 
     /// Whether a lock of this kind is a lock of a range of bytes.
     package var isOfBytes: Bool {
@@ -48,6 +52,8 @@ public enum ResourceKind: UInt8, CaseIterable, Hashable, Sendable {
         case .flock: "flock"
         case .byteLocks: "byte-locks"
         case .freeze: "freeze"
+        case .quotaTable: "quota-table"
+        case .quotaShare: "quota-share"
         }
     }
 
@@ -161,6 +167,14 @@ public struct ResourceName: Hashable, Comparable, Sendable, CustomStringConverti
         ResourceName(kind: .orphanList, number: UInt64(slot.rawValue))
     }
 
+    /// The one lock of the table of quotas.
+    public static let quotaTable = ResourceName(kind: .quotaTable, number: 0)
+
+    /// The lock of a slot's share of the quotas.
+    public static func quotaShare(_ slot: SlotIndex) -> ResourceName {
+        ResourceName(kind: .quotaShare, number: UInt64(slot.rawValue))
+    }
+
     /// The one rename lock.
     public static let rename = ResourceName(kind: .rename, number: 0)
 
@@ -227,8 +241,8 @@ public struct ResourceName: Hashable, Comparable, Sendable, CustomStringConverti
         switch kind {
         case .inode, .open, .application, .flock, .byteLocks:
             "\(kind.word):\(number).\(generation)"
-        case .resourceGroup, .journal, .orphanList, .freeze: "\(kind.word):\(number)"
-        case .rename, .logBarrier, .live: kind.word
+        case .resourceGroup, .journal, .orphanList, .freeze, .quotaShare: "\(kind.word):\(number)"
+        case .rename, .logBarrier, .live, .quotaTable: kind.word
         }
     }
 }

@@ -184,7 +184,9 @@ package struct WaitChain: Hashable, Sendable {
             case .open: 3
             case .orphanList: 4
             case .resourceGroup: 5
-            case .logBarrier: 6
+            case .quotaTable: 6
+            case .quotaShare: 7
+            case .logBarrier: 8
             case .freeze, .journal, .live, .application, .flock, .byteLocks: 0
             }
         }

@@ -15,6 +15,7 @@ struct Inspect: AsyncParsableCommand {
               superblock [--copy N]       the superblock and its copies, even if nothing else is left
               slots                       guard, slots, journals, heartbeats
               groups, group N             resource groups; one with the runs of its blocks
+              quotas                      what users and groups use and may use
               journal SLOT [--blocks]     every transaction of a log, and why it ends where it does
               inode N|PATH                all fields, body and attributes
               extents N|PATH              the tree of extents, with its nodes and holes
@@ -58,7 +59,7 @@ struct Inspect: AsyncParsableCommand {
 
     /// What was asked, with its argument.
     enum Request {
-        case superblock, slots, groups
+        case superblock, slots, groups, quotas
         case group(UInt32), journal(UInt32)
         case block(UInt64), owner(UInt64)
         /// With the word of the question.
@@ -82,11 +83,16 @@ struct Inspect: AsyncParsableCommand {
             return .restore(file: question, image: arguments[0])
         }
         switch question {
-        case "superblock", "slots", "groups":
+        case "superblock", "slots", "groups", "quotas":
             guard arguments.isEmpty else {
                 throw ValidationError("\(question) takes no argument, not '\(arguments[0])'")
             }
-            return question == "slots" ? .slots : question == "groups" ? .groups : .superblock
+            switch question {
+            case "slots": return .slots
+            case "groups": return .groups
+            case "quotas": return .quotas
+            default: return .superblock
+            }
         case "group": return .group(UInt32(clamping: try number()))
         case "journal": return .journal(UInt32(clamping: try number()))
         case "block": return .block(try number())

@@ -108,6 +108,7 @@ struct Inspection {
         case .superblock, .restore: preconditionFailure("answered without a volume")
         case .slots: await inspector.showSlots()
         case .groups: await inspector.showGroups()
+        case .quotas: try await inspector.showQuotas()
         case .group(let index): try await inspector.showGroup(index)
         case .journal(let slot):
             try await inspector.showJournal(slot, blocks: arguments.blocks)

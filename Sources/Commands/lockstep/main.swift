@@ -10,7 +10,7 @@ struct Lockstep: AsyncParsableCommand {
         abstract: "Looks after Lockstep volumes.",
         subcommands: [
             Status.self, Locks.self, Trace.self, Dump.self, Sync.self, ScrubCommand.self,
-            FreezeCommand.self, ThawCommand.self, Inspect.self,
+            FreezeCommand.self, ThawCommand.self, QuotaCommand.self, Inspect.self,
         ]
     )
 }

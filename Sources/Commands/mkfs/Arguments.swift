@@ -81,6 +81,19 @@ struct Arguments: ParsableCommand {
     )
     var size: String?
 
+    @Option(
+        name: .customShort("O", allowingJoined: true),
+        help: ArgumentHelp(
+            """
+            Feature that not every volume has: quota counts what each user and group uses, and can limit it \
+            (lockstep quota); quota=COUNT has room for so many users and groups. (default: none; quota: by the \
+            volume's size)
+            """,
+            valueName: "FEATURE"
+        )
+    )
+    var features: [String] = []
+
     @Flag(name: .customShort("f"), help: "Format even if the device holds something.")
     var force = false
 
@@ -119,6 +132,22 @@ extension Arguments {
             throw UsageError(text: "-s \(size): not a possible size")
         }
         return bytes
+    }
+
+    /// The features that `-O` gives.
+    func apply(to options: inout VolumeOptions) throws(UsageError) {
+        for feature in features.flatMap({ $0.split(separator: ",") }) {
+            let parts = feature.split(separator: "=", maxSplits: 1)
+            guard parts.first == "quota" else {
+                throw UsageError(text: "-O \(feature): no such feature; there is quota")
+            }
+            options.hasQuotas = true
+            guard parts.count > 1 else { continue }
+            guard let count = UInt32(parts[1]) else {
+                throw UsageError(text: "-O \(feature): not a number of users and groups")
+            }
+            options.quotaPrincipals = count
+        }
     }
 
     /// The names that `-t` gives.

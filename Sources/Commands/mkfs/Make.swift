@@ -68,6 +68,7 @@ private func make(_ arguments: Arguments) async throws {
     options.journalCount = arguments.journals
     options.blockSize = arguments.blockSize
     options.hasFileFlags = true
+    try arguments.apply(to: &options)
     if let mebibytes = arguments.journalMebibytes {
         let (bytes, overflows) = mebibytes.multipliedReportingOverflow(by: 1 << 20)
         options.journalSize = overflows ? .max : bytes
@@ -215,6 +216,7 @@ private func json(_ plan: VolumePlan, _ path: String) -> JSONText {
         .init("blocks_per_group", .number(UInt64(superblock.blocksPerGroup))),
         .init("journals", .number(UInt64(superblock.slotCount))),
         .init("journal_blocks", .number(UInt64(plan.slots.first?.journalLength ?? 0))),
+        .init("quotas", .boolean(superblock.features.hasQuotas)),
         .init("root_inode", .number(superblock.root.address.rawValue)),
     ])
 }

@@ -48,6 +48,7 @@ struct Inspection: @unchecked Sendable {
             case "freeze": return try freeze(rest)
             case "thaw": return try thaw()
             case "frozen": return try mount.waitInEngine { frozen() }
+            case "quota": return try quota(rest)
             default: return "error: unknown request '\(request)'\n"
             }
         } catch {
@@ -104,6 +105,13 @@ struct Inspection: @unchecked Sendable {
         }
         guard let notice = freezer.notice else { return "by another node" }
         return "by \(notice.node) since \(civilText(notice.since))"
+    }
+
+    private func quota(_ request: String) throws -> String {
+        guard let node = mount.node, let volume = node.volume else {
+            return "error: the volume is not mounted yet\n"
+        }
+        return try mount.waitInEngine { try await volume.quota(request) }
     }
 
     private func trace(_ name: String?) -> String {

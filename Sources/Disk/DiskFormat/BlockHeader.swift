@@ -33,6 +33,8 @@ package enum BlockKind: UInt16, CaseIterable, Sendable, CustomStringConvertible 
     case journalHeader = 11
     case journalDescriptor = 12
     case journalCommit = 13
+    case quotaShare = 14
+    case quotaTable = 15
 
     package var description: String {
         switch self {
@@ -49,6 +51,8 @@ package enum BlockKind: UInt16, CaseIterable, Sendable, CustomStringConvertible 
         case .journalHeader: "journal header"
         case .journalDescriptor: "journal descriptor"
         case .journalCommit: "journal commit"
+        case .quotaShare: "quota share"
+        case .quotaTable: "quota table block"
         }
     }
 }

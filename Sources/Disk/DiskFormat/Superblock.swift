@@ -11,6 +11,7 @@
 //   guardTable         the volume guard, then one heartbeat block per possible slot
 //   journals           one contiguous log per made slot (`slotCount`), each found by its slot
 //   descriptor
+//   quotaStart         with quotas: one share per made slot, then the table (QuotaRecords.swift)
 //   firstGroup ...     resource groups of `blocksPerGroup` blocks each, the last one may be shorter
 
 package import Vocabulary
@@ -34,7 +35,7 @@ package struct VolumeFeatures: Hashable, Sendable {
     package static let known = VolumeFeatures(
         compatible: 0,
         incompatible: 0,
-        readOnlyCompatible: fileFlags
+        readOnlyCompatible: fileFlags | quotas
     )
 
     /// No features at all.
@@ -47,6 +48,11 @@ package struct VolumeFeatures: Hashable, Sendable {
     /// Of `readOnlyCompatible`: inodes may have `InodeFlags.ofFiles`. Who does not know them would change what is
     /// immutable.
     package static let fileFlags: UInt64 = 1 << 0
+    /// Of `readOnlyCompatible`: what users and groups use is counted, and may be limited. Who does not know it
+    /// would write without counting.
+    package static let quotas: UInt64 = 1 << 1
+    /// Whether what users and groups use is counted.
+    package var hasQuotas: Bool { readOnlyCompatible & Self.quotas != 0 }
     /// Whether inodes may have `InodeFlags.ofFiles`.
     package var hasFileFlags: Bool { readOnlyCompatible & Self.fileFlags != 0 }
 }
@@ -75,6 +81,10 @@ package struct Superblock: Hashable, Sendable {
     package var volumeName: String
     /// Up to 63 bytes of UTF-8.
     package var label: String
+    /// With quotas: where the shares begin, behind which the table stands; else `none`.
+    package var quotaStart = BlockAddress.none
+    /// With quotas: blocks of the table; else 0.
+    package var quotaTableLength: UInt32 = 0
 
     /// Where the primary copy stands, in bytes from the start of the device.
     package static let byteOffset: UInt64 = 65_536
@@ -215,6 +225,8 @@ package struct Superblock: Hashable, Sendable {
         Self.put(clusterName, block.window(192, 32))
         Self.put(volumeName, block.window(224, 32))
         Self.put(label, block.window(256, 64))
+        block.put64(quotaStart.rawValue, 320)
+        block.put32(quotaTableLength, 328)
         BlockHeader.seal(block)
     }
 
@@ -282,6 +294,11 @@ package struct Superblock: Hashable, Sendable {
             volumeName: Self.text(block.window(224, 32)),
             label: Self.text(block.window(256, 64))
         )
+        // A volume without quotas may have anything there.
+        if features.hasQuotas {
+            quotaStart = BlockAddress(block.u64(320))
+            quotaTableLength = block.u32(328)
+        }
     }
 
     /// Refuses fields that contradict each other, so that later arithmetic cannot overflow.
@@ -348,6 +365,19 @@ package struct Superblock: Hashable, Sendable {
             "blocks per group",
             UInt64(blocksPerGroup)
         )
+        if features.hasQuotas {
+            try require(
+                quotaStart > guardTable + UInt64(slotCapacity) && quotaStart < firstGroup,
+                "quota start",
+                quotaStart.rawValue
+            )
+            try require(
+                quotaTableLength > 0
+                    && UInt64(quotaTableLength) + UInt64(slotCount) <= firstGroup - quotaStart,
+                "quota table length",
+                UInt64(quotaTableLength)
+            )
+        }
         let groups =
             (blockCount - firstGroup.rawValue + UInt64(blocksPerGroup) - 1)
             / UInt64(blocksPerGroup)

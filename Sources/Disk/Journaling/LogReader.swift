@@ -190,7 +190,11 @@ final class LogReader {
                     .invalidField(there, field: "resource kind", value: UInt64(bytes[offset + 36]))
                 )
             }
-            guard ring.superblock.group(of: entry.address) != nil else {
+            let superblock = ring.superblock
+            guard
+                superblock.group(of: entry.address) != nil
+                    || superblock.quotaBlocks.contains(entry.address.rawValue)
+            else {
                 throw .format(
                     .invalidField(there, field: "entry address", value: entry.address.rawValue)
                 )

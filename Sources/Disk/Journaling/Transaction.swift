@@ -9,6 +9,12 @@ package protocol OrderedData: AnyObject {
     func writeOrderedData() async throws(StorageError)
 }
 
+/// What somebody keeps for as long as a transaction is open.
+package protocol TransactionCompanion: AnyObject {
+    /// The transaction has ended; it changes nothing any more.
+    func transactionEnded()
+}
+
 /// What one operation changes, all or nothing: a part of the running compound transaction. Ends
 /// exactly once; until then the compound transaction does not close, so no task waits for another
 /// transaction or for a lock while it has one open.
@@ -20,6 +26,8 @@ package final class Transaction {
     private var touched: [BlockAddress] = []
     private var added = 0
     private var isOpen = true
+    /// Told of the end, once.
+    package var companion: (any TransactionCompanion)?
 
     init(journal: Journal, running: RunningTransaction, bound: Int, number: UInt64) {
         self.journal = journal
@@ -123,6 +131,8 @@ package final class Transaction {
         running.openHandles -= 1
         running.promised -= bound - added
         journal.handleEnded(running)
+        companion?.transactionEnded()
+        companion = nil
     }
 
     private func add(_ block: MetadataBlock) {

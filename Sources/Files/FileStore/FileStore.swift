@@ -33,6 +33,9 @@ package final class FileStore {
     /// Bytes in a block.
     package let blockSize: Int
     private var groups: [UInt32: ResourceGroup] = [:]
+    /// Who counts what users and groups use; nil on a volume without quotas. Set before the first inode is
+    /// read.
+    package var accountant: (any UsageAccountant)?
 
     package init(superblock: Superblock, cache: MetadataCache) {
         self.superblock = superblock
@@ -79,7 +82,13 @@ package final class FileStore {
         do {
             let record = try InodeRecord(fields: block.bytes.readOnly, at: number.address)
             try checkCounts(record, at: number.address)
-            return StoredInode(number: number, block: block, record: record)
+            return StoredInode(
+                number: number,
+                block: block,
+                record: record,
+                isNew: false,
+                accountant: accountant
+            )
         } catch {
             throw .format(error)
         }

@@ -31,7 +31,13 @@ extension FileStore {
         var record = record
         record.layout = Self.firstLayout(of: record)
         record.blockCount = 1
-        let inode = StoredInode(number: number, block: block, record: record)
+        let inode = StoredInode(
+            number: number,
+            block: block,
+            record: record,
+            isNew: true,
+            accountant: accountant
+        )
         inode.storeStructure(in: allocator.transaction)
         return inode
     }
@@ -59,6 +65,7 @@ extension FileStore {
         guard let group = allocator.group(of: inode.number.address) else {
             preconditionFailure("an inode is freed but its group is not held")
         }
+        inode.discharge(in: allocator.transaction)
         try group.freeInode(inode, in: allocator.transaction)
     }
 }

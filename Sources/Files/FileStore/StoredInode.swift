@@ -2,6 +2,16 @@ package import DiskFormat
 package import Journaling
 package import Vocabulary
 
+/// Who counts what users and groups use (FileSystem/QuotaBook.swift).
+package protocol UsageAccountant: AnyObject {
+    /// Adds to what a principal uses, as part of the transaction that makes it so.
+    func charge(
+        _ principal: QuotaPrincipal,
+        _ amount: QuotaAmount,
+        in transaction: Transaction
+    )
+}
+
 /// An inode in memory: its block and the decoded fields. One object per inode while its lock is
 /// held.
 package final class StoredInode {
@@ -16,16 +26,82 @@ package final class StoredInode {
     /// Grows with each change of the inode's tree or attributes (F2).
     package private(set) var structureVersion: UInt64 = 0
 
-    init(number: InodeNumber, block: MetadataBlock, record: InodeRecord) {
+    /// Who was charged, and with how much, when the fields were last in the block.
+    private struct Charged: Equatable {
+        var user: UInt32
+        var group: UInt32
+        var amount: QuotaAmount
+
+        /// An inode is charged to its user and group with all blocks that belong to it.
+        init(_ record: InodeRecord) {
+            user = record.user
+            group = record.group
+            amount = QuotaAmount(blocks: Int64(clamping: record.blockCount), inodes: 1)
+        }
+    }
+
+    private let accountant: (any UsageAccountant)?
+    private var charged: Charged?
+
+    init(
+        number: InodeNumber,
+        block: MetadataBlock,
+        record: InodeRecord,
+        isNew: Bool,
+        accountant: (any UsageAccountant)?
+    ) {
         self.number = number
         self.block = block
         self.record = record
+        self.accountant = accountant
+        if accountant != nil, !isNew { charged = Charged(record) }
+    }
+
+    /// QuotaBook Q1: what the block says from now on is charged in the transaction that makes it say so.
+    private func charge(in transaction: Transaction) {
+        guard let accountant else { return }
+        let now = Charged(record)
+        if now == charged { return }
+        let old = charged
+        charged = now
+        account(.user(now.user), now.amount, old.map { ($0.user, $0.amount) }, QuotaPrincipal.user)
+        account(
+            .group(now.group),
+            now.amount,
+            old.map { ($0.group, $0.amount) },
+            QuotaPrincipal.group
+        )
+
+        func account(
+            _ principal: QuotaPrincipal,
+            _ amount: QuotaAmount,
+            _ old: (identity: UInt32, amount: QuotaAmount)?,
+            _ name: (UInt32) -> QuotaPrincipal
+        ) {
+            if let old, old.identity == principal.identity {
+                accountant.charge(principal, amount - old.amount, in: transaction)
+                return
+            }
+            accountant.charge(principal, amount, in: transaction)
+            if let old {
+                accountant.charge(name(old.identity), .zero - old.amount, in: transaction)
+            }
+        }
+    }
+
+    /// Takes back what was charged for an inode that is being freed.
+    func discharge(in transaction: Transaction) {
+        guard let accountant, let old = charged else { return }
+        charged = nil
+        accountant.charge(.user(old.user), .zero - old.amount, in: transaction)
+        accountant.charge(.group(old.group), .zero - old.amount, in: transaction)
     }
 
     /// Writes the fields into the block, as part of a transaction.
     package func store(in transaction: Transaction) {
         transaction.modify(block)
         record.writeFields(to: block.bytes)
+        charge(in: transaction)
     }
 
     /// As `store`, after the tree, body or attributes have changed: what was prepared before is

@@ -55,7 +55,7 @@ extension MountedVolume {
                 inode,
                 range,
                 allocation,
-                writer: caller.writerGroup,
+                caller,
                 interruption,
                 &overtaking
             )
@@ -76,15 +76,16 @@ extension MountedVolume {
         _ inode: Inode,
         _ range: Range<UInt64>,
         _ allocation: Allocation,
-        writer: UInt32?,
+        _ caller: Caller,
         _ interruption: Interruption?,
         _ overtaking: inout UInt64?
     ) async throws(FileError) {
         let stored = try await hold(inode, .exclusive, interruption)
         defer { release(inode, .exclusive) }
+        inode.isExempt = caller.isExempt
         guard stored.record.isRegular else { throw .notSupported }
         try checkMayAllocate(stored.record, allocation)
-        if let writer { try await dropPrivilegesFirst(inode, stored, writer) }
+        if let writer = caller.writerGroup { try await dropPrivilegesFirst(inode, stored, writer) }
         let size = stored.record.size
         let inside = min(range.lowerBound, size)..<min(range.upperBound, size)
         if allocation.kind != .allocate {
@@ -249,7 +250,10 @@ extension MountedVolume {
         let cost = map.insertionCost()
         let group = try await groups.holdWithRoom(metadata: cost.newBlocks, data: 0, self)
         defer { groups.release(group, self) }
-        let transaction = try await begin(blocks: cost.modifiedBlocks + 2)
+        let transaction = try await begin(
+            blocks: cost.modifiedBlocks + 2,
+            charging: demand(inode, stored, blocks: cost.newBlocks)
+        )
         defer { transaction.end() }
         let allocator = Allocator(store: store, groups: [group], transaction: transaction)
         defer { allocator.end() }

@@ -95,6 +95,7 @@ extension MountedVolume {
             bytes: change.size != nil ? 0..<UInt64.max : nil
         )
         defer { release(inode, .exclusive) }
+        inode.isExempt = caller?.isExempt ?? true
         if let caller { try checkOwner(inode, stored.record, change, caller) }
         try checkMayChange(stored.record, change)
         if let size = change.size {
@@ -107,7 +108,10 @@ extension MountedVolume {
         if let mode = change.mode {
             try await changeAccessList(Held(inode: inode, stored: stored), to: mode, interruption)
         }
-        let transaction = try await begin(blocks: 1)
+        let transaction = try await begin(
+            blocks: 1,
+            charging: transferDemand(inode, stored.record, change)
+        )
         defer { transaction.end() }
         apply(change, to: &stored.record)
         stored.store(in: transaction)
@@ -133,6 +137,19 @@ extension MountedVolume {
             || change.accessed != nil || change.modified != nil
         if isOwnersAlone, told.user == caller.user, record.user != caller.user { throw .stale }
         if let mode = change.mode, mode & 0o2000 != 0, told.group != record.group { throw .stale }
+    }
+
+    /// What an inode uses goes to its new owners.
+    private func transferDemand(
+        _ inode: Inode,
+        _ record: InodeRecord,
+        _ change: AttributeChange
+    ) -> QuotaDemand {
+        var demand = QuotaDemand(isExempt: inode.isExempt)
+        let amount = QuotaAmount(blocks: Int64(clamping: record.blockCount), inodes: 1)
+        if let user = change.user, user != record.user { demand.add(.user(user), amount) }
+        if let group = change.group, group != record.group { demand.add(.group(group), amount) }
+        return demand
     }
 
     private func apply(_ change: AttributeChange, to record: inout InodeRecord) {

@@ -90,6 +90,7 @@ extension MountedVolume {
         let inode = try inode(node)
         let stored = try await hold(inode, .exclusive, interruption)
         defer { release(inode, .exclusive) }
+        inode.isExempt = caller.isExempt
         try checkMayChangeFully(stored.record)
         if let list = AccessListName(name) {
             let held = Held(inode: inode, stored: stored)
@@ -123,6 +124,7 @@ extension MountedVolume {
         let inode = try inode(node)
         let stored = try await hold(inode, .exclusive, interruption)
         defer { release(inode, .exclusive) }
+        inode.isExempt = true  // what remains is less than before
         try checkMayChangeFully(stored.record)
         let update: AttributeUpdate
         do throws(StoreError) {
@@ -152,7 +154,8 @@ extension MountedVolume {
         )
         defer { for group in groupsHeld { groups.release(group, self) } }
         let transaction = try await begin(
-            blocks: update.cost.modifiedBlocks + groupsHeld.count + 1
+            blocks: update.cost.modifiedBlocks + groupsHeld.count + 1,
+            charging: demand(held.inode, held.stored, blocks: update.cost.newBlocks)
         )
         defer { transaction.end() }
         let allocator = Allocator(store: store, groups: groupsHeld, transaction: transaction)

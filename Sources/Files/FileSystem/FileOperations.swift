@@ -41,6 +41,8 @@ package struct Caller: Sendable {
 
     /// The group, if set-group-id of a file depends on whether it is the file's: not for the superuser.
     package var writerGroup: UInt32? { user == 0 ? nil : group }
+    /// Limits of quotas do not count for the superuser.
+    package var isExempt: Bool { user == 0 }
 }
 
 /// What `stat` shows.
@@ -256,6 +258,8 @@ package struct WriteFlags: Sendable {
     package var dropsPrivileges: Bool
     /// The group of who writes; nil if nothing depends on it.
     package var writerGroup: UInt32?
+    /// Limits of quotas do not count for who writes.
+    package var isExempt = false
     /// O_SYNC or O_DSYNC, of the file or of this write: it is durable when it is answered. For
     /// writes through the page cache the kernel sees to that with FSYNC.
     package var isSynchronous = false
@@ -395,12 +399,14 @@ package protocol FileOperations: AnyObject {
         to newParent: NodeHandle,
         _ newName: UnsafeRawBufferPointer,
         _ kind: RenameKind,
+        _ caller: Caller,
         _ interruption: Interruption?
     ) async throws(FileError)
     func link(
         _ node: NodeHandle,
         in parent: NodeHandle,
         named name: UnsafeRawBufferPointer,
+        _ caller: Caller,
         _ interruption: Interruption?
     ) async throws(FileError) -> EntryReply
     func open(_ node: NodeHandle, _ intent: OpenIntent, _ interruption: Interruption?)

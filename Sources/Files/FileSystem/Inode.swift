@@ -131,6 +131,8 @@ package final class Inode {
     /// What keeps the mastership of its locks of programs (ProgramLocks, P0), and the locks of its bytes.
     var flockAnchor: ProgramLock?
     var rangeLocks: RangeLocks?
+    /// Limits do not count for the operation that holds it exclusively (QuotaBook).
+    var isExempt = false
     /// In the list of those that nobody refers to.
     var isIdleListed = false
 

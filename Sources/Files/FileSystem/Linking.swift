@@ -16,18 +16,20 @@ extension MountedVolume {
         _ node: NodeHandle,
         in parent: NodeHandle,
         named name: UnsafeRawBufferPointer,
+        _ caller: Caller,
         _ interruption: Interruption?
     ) async throws(FileError) -> EntryReply {
         try checkWritable()
         try await freezer.enter(interruption)
         defer { freezer.leave() }
-        return try await linkInside(node, parent, name, interruption)
+        return try await linkInside(node, parent, name, caller, interruption)
     }
 
     private func linkInside(
         _ node: NodeHandle,
         _ parent: NodeHandle,
         _ name: UnsafeRawBufferPointer,
+        _ caller: Caller,
         _ interruption: Interruption?
     ) async throws(FileError) -> EntryReply {
         let target = try inode(node)
@@ -41,6 +43,20 @@ extension MountedVolume {
         let held = Held(inode: target, stored: stored)
         let delisting = try await prepareDelisting(held)
         defer { if let delisting { release(delisting.list.inode, .exclusive) } }
+        try await link(held, directory, name, delisting, caller, interruption)
+        return entry(target, stored, isEntryCacheable: true)
+    }
+
+    /// Gives what is held a name.
+    private func link(
+        _ held: Held,
+        _ directory: Held,
+        _ name: UnsafeRawBufferPointer,
+        _ delisting: Delisting?,
+        _ caller: Caller,
+        _ interruption: Interruption?
+    ) async throws(FileError) {
+        let (target, stored) = (held.inode, held.stored)
         let insertion: DirectoryInsertion
         do throws(StoreError) {
             insertion = try await Directory(store, directory.stored).prepareInsertion(name)
@@ -55,8 +71,17 @@ extension MountedVolume {
             interruption
         )
         defer { for group in groupsHeld { groups.release(group, self) } }
+        var demand = QuotaDemand(
+            directory.stored.record,
+            blocks: insertion.cost.newBlocks,
+            isExempt: caller.isExempt
+        )
+        if let delisting {
+            demand.add(delisting.list.stored.record, blocks: delisting.removal.cost.newBlocks)
+        }
         let transaction = try await begin(
-            blocks: cost.modifiedBlocks + groupsHeld.count + 3
+            blocks: cost.modifiedBlocks + groupsHeld.count + 3,
+            charging: demand
         )
         defer { transaction.end() }
         let allocator = Allocator(store: store, groups: groupsHeld, transaction: transaction)
@@ -82,7 +107,6 @@ extension MountedVolume {
         stored.record.changed = now
         stored.store(in: transaction)
         target.hasChanged(in: transaction.sequence)
-        return entry(target, stored, isEntryCacheable: true)
     }
 
     private func checkLinkable(

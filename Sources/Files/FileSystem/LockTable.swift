@@ -14,7 +14,8 @@
 //   4. open locks, without queueing (refused rather than waited for)
 //   5. orphan directories
 //   6. resource groups, by number
-//   7. the log barrier, without other waits
+//   7. the table of quotas, then shares of quotas, by slot (QuotaBook.swift)
+//   8. the log barrier, without other waits
 //   then the transaction; nobody waits for a glock with a transaction open (L2).
 //
 // Code that serves a blocking notice takes none of these locks (L3): demotion writes back by

@@ -152,7 +152,7 @@ extension MountedVolume {
             interruption
         )
         defer { groups.release(group, self) }
-        let (child, dirty) = try await write(plan, directory, name, group)
+        let (child, dirty) = try await write(plan, directory, name, group, caller)
         directory.inode.answered.add(name)
         return try await adopt(child, dirty, directory.inode.lastSequence)
     }
@@ -205,10 +205,21 @@ extension MountedVolume {
         _ plan: NewInode,
         _ directory: Held,
         _ name: UnsafeRawBufferPointer,
-        _ group: ResourceGroup
+        _ group: ResourceGroup,
+        _ caller: Caller
     ) async throws(FileError) -> (StoredInode, DirtyData?) {
         let cost = plan.cost(blockSize: blockSize)
-        let transaction = try await begin(blocks: cost.modifiedBlocks + 3)
+        var demand = QuotaDemand(
+            plan.record,
+            blocks: attributeCost(plan.attributes).newBlocks + (plan.longTarget == nil ? 1 : 2),
+            inodes: 1,
+            isExempt: caller.isExempt
+        )
+        demand.add(directory.stored.record, blocks: plan.insertion.cost.newBlocks)
+        let transaction = try await begin(
+            blocks: cost.modifiedBlocks + 3,
+            charging: demand
+        )
         defer { transaction.end() }
         let allocator = Allocator(store: store, groups: [group], transaction: transaction)
         defer { allocator.end() }

@@ -11,6 +11,7 @@
 //   Giving a lock up          Demotion
 //   Space                     GroupTable
 //   Standing still            Freezing
+//   What users may use        QuotaBook, QuotaSettling, QuotaAdministration
 //   Deleted but open          Orphans
 //   Coming and going          Mounting
 //
@@ -60,6 +61,9 @@ package struct MountOptions: Sendable {
     /// So often, within that time, this node has to give the lock of a file up before it locks regions of it to
     /// write; `Int.max`: never.
     package var fightsBeforeRegions = 2
+    /// The most that a node takes beyond what it needs of what a user or group may still use: blocks, and an
+    /// eighth of that in inodes.
+    package var quotaQuantum: Int64 = 1024
     /// Inodes nobody refers to that are kept with their locks.
     package var idleInodes = 50_000
 
@@ -123,6 +127,10 @@ package final class MountedVolume: FileOperations {
     package private(set) lazy var freezer = Freezer(self)
     /// Names of those that wait for the barrier's demotion.
     let barrierOwner: BarrierOwner
+    /// What users and groups use; nil on a volume without quotas.
+    private(set) var quotas: QuotaBook?
+    /// When it was last said that no more users and groups can be counted.
+    var quotaTableFullAt: Tick?
     /// One at a time makes room.
     let spaceGate = Gate()
     /// Usage of groups whose lock is elsewhere, as last read.
@@ -159,6 +167,11 @@ package final class MountedVolume: FileOperations {
         barrierOwner = BarrierOwner()
         barrierGlock = locks.make(.logBarrier, owner: barrierOwner)
         groups.volume = self
+        if superblock.features.hasQuotas {
+            let book = QuotaBook(self)
+            quotas = book
+            store.accountant = book
+        }
         barrierOwner.volume = self
         _ = freezer
         dirtyAccount.onFailure = { [weak self] error in self?.report(.device(error)) }
@@ -299,7 +312,10 @@ package final class MountedVolume: FileOperations {
 
     /// Ends `hold`.
     func release(_ inode: Inode, _ mode: HolderMode) {
-        if mode == .exclusive { takeBackTimes(inode) }
+        if mode == .exclusive {
+            takeBackTimes(inode)
+            inode.isExempt = false
+        }
         locks.leave(inode.glock, mode)
     }
 
@@ -352,9 +368,22 @@ package final class MountedVolume: FileOperations {
 
     // MARK: Transactions and failures
 
-    /// Begins a transaction that changes at most `blocks` metadata blocks. Nothing is logged
-    /// without the log barrier in PR (Space.swift).
-    func begin(blocks: Int) async throws(FileError) -> Transaction {
+    /// Begins a transaction that changes at most `blocks` metadata blocks, and charges users and groups what
+    /// `demand` says at most; without, nothing but what it gives back.
+    ///
+    /// - Throws: `quotaExceeded`.
+    func begin(
+        blocks: Int,
+        charging demand: QuotaDemand = QuotaDemand(isExempt: true)
+    ) async throws(FileError) -> Transaction {
+        guard let quotas else { return try await beginLogging(blocks: blocks) }
+        // Not with a quota's lock in hand.
+        try await freezer.waitUntilOpen()
+        return try await quotas.begin(blocks: blocks, demand)
+    }
+
+    /// Begins a transaction that charges nobody. Nothing is logged without the log barrier in PR (Space.swift).
+    func beginLogging(blocks: Int) async throws(FileError) -> Transaction {
         try await freezer.waitUntilOpen()
         do throws(StorageError) {
             while true {

@@ -148,7 +148,10 @@ extension MountedVolume {
         let cost = removal.cost + FileStore.freeInodeCost
         let held = try await holdGroups(removal.groups + [home], metadata: cost.newBlocks)
         defer { for group in held { groups.release(group, self) } }
-        let transaction = try await begin(blocks: cost.modifiedBlocks + held.count + 1)
+        let transaction = try await begin(
+            blocks: cost.modifiedBlocks + held.count + 1,
+            charging: QuotaDemand(listStored.record, blocks: cost.newBlocks, isExempt: true)
+        )
         defer { transaction.end() }
         let allocator = Allocator(store: store, groups: held, transaction: transaction)
         defer { allocator.end() }

@@ -103,7 +103,16 @@ extension MountedVolume {
         if let orphans { cost += orphans.insertion.cost }
         let held = try await holdGroups(removal.groups, metadata: cost.newBlocks)
         defer { for group in held { groups.release(group, self) } }
-        let transaction = try await begin(blocks: cost.modifiedBlocks + held.count + 3)
+        var demand = QuotaDemand(
+            directory.stored.record,
+            blocks: removal.cost.newBlocks,
+            isExempt: true
+        )
+        if let orphans { demand.add(orphans.held.stored.record, blocks: cost.newBlocks) }
+        let transaction = try await begin(
+            blocks: cost.modifiedBlocks + held.count + 3,
+            charging: demand
+        )
         defer { transaction.end() }
         let allocator = Allocator(store: store, groups: held, transaction: transaction)
         defer { allocator.end() }
@@ -150,7 +159,16 @@ extension MountedVolume {
         }
         let held = try await holdGroups(needed, metadata: cost.newBlocks)
         defer { for group in held { groups.release(group, self) } }
-        let transaction = try await begin(blocks: cost.modifiedBlocks + held.count + 2)
+        var demand = QuotaDemand(
+            directory.stored.record,
+            blocks: removal.cost.newBlocks,
+            isExempt: true
+        )
+        if let step { demand.add(stored.record, blocks: step.cost.newBlocks) }
+        let transaction = try await begin(
+            blocks: cost.modifiedBlocks + held.count + 2,
+            charging: demand
+        )
         defer { transaction.end() }
         let allocator = Allocator(store: store, groups: held, transaction: transaction)
         defer { allocator.end() }

@@ -27,6 +27,7 @@ extension MountedVolume {
         to newParent: NodeHandle,
         _ newName: UnsafeRawBufferPointer,
         _ kind: RenameKind,
+        _ caller: Caller,
         _ interruption: Interruption?
     ) async throws(FileError) {
         try checkWritable()
@@ -45,6 +46,8 @@ extension MountedVolume {
         }
         let pair = try await holdDirectories(from, to, lines, interruption)
         defer { releaseDirectories(pair) }
+        // Within one directory a name only takes the place of another: a file is saved also by who may use no more.
+        to.isExempt = caller.isExempt || !isCross
         try await renameHeld(pair, name, newName, kind, lines, interruption)
     }
 
@@ -271,7 +274,13 @@ extension MountedVolume {
             pair.isOne
             ? Directory(store, pair.to.stored).worstInsertionCost : insertion.cost
         let cost = removal.cost + insertionCost
-        try await change(removal.groups, cost, pair, moved) {
+        var demand = QuotaDemand(
+            pair.to.stored.record,
+            blocks: insertionCost.newBlocks,
+            isExempt: pair.to.inode.isExempt
+        )
+        demand.add(pair.from.stored.record, blocks: removal.cost.newBlocks)
+        try await change(removal.groups, cost, demand, pair, moved) {
             (allocator: Allocator) async throws(StoreError) in
             try Directory(self.store, pair.from.stored).remove(removal, with: allocator)
             let place =
@@ -310,7 +319,13 @@ extension MountedVolume {
         }
         var cost = removal.cost + OperationCost(newBlocks: 0, modifiedBlocks: 2)
         if let orphans { cost += orphans.insertion.cost }
-        try await change(removal.groups, cost, pair, moved) {
+        var demand = QuotaDemand(
+            pair.from.stored.record,
+            blocks: removal.cost.newBlocks,
+            isExempt: true
+        )
+        if let orphans { demand.add(orphans.held.stored.record, blocks: cost.newBlocks) }
+        try await change(removal.groups, cost, demand, pair, moved) {
             (allocator: Allocator) async throws(StoreError) in
             Directory(self.store, pair.to.stored).replaceTarget(
                 location,
@@ -346,7 +361,7 @@ extension MountedVolume {
             throw fileError(error)
         }
         let cost = OperationCost(newBlocks: 0, modifiedBlocks: 6)
-        try await change([], cost, pair, moved) {
+        try await change([], cost, QuotaDemand(isExempt: true), pair, moved) {
             (allocator: Allocator) async throws(StoreError) in
             let transaction = allocator.transaction
             Directory(self.store, pair.from.stored).replaceTarget(
@@ -381,13 +396,17 @@ extension MountedVolume {
     private func change(
         _ needed: [UInt32],
         _ cost: OperationCost,
+        _ demand: QuotaDemand,
         _ pair: DirectoryPair,
         _ moved: Held,
         _ body: (Allocator) async throws(StoreError) -> Void
     ) async throws(FileError) {
         let held = try await holdGroups(needed, metadata: cost.newBlocks)
         defer { for group in held { groups.release(group, self) } }
-        let transaction = try await begin(blocks: cost.modifiedBlocks + held.count + 6)
+        let transaction = try await begin(
+            blocks: cost.modifiedBlocks + held.count + 6,
+            charging: demand
+        )
         defer { transaction.end() }
         let allocator = Allocator(store: store, groups: held, transaction: transaction)
         defer { allocator.end() }

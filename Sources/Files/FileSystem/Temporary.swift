@@ -41,6 +41,7 @@ extension MountedVolume {
         )
         defer { groups.release(group, self) }
         let child = try await writeTemporary(
+            caller,
             record,
             attributes,
             Held(inode: list, stored: listStored),
@@ -83,13 +84,24 @@ extension MountedVolume {
     }
 
     private func writeTemporary(
+        _ caller: Caller,
         _ record: InodeRecord,
         _ attributes: [(name: String, value: [UInt8])],
         _ list: Held,
         _ group: ResourceGroup,
         _ cost: OperationCost
     ) async throws(FileError) -> StoredInode {
-        let transaction = try await begin(blocks: cost.modifiedBlocks + 3)
+        var demand = QuotaDemand(
+            record,
+            blocks: attributeCost(attributes).newBlocks + 1,
+            inodes: 1,
+            isExempt: caller.isExempt
+        )
+        demand.add(list.stored.record, blocks: cost.newBlocks)
+        let transaction = try await begin(
+            blocks: cost.modifiedBlocks + 3,
+            charging: demand
+        )
         defer { transaction.end() }
         let allocator = Allocator(store: store, groups: [group], transaction: transaction)
         defer { allocator.end() }

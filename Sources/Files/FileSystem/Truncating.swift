@@ -121,8 +121,12 @@ extension MountedVolume {
             }
             let held = try await holdGroups(step.groups, metadata: step.cost.newBlocks)
             defer { for group in held { groups.release(group, self) } }
+            var demand = demand(inode, stored, blocks: step.cost.newBlocks)
+            // What only makes a file shorter is never refused.
+            if blocks.upperBound == .max { demand.isExempt = true }
             let transaction = try await begin(
-                blocks: step.cost.modifiedBlocks + held.count + 1
+                blocks: step.cost.modifiedBlocks + held.count + 1,
+                charging: demand
             )
             defer { transaction.end() }
             let allocator = Allocator(store: store, groups: held, transaction: transaction)

@@ -143,6 +143,7 @@ extension MountedVolume {
         let asked = offset..<offset + UInt64(buffer.count)
         let stored = try await holdForWrite(inode, asked, flags, interruption)
         defer { release(inode, .exclusive) }
+        inode.isExempt = flags.isExempt && !flags.isWriteback
         guard stored.record.isRegular else { throw .invalid }
         try checkMayWrite(inode, stored.record, asked, flags)
         // Again: while this waited, the lock may have been given up, and everything invalidated.
@@ -305,9 +306,9 @@ extension MountedVolume {
     // MARK: Held
 
     /// Writes bytes to a regular file that is held exclusively. Returns how many, fewer only when
-    /// the volume is full.
+    /// the volume is full, or its owners may not use more.
     ///
-    /// - Throws: `noSpace` when not one byte could be written.
+    /// - Throws: `noSpace` or `quotaExceeded` when not one byte could be written.
     func writeHeld(
         _ inode: Inode,
         _ stored: StoredInode,
@@ -333,6 +334,8 @@ extension MountedVolume {
                 done += try await writePiece(inode, stored, at: start + UInt64(done), rest)
             }
         } catch .noSpace where done > 0 {
+            return done
+        } catch .quotaExceeded where done > 0 {
             return done
         }
         if let dirty = inode.dirty, dirty.byteCount >= Self.writeBehind { dirty.startWriteBack() }
@@ -389,7 +392,10 @@ extension MountedVolume {
             self
         )
         defer { groups.release(group, self) }
-        let transaction = try await begin(blocks: cost.modifiedBlocks + 2)
+        let transaction = try await begin(
+            blocks: cost.modifiedBlocks + 2,
+            charging: demand(inode, stored, blocks: cost.newBlocks + 1)
+        )
         defer { transaction.end() }
         let allocator = Allocator(store: store, groups: [group], transaction: transaction)
         defer { allocator.end() }
@@ -465,7 +471,10 @@ extension MountedVolume {
             cost.newBlocks > 0
             ? try await groups.holdWithRoom(metadata: cost.newBlocks, data: 0, self) : nil
         defer { if let group { groups.release(group, self) } }
-        let transaction = try await begin(blocks: cost.modifiedBlocks + 2)
+        let transaction = try await begin(
+            blocks: cost.modifiedBlocks + 2,
+            charging: demand(inode, stored, blocks: cost.newBlocks)
+        )
         defer { transaction.end() }
         let allocator = Allocator(
             store: store,
@@ -576,7 +585,7 @@ extension MountedVolume {
             self
         )
         defer { groups.release(group, self) }
-        let transaction = try await begin(blocks: cost.modifiedBlocks + 2)
+        let (transaction, wanted) = try await beginAllocating(inode, stored, wanted, cost)
         defer { transaction.end() }
         let allocator = Allocator(store: store, groups: [group], transaction: transaction)
         defer { allocator.end() }
@@ -595,6 +604,34 @@ extension MountedVolume {
             throw failed(error)
         }
         return finish(extent, transaction)
+    }
+
+    /// Begins a transaction that gives blocks to a file, as many as its owners may still use.
+    private func beginAllocating(
+        _ inode: Inode,
+        _ stored: StoredInode,
+        _ wanted: UInt32,
+        _ cost: OperationCost
+    ) async throws(FileError) -> (Transaction, UInt32) {
+        var wanted = wanted
+        while true {
+            do throws(FileError) {
+                let transaction = try await begin(
+                    blocks: cost.modifiedBlocks + 2,
+                    charging: demand(inode, stored, blocks: cost.newBlocks + Int(wanted))
+                )
+                return (transaction, wanted)
+            } catch .quotaExceeded {
+                let room = (quotas?.lastRoom ?? 0) - Int64(cost.newBlocks)
+                guard room > 0, room < Int64(wanted) else { throw .quotaExceeded }
+                wanted = UInt32(room)
+            }
+        }
+    }
+
+    /// What an operation on a file may charge its owners with.
+    func demand(_ inode: Inode, _ stored: StoredInode, blocks: Int) -> QuotaDemand {
+        QuotaDemand(stored.record, blocks: blocks, isExempt: inode.isExempt)
     }
 
     /// Where the block before `block` ends on the device, so that a growing file stays in one

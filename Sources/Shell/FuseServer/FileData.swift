@@ -46,6 +46,7 @@ extension Dispatcher {
             dropsPrivileges: wish.write_flags & UInt32(FUSE_WRITE_KILL_SUIDGID) != 0
         )
         flags.writerGroup = message.caller.writerGroup
+        flags.isExempt = !isWriteback && message.caller.isExempt
         // O_SYNC holds the bit of O_DSYNC.
         flags.isSynchronous = !isWriteback && wish.flags & UInt32(O_DSYNC) != 0
         let count = try await operations.write(

@@ -198,6 +198,7 @@ extension Dispatcher {
             to: NodeHandle(target),
             new,
             kind,
+            message.caller,
             request.interruption
         )
         return .done
@@ -210,6 +211,7 @@ extension Dispatcher {
             existing,
             in: message.node,
             named: try message.name(at: MemoryLayout<fuse_link_in>.size),
+            message.caller,
             request.interruption
         )
         request.undo.node = entry.node

@@ -170,7 +170,13 @@ package final class CrashNode {
         case .link(let path, let name):
             try await with(path) { target in
                 try await withParent(of: name) { directory, name in
-                    let made = try await volume.link(target.node, in: directory, named: name, nil)
+                    let made = try await volume.link(
+                        target.node,
+                        in: directory,
+                        named: name,
+                        Self.nobody,
+                        nil
+                    )
                     volume.forget(made.node, count: 1)
                 }
             }
@@ -262,7 +268,15 @@ package final class CrashNode {
     private func rename(_ path: String, _ target: String, _ kind: RenameKind) async throws {
         try await withParent(of: path) { from, name in
             try await withParent(of: target) { to, newName in
-                try await volume.rename(from, name, to: to, newName, kind, nil)
+                try await volume.rename(
+                    from,
+                    name,
+                    to: to,
+                    newName,
+                    kind,
+                    Self.nobody,
+                    nil
+                )
             }
         }
     }

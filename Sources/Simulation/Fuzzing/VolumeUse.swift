@@ -254,14 +254,28 @@ final class VolumeUse {
         let moved = Array("moved-\(objects.count)-".utf8) + object.name.prefix(100)
         try await tried("link") {
             try await node.withBytes(moved + [0x6C]) {
-                let made = try await volume.link(handle, in: .root, named: $0, nil)
+                let made = try await volume.link(
+                    handle,
+                    in: .root,
+                    named: $0,
+                    Self.nobody,
+                    nil
+                )
                 volume.forget(made.node, count: 1)
             }
         }
         try await tried("rename") {
             try await node.withBytes(object.name) { name in
                 try await node.withBytes(moved) {
-                    try await volume.rename(object.parent, name, to: .root, $0, .noReplace, nil)
+                    try await volume.rename(
+                        object.parent,
+                        name,
+                        to: .root,
+                        $0,
+                        .noReplace,
+                        Self.nobody,
+                        nil
+                    )
                 }
             }
         }

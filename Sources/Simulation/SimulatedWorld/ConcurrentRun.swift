@@ -105,6 +105,10 @@ final class ConcurrentRun {
         if simulation.plan.faults.contains(.freeze) { startFreezes() }
         while done.value == nil, simulation.plan.faults.contains(.scrub), failure == nil {
             try await simulation.scrubOnce()
+            if simulation.plan.faults.contains(.quota) { try await simulation.quotaOnce() }
+        }
+        while done.value == nil, simulation.plan.faults.contains(.quota), failure == nil {
+            try await simulation.quotaOnce()
         }
         await done.get()
         if let failure { throw SimulationFailure(failure) }

@@ -253,7 +253,7 @@ extension Simulation {
                     try await node.perform(operation)
                 }
             }
-            if plan.faults.contains(.full), case .failure(.noSpace) = shown {
+            if isRefused(shown) {
                 doubt(operation)
                 continue
             }

@@ -42,7 +42,7 @@ extension Simulation {
     func unlessFull(_ object: Int, _ body: () async throws -> Void) async throws {
         do {
             try await body()
-        } catch FileError.noSpace where plan.faults.contains(.full) {
+        } catch let error as FileError where isRefusal(error) {
             tree.doubt(object)
             try await goOnWithoutSpace()
         }

@@ -183,7 +183,13 @@ extension KernelModel {
             let (node, handle) = (target.handle, directory.handle)
             let sampled = epoch
             let reply = try await askForEntry { () async throws(FileError) in
-                try await self.volume.link(node, in: handle, named: bytes.readOnly, nil)
+                try await self.volume.link(
+                    node,
+                    in: handle,
+                    named: bytes.readOnly,
+                    Self.caller,
+                    nil
+                )
             }
             await installNew(directory, name, reply, sampled)
         }
@@ -381,6 +387,7 @@ extension KernelModel {
                     to: to,
                     newBytes.readOnly,
                     kind,
+                    Self.caller,
                     nil
                 )
             }

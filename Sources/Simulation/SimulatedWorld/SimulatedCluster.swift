@@ -272,6 +272,7 @@ package final class SimulatedCluster {
         parts.mount.idleInodes = dice.oneIn(2) ? 4 : 1000
         parts.mount.memoryOfFights = [0, 300_000, 10_000_000_000][dice.below(3)]
         parts.mount.fightsBeforeRegions = 1 + dice.below(2)
+        parts.mount.quotaQuantum = [1, 16, 1024][Int(plan.superblock.blockCount + lives) % 3]
         parts.mount.dirtyLimit = dice.oneIn(2) ? 64 << 10 : 16 << 20
         parts.locks = Self.lockSettings
         parts.recording = Self.recording

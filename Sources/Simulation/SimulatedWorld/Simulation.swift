@@ -23,6 +23,9 @@ package final class Simulation {
     var report = SimulationReport()
     var handles: [HeldFile] = []
     var scrubbing: RunningScrub?
+    var limits = SimulatedLimits()
+    /// How often the bound of quotas was judged.
+    var quotaLooks = 0
     var promises: [Promise] = []
     let exclusivity: Exclusivity
     let provenance = Provenance()
@@ -55,7 +58,8 @@ package final class Simulation {
         dice = engine.seededExecutor.forkDice()
         workload = Workload(plan.workload, dice: dice.fork())
         workload.fillsUp = plan.faults.contains(.full)
-        workload.keepsFilesSmall = !plan.faults.isDisjoint(with: [.deadly, .full, .rot, .freeze])
+        workload.keepsFilesSmall =
+            !plan.faults.isDisjoint(with: [.deadly, .full, .rot, .freeze, .quota])
     }
 
     /// Makes the run.
@@ -139,6 +143,7 @@ package final class Simulation {
     private func playStep() async throws {
         try await disturb()
         try await perhapsScrub()
+        try await perhapsQuota()
         try await perhapsDisaster()
         try await perhapsFreeze()
         let index = dice.below(plan.nodes)
@@ -162,7 +167,7 @@ package final class Simulation {
             guard !losers.isEmpty else { throw error }
         }
         while !losers.isEmpty {
-            for node in losers { node.kernel.writebackErrors.removeAll { $0 == .noSpace } }
+            for node in losers { node.kernel.writebackErrors.removeAll { isRefusal($0) } }
             for index in tree.objects.indices where tree.objects[index].kind == .file {
                 tree.doubt(index)
             }
@@ -176,8 +181,7 @@ package final class Simulation {
 
     /// Nodes that have lost what mappings stored for want of space, on a volume that is to be full.
     private var losers: [SimulatedNode] {
-        guard plan.faults.contains(.full) else { return [] }
-        return cluster.living.filter { $0.kernel.writebackErrors.contains(.noSpace) }
+        cluster.living.filter { $0.kernel.writebackErrors.contains(where: isRefusal) }
     }
 
     func mount(_ index: Int) async throws {
@@ -291,7 +295,7 @@ package final class Simulation {
             throw SimulationFailure("\(node.kernel.name) reported: \(line)")
         }
         if let error = node.kernel.writebackErrors.first(where: {
-            $0 != .noSpace || !plan.faults.contains(.full)
+            !isRefusal($0)
         }) {
             throw SimulationFailure("\(node.kernel.name): a mapping's write-back failed: \(error)")
         }
@@ -314,7 +318,7 @@ package final class Simulation {
             await Self.result { () async throws(FileError) in try await node.perform(operation) }
         }
         try healthy(node)
-        if plan.faults.contains(.full), case .failure(.noSpace) = shown {
+        if isRefused(shown) {
             doubt(operation)
             provenance.end = nil
             try await setPrivileges(node, operation)
@@ -323,7 +327,9 @@ package final class Simulation {
                     try await node.perform(operation)
                 }
             }
-            if case .success = again, !isBeingFreed {
+            // A part of a write may be there now, and need less.
+            let isLimit = if case .failure(.quotaExceeded) = shown { true } else { false }
+            if case .success = again, !isBeingFreed, !isLimit {
                 throw SimulationFailure("\(operation): no space, and at once after that there was")
             }
             return try await goOnWithoutSpace()
@@ -333,6 +339,7 @@ package final class Simulation {
         try compare(shown, expected, "\(node.kernel.name): \(operation)")
         if case .success = shown, let path = operation.synchronizedPath { promise(path) }
         try await look(operation)
+        if case .rename = operation { try await judgeUsage(allowingGrowth: true) }  // U1
     }
 
     /// Perhaps gives the file of a write that found no space the set-user-id bit, which the next one is

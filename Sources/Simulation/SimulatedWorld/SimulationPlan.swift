@@ -35,12 +35,14 @@ package struct SimulationFaults: OptionSet, Hashable, Sendable {
     /// Not a fault: the volume stands still now and then.
     package static let freeze = SimulationFaults(rawValue: 1024)
 
+    /// Not a fault: the volume has quotas, and limits that are reached.
+    package static let quota = SimulationFaults(rawValue: 2048)
+
     /// By the names of the command line.
     package static let byName: [(name: String, fault: SimulationFaults)] = [
         ("remount", .remount), ("kill", .kill), ("crash", .crash), ("io", .inputOutput),
         ("scrub", .scrub), ("pause", .pause), ("partition", .partition), ("full", .full),
-        ("skew", .skew), ("rot", .rot),
-        ("freeze", .freeze),
+        ("skew", .skew), ("rot", .rot), ("freeze", .freeze), ("quota", .quota),
     ]
 
     /// As on the command line: names with commas between; `none` for none.
@@ -80,10 +82,14 @@ package struct SimulationPlan: Hashable, Sendable {
         var faults: SimulationFaults = []
         // A quarter of the runs without trouble: what fails there is easy to understand.
         if !dice.oneIn(4) {
-            for (_, fault) in SimulationFaults.byName where fault != .freeze && dice.oneIn(3) {
+            for (_, fault) in SimulationFaults.byName
+            where fault != .freeze && fault != .quota && dice.oneIn(3) {
                 faults.insert(fault)
             }
         }
+        // By dice of its own, so that what older seeds mean is otherwise what it was.
+        var quotaDice = SeededGenerator(seed: seed ^ 0x5EED_0407)
+        if quotaDice.oneIn(4) { faults.insert(.quota) }
         var plan = SimulationPlan(
             seed: seed,
             steps: (40 + dice.below(200)) * 3 / max(3, nodes),
@@ -168,6 +174,7 @@ struct ClusterShape {
         // Small, as the files are: one of 20 KiB has several.
         options.regionSize = blockSize << UInt32(run.seed % 3 == 0 ? 1 : 0)
         options.hasFileFlags = true
+        options.hasQuotas = run.faults.contains(.quota)
         do {
             return try VolumePlan(options)
         } catch .tooSmall(let needed, _) {

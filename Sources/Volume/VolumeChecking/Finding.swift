@@ -21,6 +21,8 @@ package struct Finding: Hashable, Sendable {
     package var expected: UInt64?
     /// Why a structure was refused.
     package var error: FormatError?
+    /// The user or group it is about.
+    package var principal: QuotaPrincipal?
 
     package init(
         _ kind: FindingKind,
@@ -32,7 +34,8 @@ package struct Finding: Hashable, Sendable {
         group: UInt32? = nil,
         found: UInt64? = nil,
         expected: UInt64? = nil,
-        error: FormatError? = nil
+        error: FormatError? = nil,
+        principal: QuotaPrincipal? = nil
     ) {
         self.kind = kind
         self.inode = inode
@@ -44,6 +47,7 @@ package struct Finding: Hashable, Sendable {
         self.found = found
         self.expected = expected
         self.error = error
+        self.principal = principal
     }
 
     /// One line.
@@ -51,6 +55,7 @@ package struct Finding: Hashable, Sendable {
         var places: [String] = []
         if let slot { places.append("\(slot)") }
         if let group { places.append("group \(group)") }
+        if let principal { places.append("\(principal)") }
         if let inode { places.append("\(inode)") }
         if let name { places.append("name \"\(printable(name))\"") }
         if let block {
@@ -85,6 +90,7 @@ package struct Finding: Hashable, Sendable {
         add("block", block?.rawValue)
         if block != nil { add("blocks", blockCount) }
         if let name { members.append(.init("name", .string(printable(name)))) }
+        if let principal { members.append(.init("principal", .string("\(principal)"))) }
         add("found", found)
         add("expected", expected)
         return .object(members)

@@ -57,6 +57,13 @@ package enum FindingKind: String, CaseIterable, Hashable, Sendable {
     case groupGenerationLow = "group-generation-low"
     case groupVersionLow = "group-version-low"
 
+    // Pass 7: quotas.
+    case quotaShareDamaged = "quota-share-damaged"
+    case quotaTableDamaged = "quota-table-damaged"
+    case quotaRecordLost = "quota-record-lost"
+    case quotaBlocksWrong = "quota-blocks-wrong"
+    case quotaInodesWrong = "quota-inodes-wrong"
+
     /// The pass that finds it.
     package var pass: CheckPass {
         switch self {
@@ -68,6 +75,9 @@ package enum FindingKind: String, CaseIterable, Hashable, Sendable {
             .groups
         case .inodeUnreachable, .inodeLinkCountWrong, .inodeOrphanWrong: .links
         case .blockLost, .groupInodeCountWrong, .groupGenerationLow, .groupVersionLow: .blocks
+        case .quotaShareDamaged, .quotaTableDamaged, .quotaRecordLost, .quotaBlocksWrong,
+            .quotaInodesWrong:
+            .quotas
         default: .tree
         }
     }
@@ -119,6 +129,13 @@ package enum FindingKind: String, CaseIterable, Hashable, Sendable {
         case .groupInodeCountWrong: "a group's count of inodes is wrong"
         case .groupGenerationLow: "a group's highest generation is too low"
         case .groupVersionLow: "a group's highest version is too low"
+        case .quotaShareDamaged: "a slot's share of the quotas is damaged"
+        case .quotaTableDamaged: "a block of the table of quotas is damaged"
+        case .quotaRecordLost: "a record of the table of quotas is not found by a search"
+        case .quotaBlocksWrong:
+            "the blocks that a user or group is said to use are not those it uses"
+        case .quotaInodesWrong:
+            "the inodes that a user or group is said to use are not those it uses"
         }
     }
 }
@@ -131,6 +148,7 @@ package enum CheckPass: Int, CaseIterable, Hashable, Sendable, Comparable {
     case tree
     case links
     case blocks
+    case quotas
 
     package static func < (left: CheckPass, right: CheckPass) -> Bool {
         left.rawValue < right.rawValue
@@ -145,6 +163,7 @@ package enum CheckPass: Int, CaseIterable, Hashable, Sendable, Comparable {
         case .tree: "inodes, trees and directories"
         case .links: "links"
         case .blocks: "blocks"
+        case .quotas: "quotas"
         }
     }
 }

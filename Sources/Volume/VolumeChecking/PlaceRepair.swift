@@ -100,7 +100,7 @@ extension RepairRound {
 
     /// The blocks between the heartbeats and the first group.
     private var journalArea: (start: BlockAddress, end: BlockAddress) {
-        (superblock.guardTable + 1 + UInt64(superblock.slotCapacity), superblock.firstGroup)
+        (superblock.guardTable + 1 + UInt64(superblock.slotCapacity), superblock.journalsEnd)
     }
 
     private func isVacant(

@@ -82,6 +82,7 @@ final class RepairRound {
         case .orphans: return try await repairOrphans(found)
         case .links: return try await repairLinks(found)
         case .blocks: return try await repairBlocks(found)
+        case .quotas: return try await repairQuotas(found)
         }
     }
 

@@ -18,6 +18,7 @@ enum RepairStage: Int, CaseIterable, Hashable, Comparable {
     case orphans
     case links
     case blocks
+    case quotas
 
     static func < (left: RepairStage, right: RepairStage) -> Bool {
         left.rawValue < right.rawValue
@@ -28,7 +29,8 @@ enum RepairStage: Int, CaseIterable, Hashable, Comparable {
     var needsNewCheck: Bool {
         switch self {
         case .superblocks, .marks, .counts, .links, .blocks: false
-        case .places, .journals, .groups, .inodes, .contents, .sharing, .parents, .lost, .orphans:
+        case .places, .journals, .groups, .inodes, .contents, .sharing, .parents, .lost, .orphans,
+            .quotas:
             true
         }
     }
@@ -65,6 +67,9 @@ extension FindingKind {
         case .inodeOrphanWrong: .orphans
         case .inodeLinkCountWrong: .links
         case .blockLost, .groupInodeCountWrong, .groupGenerationLow, .groupVersionLow: .blocks
+        case .quotaShareDamaged, .quotaTableDamaged, .quotaRecordLost, .quotaBlocksWrong,
+            .quotaInodesWrong:
+            .quotas
         }
     }
 
@@ -76,7 +81,7 @@ extension FindingKind {
             .groupFreeCountWrong, .groupQuarantinedCountWrong, .groupTailNotClear, .blockNotMarked,
             .blockMarkedWrongly, .inodeBlockCountWrong, .directoryEntryCountWrong,
             .inodeLinkCountWrong, .blockLost, .groupInodeCountWrong, .groupGenerationLow,
-            .groupVersionLow:
+            .groupVersionLow, .quotaRecordLost, .quotaBlocksWrong, .quotaInodesWrong:
             true
         default: false
         }

@@ -168,7 +168,7 @@ extension Superblock {
         for case let slot? in slots {
             let start = slot.journalStart
             let end = start + UInt64(slot.journalLength)
-            let isInside = start > guardTable + UInt64(slotCapacity) && end <= firstGroup
+            let isInside = start > guardTable + UInt64(slotCapacity) && end <= journalsEnd
             let overlaps = taken.contains { start < $0.end && $0.start < end }
             if !isInside || overlaps { misplaced.append(slot) }
             taken.append((start, end))

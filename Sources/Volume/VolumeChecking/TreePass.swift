@@ -111,6 +111,7 @@ extension VolumeChecker {
         var inode = SeenInode(number, record)
         inode.isAnchor = isAnchor
         inodes.insert(inode)
+        if let record, superblock.features.hasQuotas { quotas.count(record) }
         _ = try await claimMetadata(address, for: number, as: .inode)
         if let record {
             try await checkInode(inode, InodeVisit(number: number, record: record), buffer)

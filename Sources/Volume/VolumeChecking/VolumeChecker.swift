@@ -1,7 +1,7 @@
 // Checks a volume that nobody has mounted: finds everything that no writer of this format would
 // have left.
 //
-// Six passes, each of which may rely on what the ones before it guarantee when they find nothing:
+// Seven passes, each of which may rely on what the ones before it guarantee when they find nothing:
 //
 //   1 superblocks   the superblock is sound, fits the device, and all copies agree with it
 //   2 slots         every slot descriptor, the guard, all heartbeats and journal headers are sound;
@@ -15,6 +15,7 @@
 //   right
 //   6 blocks        no block is marked in use that nothing uses; each group's inode count, highest
 //                   generation and highest version are right
+//   7 quotas        what users and groups use, by shares and table, is what the inodes say
 //
 // Between passes 2 and 3 the journals that are not clean are replayed, by the same code as after a
 // crash: on the device, or, for a check that must not write, on an `OverlayDevice` above it. What
@@ -87,6 +88,8 @@ package final class VolumeChecker {
     var groups: [ResourceGroupRecord?] = []
     /// The inodes seen.
     var inodes: InodeTable
+    /// What users and groups use.
+    var quotas = QuotaCensus()
     /// Directories whose entries are still to be read, last in first out.
     var pending: [InodeNumber] = []
     /// What is gathered of the one inode that is being inspected on a mounted volume, where nothing
@@ -130,6 +133,7 @@ package final class VolumeChecker {
         try await checker.checkTree()
         try await checker.checkLinks()
         try await checker.checkBlocks()
+        try await checker.checkQuotas()
         try await checker.freeGuard()
         checker.report.mostInodeRecords = checker.inodes.mostRecords
         return checker

@@ -24,6 +24,7 @@
 //   orphans      the orphan lists and the marks of inodes agree
 //   links        link counts are right
 //   blocks       nothing is marked in use that nothing uses; the groups' numbers are right
+//   quotas       what users and groups use is what the inodes say
 //
 // Invariants
 // V1. A repair is written through the rule of versions: whatever is written over a metadata block

@@ -13,6 +13,8 @@ enum BlockPlace: Hashable, CustomStringConvertible {
     case heartbeat(SlotIndex)
     /// A block of a journal, counted from its header.
     case journal(SlotIndex, UInt64)
+    case quotaShare(SlotIndex)
+    case quotaTable(UInt32)
     /// Before the first group, and of nobody that is known.
     case unused
     /// The block with the counts and state bits of a group.
@@ -30,6 +32,8 @@ enum BlockPlace: Hashable, CustomStringConvertible {
         case .heartbeat(let slot): "the heartbeat of \(slot)"
         case .journal(let slot, 0): "the header of the journal of \(slot)"
         case .journal(let slot, let index): "block \(index) of the journal of \(slot)"
+        case .quotaShare(let slot): "the share of the quotas of \(slot)"
+        case .quotaTable(let index): "block \(index) of the table of quotas"
         case .unused: "between the tables and the first group, and of no known journal"
         case .groupHeader(let group): "the first block of group \(group)"
         case .superblockCopy(let group): "the copy of the superblock in group \(group)"
@@ -64,6 +68,11 @@ extension Inspector {
         for case let slot? in slots where address >= slot.journalStart {
             let index = address - slot.journalStart
             if index < UInt64(slot.journalLength) { return .journal(slot.slot, index) }
+        }
+        if superblock.quotaBlocks.contains(number) {
+            let index = UInt32(number - superblock.quotaBlocks.lowerBound)
+            return index < superblock.slotCount
+                ? .quotaShare(SlotIndex(index)) : .quotaTable(index - superblock.slotCount)
         }
         return .unused
     }

@@ -81,6 +81,8 @@ extension Inspector {
             let commit = JournalCommitHeader(fields: block.readOnly)
             sheet.field("block count", commit.blockCount)
             sheet.field("checksum", .hexadecimalNumber(UInt64(commit.checksum), digits: 8))
+        case .quotaShare: showQuotaShare(block)
+        case .quotaTable: showQuotaTable(block)
         }
         sheet.end()
     }

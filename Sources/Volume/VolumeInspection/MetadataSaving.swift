@@ -134,6 +134,7 @@ extension Inspector {
             blocks.insert(address)
             address = address + 1
         }
+        for number in superblock.quotaBlocks { blocks.insert(BlockAddress(number)) }
         for slot in placedJournals {
             for index in 0..<UInt64(slot.journalLength) { blocks.insert(slot.journalStart + index) }
         }

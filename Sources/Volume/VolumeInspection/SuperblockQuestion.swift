@@ -142,6 +142,10 @@ extension Inspector {
         sheet.field("root inode", fields.root.address.rawValue)
         sheet.field("root generation", fields.root.generation)
         sheet.field("region size", fields.regionSize)
+        if fields.features.hasQuotas {
+            sheet.field("quota start", fields.quotaStart.rawValue)
+            sheet.field("quota table length", fields.quotaTableLength)
+        }
         sheet.field("created", civilText(fields.created))
         sheet.field("cluster name", printable(fields.clusterName.utf8))
         sheet.field("volume name", printable(fields.volumeName.utf8))

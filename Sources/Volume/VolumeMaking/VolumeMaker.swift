@@ -78,6 +78,7 @@ package enum VolumeMaker {
                 group: 0
             )
         }
+        if superblock.features.hasQuotas { try await writer.writeQuotas(of: plan) }
         for copy in plan.copies { try await writer.writeSuperblock(at: copy) }
         try await device.flush()
         try await writer.writeSuperblock(at: Superblock.address(blockSize: superblock.blockSize))
@@ -226,6 +227,54 @@ private final class BlockWriter {
         record.writeFields(to: buffer.bytes)
         BlockHeader.seal(buffer.bytes)
         try await write(at: number.address)
+    }
+
+    /// Empty shares, and the table with what the directories above use.
+    func writeQuotas(of plan: VolumePlan) async throws(DeviceError) {
+        for slot in plan.slots {
+            QuotaShareBlock(buffer.bytes).format(
+                superblock,
+                slot.slot,
+                version: Self.firstVersion
+            )
+            try await writeSealed(at: superblock.quotaShare(slot.slot))
+        }
+        let records = Self.firstRecords(of: plan)
+        let length = superblock.quotaTableLength
+        for index in 0..<length {
+            let table = QuotaTableBlock(buffer.bytes)
+            table.format(superblock, index: index, version: Self.firstVersion)
+            let own = records.filter { $0.principal.hash % UInt64(length) == UInt64(index) }
+            precondition(own.count <= table.capacity, "four records fit into any block")
+            for (place, record) in own.enumerated() { table.set(record, at: place) }
+            try await writeSealed(at: superblock.quotaTable(index))
+        }
+    }
+
+    private func writeSealed(at address: BlockAddress) async throws(DeviceError) {
+        BlockHeader.seal(buffer.bytes)
+        try await write(at: address)
+    }
+
+    /// Each directory is one inode of one block.
+    private static func firstRecords(of plan: VolumePlan) -> [QuotaRecord] {
+        let lists = Int64(plan.slots.count)
+        var records: [QuotaRecord] = []
+        func charge(_ principal: QuotaPrincipal, _ count: Int64) {
+            let amount = QuotaAmount(blocks: count, inodes: count)
+            if let known = records.firstIndex(where: { $0.principal == principal }) {
+                records[known].usage += amount
+            } else {
+                var record = QuotaRecord(principal)
+                record.usage = amount
+                records.append(record)
+            }
+        }
+        charge(.user(0), lists)
+        charge(.group(0), lists)
+        charge(.user(plan.user), 1)
+        charge(.group(plan.group), 1)
+        return records
     }
 
     func writeSuperblock(at address: BlockAddress) async throws(DeviceError) {

@@ -9,6 +9,7 @@
 // of
 //     their own; no group is shorter than 1,024 blocks for it; none is longer than its one block of
 //     state bits can describe.
+// P5. With quotas, shares and table stand between the journals and the first group.
 // P4. The root directory is the first inode of group 0. The orphan directories are spread evenly
 // over
 //     the groups.
@@ -42,6 +43,10 @@ package struct VolumeOptions: Sendable {
     package var group: UInt32 = 0
     /// Whether files and directories can have flags (chattr(1)); what does not know them may only read the volume.
     package var hasFileFlags = false
+    /// Whether what users and groups use is counted, and can be limited.
+    package var hasQuotas = false
+    /// Users and groups of whom can be counted, at least; nil chooses by the size of the volume.
+    package var quotaPrincipals: UInt32?
 
     package init(deviceSize: UInt64, volume: VolumeID, created: Timestamp) {
         self.deviceSize = deviceSize
@@ -59,6 +64,7 @@ package enum PlanError: Error, Hashable, Sendable, CustomStringConvertible {
     case badJournalSize(UInt64, least: UInt64, most: UInt64)
     case badGroupLength(UInt32, least: UInt32, most: UInt32)
     case badRegionSize(UInt32)
+    case badPrincipals(UInt32, most: UInt32)
     case nameTooLong(field: String, limit: Int, found: Int)
     /// A name holds a byte that would end or hide it: zero, a control character, ':' or '/'.
     case badName(field: String)
@@ -82,6 +88,8 @@ package enum PlanError: Error, Hashable, Sendable, CustomStringConvertible {
             "groups of \(length) blocks are not possible: use \(least) to \(most)"
         case .badRegionSize(let size):
             "regions of \(size) bytes are not possible: use a multiple of the block size"
+        case .badPrincipals(let count, let most):
+            "quotas of \(count) users and groups are not possible: use 1 to \(most) (-O quota=COUNT)"
         case .nameTooLong(let field, let limit, let found):
             "the \(field) has \(found) bytes: use at most \(limit)"
         case .badName(let field):
@@ -120,7 +128,11 @@ package struct VolumePlan: Hashable, Sendable {
         let guardTable = slotTable + capacity
         let firstJournal = guardTable + 1 + capacity
         let journalLength = try Self.journalLength(options)
-        let firstGroup = firstJournal + UInt64(options.journalCount) * UInt64(journalLength)
+        let quotaStart = firstJournal + UInt64(options.journalCount) * UInt64(journalLength)
+        let tableLength = options.hasQuotas ? Self.quotaTableLength(options) : 0
+        let firstGroup =
+            options.hasQuotas
+            ? quotaStart + UInt64(options.journalCount) + UInt64(tableLength) : quotaStart
 
         let deviceBlocks = options.deviceSize / blockSize
         // Group block, root and orphan directories, and something to work with.
@@ -137,9 +149,9 @@ package struct VolumePlan: Hashable, Sendable {
             groupBlocks: deviceBlocks - firstGroup.rawValue
         )
 
-        let superblock = Superblock(
+        var superblock = Superblock(
             volume: options.volume,
-            features: options.hasFileFlags ? .known : .none,
+            features: Self.features(options),
             blockSize: options.blockSize,
             blockCount: firstGroup.rawValue + used,
             slotCapacity: Superblock.maximumSlots,
@@ -156,6 +168,8 @@ package struct VolumePlan: Hashable, Sendable {
             volumeName: options.volumeName,
             label: options.label
         )
+        superblock.quotaStart = options.hasQuotas ? quotaStart : .none
+        superblock.quotaTableLength = tableLength
         self.superblock = superblock
         slots = Self.slots(
             of: superblock,
@@ -165,6 +179,27 @@ package struct VolumePlan: Hashable, Sendable {
         user = options.user
         group = options.group
         deviceSize = options.deviceSize
+    }
+
+    private static func features(_ options: VolumeOptions) -> VolumeFeatures {
+        var features = VolumeFeatures.none
+        if options.hasFileFlags { features.readOnlyCompatible |= VolumeFeatures.fileFlags }
+        if options.hasQuotas { features.readOnlyCompatible |= VolumeFeatures.quotas }
+        return features
+    }
+
+    /// The most users and groups that a volume can count.
+    package static let maximumPrincipals: UInt32 = 1 << 20
+
+    /// Blocks of the table of quotas: for as many as are asked for, and half as many again, so that a search
+    /// seldom goes beyond one block; else a 512th of the volume, 4 to 1,024.
+    private static func quotaTableLength(_ options: VolumeOptions) -> UInt32 {
+        if let wanted = options.quotaPrincipals {
+            let capacity = UInt64(QuotaTableBlock.capacity(blockSize: Int(options.blockSize)))
+            return UInt32((UInt64(wanted) * 3 / 2 + capacity - 1) / capacity)
+        }
+        let share = options.deviceSize / UInt64(options.blockSize) / 512
+        return UInt32(min(max(share, 4), 1024))
     }
 
     /// Blocks of a group, how many groups there are, and how many blocks they have together.
@@ -195,6 +230,9 @@ package struct VolumePlan: Hashable, Sendable {
         }
         guard (1...Superblock.maximumSlots).contains(options.journalCount) else {
             throw .badJournalCount(options.journalCount)
+        }
+        if let wanted = options.quotaPrincipals, !(1...maximumPrincipals).contains(wanted) {
+            throw .badPrincipals(wanted, most: maximumPrincipals)
         }
         guard options.regionSize >= size, options.regionSize % size == 0 else {
             throw .badRegionSize(options.regionSize)
