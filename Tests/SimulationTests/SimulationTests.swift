@@ -186,7 +186,8 @@ import Vocabulary
     @Test(arguments: 1...5 as ClosedRange<UInt64>)
     func centralLocks(_ seed: UInt64) throws {
         let report = try Self.run(seed, nodes: 3, faults: .remount, locks: .central)
-        // Those of its recovery remain, and questions for times to two nodes, with their answers.
-        #expect(report.messages < 200 + 4 * report.timeQuestions && report.demotions > 20)
+        // Those of its recovery remain, and questions for times and attributes to two nodes, with their answers.
+        let questions = report.timeQuestions + report.glimpseQuestions
+        #expect(report.messages < 200 + 4 * questions && report.demotions > 20)
     }
 }

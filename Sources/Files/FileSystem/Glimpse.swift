@@ -131,6 +131,7 @@ extension MountedVolume {
             guard inode.glock.held == .null, inode.glock.machine.isIdle else { return nil }
         }
         if interruption?.isRequested == true { throw .interrupted }
+        counters.glimpseQuestions += 1
         guard let told = await peers.attributes(of: inode.number, from: last), !inode.isFreed else {
             inode.glimpses.failed()
             return nil

@@ -570,6 +570,8 @@ package struct VolumeCounters: Sendable {
     /// Looks at files that were answered by the node that writes them, here and for others.
     package var glimpses: UInt64 = 0
     package var glimpsesTold: UInt64 = 0
+    /// How often one node or all were asked for such a look, answered or not.
+    package var glimpseQuestions: UInt64 = 0
     package var invalidatedInodes: UInt64 = 0
     package var invalidatedNames: UInt64 = 0
     package var repeatedInvalidations: UInt64 = 0

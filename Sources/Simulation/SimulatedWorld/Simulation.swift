@@ -268,6 +268,7 @@ package final class Simulation {
         report.demotions += Int(node.volume.counters.demotions)
         report.timeQuestions += Int(node.volume.counters.timeQuestions)
         report.glimpses += Int(node.volume.counters.glimpses)
+        report.glimpseQuestions += Int(node.volume.counters.glimpseQuestions)
         // The lock manager's core is pure: it counts.
         let locks = node.member.runtime.locks.counters
         if locks.movesIn > 0 { reached(.masterMoved) }

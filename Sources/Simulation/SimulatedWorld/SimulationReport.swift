@@ -28,6 +28,7 @@ package struct SimulationReport: Hashable, Sendable {
     /// How often nodes asked each other for the times of a file.
     package var timeQuestions = 0
     package var glimpses = 0
+    package var glimpseQuestions = 0
     /// Grants of locks that an observer of all nodes has judged.
     package var grants = 0
     /// Writes into logs, of which the observer was asked what they overwrite.
@@ -75,7 +76,7 @@ package struct SimulationReport: Hashable, Sendable {
                 ("withoutSpace", \.withoutSpace), ("orphanReads", \.orphanReads),
                 ("grants", \.grants), ("records", \.records), ("diskGrants", \.diskGrants),
                 ("traced", \.traced), ("timeQuestions", \.timeQuestions),
-                ("glimpses", \.glimpses),
+                ("glimpses", \.glimpses), ("glimpseQuestions", \.glimpseQuestions),
                 ("judged", \.judged), ("undecided", \.undecided), ("jobs", \.jobs),
             ]
 
