@@ -74,6 +74,7 @@ extension MountedVolume {
 
     func demote(_ inode: Inode, from: LockMode, to: LockMode) async {
         counters.demotions += 1
+        inode.lostAt = engine.clock.now
         if inode.opens > 0 { inode.noteFight(at: engine.clock.now) }
         inode.glock.step = .invalidating
         await invalidateKernel(inode, from: from, to: to)

@@ -6,7 +6,8 @@
 //     "what are its attributes?"                  ──▶     EX, and data written lately? ── no ──▶ "ask for the lock"
 //     shows them, keeps nothing                   ◀──     yes: the inode's fields as they are now
 //
-// The next look asks that node alone, at once: one round trip. Whoever wants more than a look (to open, read, list
+// LOOKUP takes the lock unless it was taken away lately: mostly OPEN follows, and a file that somebody replaces must not go in
+// between (the kernel tries again once, then says ESTALE). The next look asks that node alone, at once: one round trip. Whoever wants more than a look (to open, read, list
 // attributes that are there) asks for the lock as always, and then the next looks do as well for a while.
 //
 // Invariants
@@ -149,6 +150,12 @@ extension MountedVolume {
     func unpin(_ inode: Inode) {
         inode.pins -= 1
         unrefer(inode)
+    }
+
+    /// Whether a peer has made this node give the inode's lock up within the memory of looks.
+    func wasLostLately(_ inode: Inode) -> Bool {
+        guard let lost = inode.lostAt else { return false }
+        return engine.clock.now.rawValue - lost.rawValue < Glimpses.memory
     }
 
     /// What is shown of it (P2).

@@ -95,6 +95,8 @@ package final class Inode {
     var dataChangedAt: Tick?
     /// Looks at it while another node writes.
     var glimpses = Glimpses()
+    /// When this node last had to give its lock up, wholly or in part.
+    var lostAt: Tick?
     /// It is a directory, a link or a special file.
     var isKnownNotRegular = false
     /// For directories.

@@ -32,19 +32,26 @@ extension MountedVolume {
         }
         try checkEntry(found, of: directory)
         let child = remember(found.inode)
-        pin(child)
-        defer { unpin(child) }
-        if found.type == Self.regularType, let told = try await glimpse(child, interruption) {
-            directory.answered.add(name)
-            return .found(entry(child, told, isEntryCacheable: true))
+        if wasLostLately(child) {
+            pin(child)
+            defer { unpin(child) }
+            if let told = try await glimpse(child, interruption) {
+                directory.answered.add(name)
+                return .found(entry(child, told, isEntryCacheable: true))
+            }
         }
-        let mode = lookMode(child)
-        let childStored = try await holdEntry(child, mode, interruption)
-        defer { release(child, mode) }
-        let lastWrite = mode == .concurrent ? await lastWrite(child, takes: false) : nil
-        let reply = entry(child, childStored, isEntryCacheable: true, lastWrite: lastWrite)
-        directory.answered.add(name)
-        return .found(reply)
+        do throws(FileError) {
+            let mode = lookMode(child)
+            let childStored = try await holdEntry(child, mode, interruption)
+            defer { release(child, mode) }
+            let lastWrite = mode == .concurrent ? await lastWrite(child, takes: false) : nil
+            let reply = entry(child, childStored, isEntryCacheable: true, lastWrite: lastWrite)
+            directory.answered.add(name)
+            return .found(reply)
+        } catch {
+            unrefer(child)
+            throw error
+        }
     }
 
     package func lookupIfCached(_ parent: NodeHandle, _ name: UnsafeRawBufferPointer)
@@ -101,9 +108,6 @@ extension MountedVolume {
             isAttributesCacheable: attributesMayBeCached(inode)
         )
     }
-
-    /// `st_mode >> 12` of regular files.
-    private static let regularType: UInt8 = 8
 
     /// The same of an inode that another node tells about.
     private func entry(
