@@ -7,7 +7,7 @@ import Testing
 @Suite struct ProbeTests {
     /// Seeds that reach them at present. A change of the simulation, or of what it runs, changes what a
     /// seed does; then others are tried. `lockstep-simulate --seeds 1..400 --probes` tells which are best.
-    private static let hints: [UInt64] = [557, 181, 426, 64, 580, 345, 353, 386, 592, 472, 586, 698]
+    private static let hints: [UInt64] = [181, 95, 76, 75, 63, 353, 186]
     /// Others that are tried.
     private static let more: ClosedRange<UInt64> = 1...60
     /// What one run in thousands reaches, or none; the tests of the parts named here do.
