@@ -85,12 +85,13 @@ struct RegisterHistory {
         values[index].end = moment
     }
 
-    /// Whether the write has taken effect nobody knows, also when it has returned. On its own node it was to be seen in any
-    /// case: Linux puts the bytes of a write(2) into pages that are up to date before the file system hears of it,
-    /// and they stay there when it fails.
+    /// Whether the write has taken effect nobody knows, also when it has returned. If it has not, it was to be seen on its
+    /// own node in any case: Linux puts the bytes of a write(2) into pages that are up to date before the file
+    /// system hears of it, and they stay there when it fails.
     mutating func doubt(_ value: UInt64) {
         guard let index = values.lastIndex(where: { $0.value == value }) else { return }
         values[index].isOld = true
+        guard values[index].end == .max else { return }
         let life = values[index].life
         values[index].looks.removeAll { $0.life == life }
     }
