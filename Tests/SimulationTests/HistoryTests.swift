@@ -43,6 +43,21 @@ import Vocabulary
         #expect(history.violation() == nil)
     }
 
+    /// A write on a disk that fails: only if it had not returned its node may have seen what never was.
+    @Test(arguments: [false, true]) func aDoubtfulWriteMayHaveBeenSeenOnItsNodeOnly(returned: Bool)
+    {
+        var history = RegisterHistory(0)
+        history.begin(1, by: 1, at: 1)
+        if returned { history.end(1, at: 2) }
+        history.read(1, by: 1, from: 3, at: 4)
+        history.doubt(1)
+        history.read(0, by: 2, from: 5, at: 6)
+        #expect((history.violation() != nil) == returned)
+        history.read(1, by: 3, from: 7, at: 8)
+        history.read(0, by: 2, from: 9, at: 10)
+        #expect(history.violation() != nil)
+    }
+
     @Test func afterADeathAnOldValueMayComeBackButNotTwice() {
         var history = RegisterHistory(0)
         history.begin(1, by: 1, at: 1)
