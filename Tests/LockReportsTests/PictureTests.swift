@@ -144,6 +144,8 @@ struct PictureTests {
         activity.phaseAge = 2900
         activity.step = .writing
         activity.toldAge = 3100
+        activity.asked = [NodeID(3), NodeID(4)]
+        activity.askedAge = 90
         activity.dirtyBytes = 4 << 20
         activity.hasUnsettledMetadata = true
         activity.isCommitting = true

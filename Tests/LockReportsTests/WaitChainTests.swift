@@ -29,6 +29,8 @@ struct WaitChainTests {
         holder.activity = inUse {
             $0.toldAge = 3100
             $0.dirtyBytes = 4 << 20
+            $0.asked = [NodeID(2), NodeID(3)]
+            $0.askedAge = 40
         }
         let waiter = Canned.lock(
             2,
@@ -51,7 +53,7 @@ struct WaitChainTests {
             story.text == """
                 /x: inode:12.1
                 n2 (lab2) waits since 3.2s for inode:12.1 in PR
-                  n1 (lab1) holds EX since 5.0s: 1 exclusive holder inside, 4.0 MiB dirty to flush, was told 3.1s ago
+                  n1 (lab1) holds EX since 5.0s: 1 exclusive holder inside, 4.0 MiB dirty to flush, asks n2, n3 about the file since 40ms, was told 3.1s ago
 
                 """
         )

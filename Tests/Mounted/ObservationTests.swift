@@ -100,6 +100,35 @@ extension MountedTests {
             }
         }
 
+        /// Who writes a shared file has no lock to wait for when its times are looked at, but the others' answers.
+        @Test func whoIsAskedForTimesIsTold() throws {
+            try withNodes { cluster in
+                let files = cluster.nodes.map { $0.root + "/shared" }
+                try Files.write([UInt8](repeating: 1, count: 4 << 20), to: files[0])
+                let descriptors = files.map { open($0, O_RDWR | O_CLOEXEC) }
+                defer { for descriptor in descriptors.dropLast() { close(descriptor) } }
+                // All write it, until they lock regions and not the file.
+                let byte: [UInt8] = [7]
+                for round in 0..<30 {
+                    for (node, descriptor) in descriptors.enumerated() {
+                        let written = pwrite(descriptor, byte, 1, off_t(node << 20 + round))
+                        try check(Int32(truncatingIfNeeded: written - 1))
+                    }
+                }
+                // Every command closes its copy on exec, which a stopped daemon would not answer.
+                close(descriptors[2])
+                let stopped = try daemon(cluster, 2)
+                kill(stopped, SIGSTOP)
+                defer { kill(stopped, SIGCONT) }
+                let looking = TestThread { _ = try? Files.status(files[0]) }
+                let text = try why(files[0]) { $0.contains("asks n3 about the file since") }
+                #expect(text.contains("n1 (lab1) holds CW"), "\(text)")
+                kill(stopped, SIGCONT)
+                looking.join()
+                _ = try Files.status(files[0])
+            }
+        }
+
         @Test func whatAHolderDoesIsTold() throws {
             try withNodes { cluster in
                 let root = cluster.nodes[0].root

@@ -128,7 +128,7 @@ package final class NodeRuntime: @unchecked Sendable {
             service: parts.substitute ?? locks
         )
         router = LockRouter(recovery: recovery)
-        questions = PeerQuestions(locks)
+        questions = PeerQuestions(locks, engine: engine)
         locks.client = router
         locks.onDeadlock = { [weak self] hops, _ in
             let story = hops.map { "\($0)" }.joined(separator: "; ")
@@ -329,6 +329,10 @@ extension NodeRuntime: PeerVolumes {
         from teller: NodeID?
     ) async -> (attributes: GlimpsedAttributes, teller: NodeID)? {
         await questions.attributes(of: file, from: teller)
+    }
+
+    package func asked(about file: InodeNumber) -> (nodes: [NodeID], since: Tick)? {
+        questions.asked(about: file)
     }
 }
 

@@ -188,6 +188,10 @@ extension HolderActivity {
         members.append(nonzero: "phaseAge", phaseAge)
         members.append("step", step.map { .string($0.rawValue) })
         members.append("toldAge", toldAge.map { .number($0) })
+        if !asked.isEmpty {
+            members.append("asked", .array(asked.map { .count($0.rawValue) }))
+            members.append("askedAge", .number(askedAge))
+        }
         members.append(nonzero: "dirtyBytes", dirtyBytes)
         members.append(mark: "unsettledMetadata", hasUnsettledMetadata)
         members.append(mark: "committing", isCommitting)
@@ -204,6 +208,10 @@ extension HolderActivity {
         phaseAge = json.number("phaseAge")
         step = json["step"]?.string.flatMap(Step.init(rawValue:))
         toldAge = json["toldAge"]?.number
+        asked = (json["asked"]?.elements ?? []).compactMap(\.number).map {
+            NodeID(UInt32(clamping: $0))
+        }
+        askedAge = json.number("askedAge")
         dirtyBytes = json.number("dirtyBytes")
         hasUnsettledMetadata = json.flag("unsettledMetadata")
         isCommitting = json.flag("committing")

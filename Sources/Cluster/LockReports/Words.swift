@@ -77,6 +77,10 @@ extension HolderActivity {
         if hasUnsettledMetadata { parts.append("changes to commit") }
         if isCommitting { parts.append("a journal commit under way") }
         if queued > 0 { parts.append("\(Words.count(queued, "operation")) queued inside the node") }
+        if !asked.isEmpty {
+            let nodes = asked.map(\.description).joined(separator: ", ")
+            parts.append("asks \(nodes) about the file since \(Words.age(askedAge))")
+        }
         if parts.isEmpty { parts.append("idle") }
         if let toldAge { parts.append("was told \(Words.age(toldAge)) ago") }
         return parts.joined(separator: ", ")

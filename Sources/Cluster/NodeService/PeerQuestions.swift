@@ -4,11 +4,12 @@
 //
 // Invariants
 // T1. Whoever asks hears the answer of every node that was asked, or that the node is no longer the one that was
-//     asked: then it has nothing to say. For attributes the first node that has some is enough.
+//     asked: then it has nothing to say. For attributes the first node that has some is enough, and nobody is waited
+//     for longer than `patience`: there is a lock to wait for, in a line that administrators see.
 // T2. A node answers from memory, inside the call that brings the question: nobody waits for a lock.
 
 import ClusterWire
-import Execution
+package import Execution
 package import Vocabulary
 
 /// Where such questions go out and come in. Engine-bound.
@@ -19,20 +20,32 @@ package final class PeerQuestions {
     package var attributesHere: ((InodeNumber) -> GlimpsedAttributes?)?
 
     private let locks: LockNode
+    private let engine: Engine
+    private var isTimerSet = false
     private var nextNumber: UInt32 = 1
     private var rounds: [Round] = []
+
+    /// How long the answer to a question for attributes is waited for, in nanoseconds.
+    package static let patience: UInt64 = 100_000_000
 
     /// One question to one or more nodes.
     private final class Round {
         let number: UInt32
+        let file: InodeNumber
+        let since: Tick
+        /// Not waited for any longer than this.
+        let until: Tick?
         var asked: [Member]
         var latest: Timestamp?
         var attributes: GlimpsedAttributes?
         var teller: NodeID?
         let outcome = Outcome<Void>()
 
-        init(number: UInt32, asked: [Member]) {
+        init(number: UInt32, file: InodeNumber, since: Tick, until: Tick?, asked: [Member]) {
             self.number = number
+            self.file = file
+            self.since = since
+            self.until = until
             self.asked = asked
         }
 
@@ -40,24 +53,25 @@ package final class PeerQuestions {
     }
 
     /// Of a node; takes over `LockNode.onQuestion`.
-    package init(_ locks: LockNode) {
+    package init(_ locks: LockNode, engine: Engine) {
         self.locks = locks
+        self.engine = engine
         locks.onQuestion = { [weak self] message, peer in self?.take(message, from: peer) }
     }
 
     /// The newest time that another node answers; nil if none has one.
     package func lastWrite(to file: InodeNumber, takes: Bool) async -> Timestamp? {
-        await ask(others) { .askLastWrite($0, file, takes: takes) }?.latest
+        await ask(others, file, patience: nil) { .askLastWrite($0, file, takes: takes) }?.latest
     }
 
     /// The attributes of a file that another node has exclusively and is changing, and which node it is; nil if none
-    /// says that it does. Only `teller` is asked, if it is given.
+    /// says that it does, or not within `patience`. Only `teller` is asked, if it is given.
     package func attributes(
         of file: InodeNumber,
         from teller: NodeID?
     ) async -> (attributes: GlimpsedAttributes, teller: NodeID)? {
         let asked = others.filter { teller == nil || $0.node == teller }
-        let round = await ask(asked) { .askAttributes($0, file) }
+        let round = await ask(asked, file, patience: Self.patience) { .askAttributes($0, file) }
         guard let round, let attributes = round.attributes, let teller = round.teller else {
             return nil
         }
@@ -68,14 +82,56 @@ package final class PeerQuestions {
         (locks.view?.members ?? []).filter { $0.node != locks.node }
     }
 
-    private func ask(_ asked: [Member], _ question: (UInt32) -> NodeMessage) async -> Round? {
+    /// Whose answers about a file are waited for at this moment, and since when; nil if nobody's.
+    package func asked(about file: InodeNumber) -> (nodes: [NodeID], since: Tick)? {
+        guard let round = rounds.first(where: { $0.file == file }) else { return nil }
+        return (round.asked.map(\.node), round.since)
+    }
+
+    private func ask(
+        _ asked: [Member],
+        _ file: InodeNumber,
+        patience: UInt64?,
+        _ question: (UInt32) -> NodeMessage
+    ) async -> Round? {
         if asked.isEmpty { return nil }
-        let round = Round(number: nextNumber, asked: asked)
+        let now = engine.clock.now
+        let round = Round(
+            number: nextNumber,
+            file: file,
+            since: now,
+            until: patience.map { now.advanced(nanoseconds: $0) },
+            asked: asked
+        )
         nextNumber &+= 1
         rounds.append(round)
+        setTimer()
         for member in asked { locks.say(question(round.number), to: member.node) }
         await round.outcome.get()
         return round
+    }
+
+    /// One timer for all rounds, at the end of the oldest that has one: all have the same patience.
+    private func setTimer() {
+        guard !isTimerSet, let first = rounds.first(where: { $0.until != nil }),
+            let until = first.until
+        else { return }
+        isTimerSet = true
+        engine.clock.schedule(
+            at: until,
+            in: engine,
+            EngineBound { [weak self] in self?.losePatience() }
+        )
+    }
+
+    private func losePatience() {
+        isTimerSet = false
+        let now = engine.clock.now
+        for round in rounds {
+            if let until = round.until, until <= now { round.asked = [] }
+        }
+        endRounds()
+        setTimer()
     }
 
     /// The members of the cluster are these now (T1).

@@ -15,11 +15,13 @@ package protocol PeerVolumes: AnyObject {
     /// answered or is no longer in the cluster.
     func lastWrite(to file: InodeNumber, takes: Bool) async -> Timestamp?
     /// The attributes of a file that another node has exclusively and is changing, and which node that is; nil if none says
-    /// so, or has left the cluster before it answered. With `teller` only that node is asked.
+    /// so, or has not answered in time. With `teller` only that node is asked.
     func attributes(
         of file: InodeNumber,
         from teller: NodeID?
     ) async -> (attributes: GlimpsedAttributes, teller: NodeID)?
+    /// Whose answers about a file are waited for at this moment, and since when; nil if nobody's.
+    func asked(about file: InodeNumber) -> (nodes: [NodeID], since: Tick)?
 }
 
 extension MountedVolume {

@@ -19,7 +19,8 @@
 //       seen stays.) A change of anything else that is not durable yet is not told; the demotion that follows makes
 //       it so.
 //   P4. Who asks pins the inode: no lock keeps it in memory meanwhile.
-//   P5. A question waits for no lock (NodeService/PeerQuestions.swift, T2), and ends when who was asked leaves the cluster.
+//   P5. A question waits for no lock (NodeService/PeerQuestions.swift, T2), and ends when who was asked leaves the cluster or does not
+//       answer in time; then the lock is asked for, and `lockstep locks` tells who is waited for.
 //
 // Source: the glimpse of Lustre, where the server asks the holder of the last extent's lock.
 

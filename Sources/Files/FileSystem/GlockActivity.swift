@@ -38,6 +38,10 @@ extension MountedVolume {
         activity.toldAge = glock.toldAt.map(age)
         if let inode = glock.owner as? Inode, glock === inode.glock {
             activity.dirtyBytes = UInt64(inode.dirty?.byteCount ?? 0)
+            if let asked = peers?.asked(about: inode.number) {
+                activity.asked = asked.nodes
+                activity.askedAge = age(asked.since)
+            }
         }
         if glock.held == .exclusive {
             activity.hasUnsettledMetadata = !store.isSettled(glock.name, journal)

@@ -33,6 +33,9 @@ package struct HolderActivity: Hashable, Sendable {
     package var step: Step?
     /// Since a peer's want was heard that is not satisfied yet.
     package var toldAge: UInt64?
+    /// The nodes whose answers about the file are waited for (NodeService/PeerQuestions.swift), and for how long already.
+    package var asked: [NodeID] = []
+    package var askedAge: UInt64 = 0
     /// Of the file, in memory only.
     package var dirtyBytes: UInt64 = 0
     /// Metadata was changed under the lock that is not home yet: giving it up takes a commit.
