@@ -67,7 +67,7 @@ final class SeedWorkers: @unchecked Sendable {
 
     /// What was asked of a node that is dead is never answered, so what such a task holds stays in memory:
     /// some MiB for each run. After so many runs a worker makes room for another.
-    private static let runsOfWorker = 64
+    private static let runsOfWorker = 32
 
     /// `arguments`: what makes this program a worker with the same plans.
     init(

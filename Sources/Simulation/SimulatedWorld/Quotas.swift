@@ -107,6 +107,12 @@ extension Simulation {
         if case .failure(let error) = shown, error != .quotaExceeded, error != .notPermitted {
             throw SimulationFailure("chown \(text(path)): \(error)")
         }
+        // The group decides what a write takes away, and what is made in a directory belongs to.
+        if case .success = shown, let group = wanted.group {
+            let object = try tree.find(path)
+            tree.objects[object].group = group
+            tree.touch(object)
+        }
         try healthy(node)
     }
 
