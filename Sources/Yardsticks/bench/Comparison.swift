@@ -19,7 +19,7 @@ final class Comparison {
 
     private let bin: String
     private let folder: String
-    private var daemon: pid_t?
+    private var daemon: NullFuse?
     private(set) var subjects: [Subject] = []
     private var results: [String: [String: [Measurement]]] = [:]
 
@@ -35,23 +35,11 @@ final class Comparison {
             guard mkdir(root, 0o755) == 0 else { throw BenchFailure.last("make", root) }
             switch name {
             case "local": break
-            case "null": try mountNull(root)
+            case "null": daemon = try NullFuse(bin: bin, at: root)
             case "lockstep": try mountLockstep(root, imageBytes)
             default: throw BenchFailure("'\(name)' is none of local, null, lockstep")
             }
             subjects.append(Subject(name: name, root: root))
-        }
-    }
-
-    private func mountNull(_ root: String) throws {
-        let process = try Programs.start("\(bin)/lockstep-null-fuse", [root, "--foreground"])
-        daemon = process
-        let deadline = nanoseconds() + 10_000_000_000
-        while Programs.fileSystem(at: root).isEmpty {
-            guard nanoseconds() < deadline else {
-                throw BenchFailure("lockstep-null-fuse does not mount")
-            }
-            poll(nil, 0, 20)
         }
     }
 
@@ -81,16 +69,9 @@ final class Comparison {
     /// Unmounts and removes everything. Waits for the daemons.
     func takeDown() {
         for subject in subjects.reversed() where !Programs.fileSystem(at: subject.root).isEmpty {
-            do {
-                try Programs.run("fusermount3", ["-u", subject.root])
-            } catch {
-                _ = try? Programs.run("fusermount3", ["-u", "-z", subject.root])
-            }
+            Programs.unmount(subject.root)
         }
-        if let daemon {
-            kill(daemon, SIGTERM)
-            _ = Programs.wait(for: daemon)
-        }
+        daemon?.end()
         _ = try? Programs.run("rm", ["-rf", folder])
     }
 

@@ -114,7 +114,7 @@ private struct FlushedOperation: Sendable {
             }
         },
         FlushedOperation(name: "16 processes: create, write, fsync, each") { roots, number in
-            try together(16) { try write("\(roots[0])/e\(number)-\($0)", O_CREAT, 4096) }
+            _ = try together(16) { try write("\(roots[0])/e\(number)-\($0)", O_CREAT, 4096) }
         },
         FlushedOperation(
             name: "create, then stat by the other node"
@@ -154,104 +154,33 @@ private struct FlushedOperation: Sendable {
         defer { close(descriptor) }
         guard fsync(descriptor) == 0 else { throw BenchFailure.last("fsync", path) }
     }
-
-    /// Runs `body` in so many threads at once.
-    private static func together(
-        _ count: Int,
-        _ body: @escaping @Sendable (Int) throws -> Void
-    ) throws {
-        let ends = (0..<count).map { _ in ThreadEnd() }
-        let threads = try ends.enumerated().map { number, end in
-            try runThread(name: "bench") {
-                do { try body(number) } catch { end.failure = error }
-            }
-        }
-        for thread in threads { thread.join() }
-        for end in ends { if let failure = end.failure { throw failure } }
-    }
-}
-
-/// How a thread ended.
-private final class ThreadEnd: @unchecked Sendable {
-    // Sendable: written by the thread, read after it was joined.
-    var failure: (any Error)?
 }
 
 /// An image on two nodes.
 private final class JournalLab {
-    private let bin: String
-    private let folder: String
+    private let cluster: BenchCluster
     private let journal: Int
-    private var roots: [String] { (1...2).map { "\(folder)/node\($0)" } }
+    private var roots: [String] { cluster.roots }
 
-    init(bin: String, folder parent: String, journal: Int) throws {
-        self.bin = bin
+    init(bin: String, folder: String, journal: Int) throws {
         self.journal = journal
-        folder = try Programs.makeFolder(in: parent)
-        do {
-            try prepare()
-        } catch {
-            takeDown()
-            throw error
-        }
+        cluster = try BenchCluster(bin: bin, folder: folder, nodes: 2, size: "8G", journal: journal)
     }
 
-    private func prepare() throws {
-        try Programs.run(
-            "\(bin)/mkfs.lockstep",
-            [
-                "-q", "-t", "bench:bench", "-j", "2", "-J", "\(journal)", "-s", "8G",
-                folder + "/image",
-            ]
-        )
-        for path in [folder + "/run"] + roots where mkdir(path, 0o700) != 0 {
-            throw BenchFailure.last("make", path)
-        }
-        for root in roots {
-            try Programs.run(
-                "\(bin)/mount.lockstep",
-                [folder + "/image", root, "-o", "run=\(folder)/run"]
-            )
-        }
-    }
-
-    private struct Counts {
-        var flushes: UInt64 = 0
-        var commits: UInt64 = 0
-        var writes: UInt64 = 0
-    }
-
-    private func status(_ root: String) throws -> JSONText {
-        try JSONText(parsing: try Programs.output("\(bin)/lockstep", ["status", "--json", root]))
-    }
-
-    /// Of both nodes.
-    private func counts() throws -> Counts {
-        var sum = Counts()
-        for root in roots {
-            let status = try status(root)
-            guard let device = status["deviceCounters"], let journal = status["journal"] else {
-                throw BenchFailure("lockstep status --json \(root) lacks the counters")
-            }
-            sum.flushes += device.number("flushes")
-            sum.writes += device.number("writes")
-            sum.commits += journal.number("commits")
-        }
-        return sum
-    }
+    func takeDown() { cluster.takeDown() }
 
     /// Does an operation so many times, each from a state in which nothing is left to be written.
     func row(_ operation: FlushedOperation, _ times: Int) throws -> [String] {
-        var sum = Counts()
+        var sum = DeviceCounts()
         for number in 0..<times {
             try operation.prepare(roots, number)
-            for root in roots { try Programs.run("\(bin)/lockstep", ["sync", root]) }
-            let before = try counts()
+            try cluster.synchronize()
+            let before = try cluster.deviceCounts()
             try operation.perform(roots, number)
-            let after = try counts()
-            sum.flushes += after.flushes - before.flushes
-            sum.commits += after.commits - before.commits
-            sum.writes += after.writes - before.writes
+            let counts = try cluster.deviceCounts() - before
+            sum.flushes += counts.flushes
+            sum.commits += counts.commits
+            sum.writes += counts.writes
         }
         func each(_ count: UInt64) -> String { rounded(Double(count) / Double(times)) }
         return [operation.name, each(sum.flushes), each(sum.commits), each(sum.writes)]
@@ -274,7 +203,7 @@ private final class JournalLab {
             samples.append(nanoseconds() - start)
         }
         let took = Double(nanoseconds() - begin) / 1_000_000_000
-        guard let journal = try status(roots[0])["journal"] else {
+        guard let journal = try cluster.status(roots[0])["journal"] else {
             throw BenchFailure("lockstep status --json lacks the journal")
         }
         samples.sort()
@@ -291,12 +220,5 @@ private final class JournalLab {
             ),
             "\(journal.number("waitsForSpace"))",
         ]
-    }
-
-    func takeDown() {
-        for root in roots where !Programs.fileSystem(at: root).isEmpty {
-            _ = try? Programs.run("fusermount3", ["-u", "-z", root])
-        }
-        _ = try? Programs.run("rm", ["-rf", folder])
     }
 }

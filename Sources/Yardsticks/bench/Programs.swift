@@ -87,10 +87,46 @@ enum Programs {
         return found
     }
 
+    /// Takes a FUSE mount away, also one that is in use.
+    static func unmount(_ root: String) {
+        do {
+            try run("fusermount3", ["-u", root])
+        } catch {
+            _ = try? run("fusermount3", ["-u", "-z", root])
+        }
+    }
+
     /// A new folder of a measurement; whoever makes it removes it.
     static func makeFolder(in parent: String) throws -> String {
         var template = Array("\(parent)/lockstep-bench-XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else { throw BenchFailure.last("make a folder in", parent) }
         return String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+}
+
+/// A FUSE daemon that only answers.
+final class NullFuse: Sendable {
+    private let root: String
+    private let process: pid_t
+
+    /// Mounts it on a folder that is there.
+    init(bin: String, at root: String) throws {
+        self.root = root
+        process = try Programs.start("\(bin)/lockstep-null-fuse", [root, "--foreground"])
+        let deadline = nanoseconds() + 10_000_000_000
+        while Programs.fileSystem(at: root).isEmpty {
+            guard nanoseconds() < deadline else {
+                end()
+                throw BenchFailure("lockstep-null-fuse does not mount")
+            }
+            poll(nil, 0, 20)
+        }
+    }
+
+    /// Unmounts it and waits for its end.
+    func end() {
+        if !Programs.fileSystem(at: root).isEmpty { Programs.unmount(root) }
+        kill(process, SIGTERM)
+        _ = Programs.wait(for: process)
     }
 }

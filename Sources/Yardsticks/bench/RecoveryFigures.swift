@@ -43,8 +43,7 @@ struct Recovery: ParsableCommand {
 
     func run() throws {
         let lab = try RecoveryLab(bin: bin ?? ownFolder, folder: folder)
-        defer { lab.takeDown() }
-        try lab.prepare()
+        defer { lab.cluster.takeDown() }
         var figures: [RecoveryLab.Figure] = []
         for round in 0..<rounds { figures.append(try lab.round(round, files: files)) }
         print(json ? Self.json(figures) : Self.report(figures))
@@ -87,31 +86,11 @@ private final class RecoveryLab {
         var besides: UInt64 { total - min(total, replay) }
     }
 
-    private let bin: String
-    private let folder: String
-    private var roots: [String] { (1...3).map { "\(folder)/node\($0)" } }
+    let cluster: BenchCluster
+    private var roots: [String] { cluster.roots }
 
-    init(bin: String, folder parent: String) throws {
-        self.bin = bin
-        folder = try Programs.makeFolder(in: parent)
-    }
-
-    func prepare() throws {
-        try Programs.run(
-            "\(bin)/mkfs.lockstep",
-            ["-q", "-t", "bench:bench", "-j", "3", "-s", "4G", folder + "/image"]
-        )
-        for path in [folder + "/run"] + roots where mkdir(path, 0o700) != 0 {
-            throw BenchFailure.last("make", path)
-        }
-        for root in roots { try mount(root) }
-    }
-
-    private func mount(_ root: String) throws {
-        try Programs.run(
-            "\(bin)/mount.lockstep",
-            [folder + "/image", root, "-o", "run=\(folder)/run"]
-        )
+    init(bin: String, folder: String) throws {
+        cluster = try BenchCluster(bin: bin, folder: folder, nodes: 3, size: "4G")
     }
 
     /// Kills a node at work and has another create beside it.
@@ -122,11 +101,11 @@ private final class RecoveryLab {
         guard mkdir("\(victim)/\(place)", 0o755) == 0 else {
             throw BenchFailure.last("mkdir", victim)
         }
-        let daemon = pid_t(try status(victim).number("pid"))
+        let daemon = pid_t(try cluster.status(victim).number("pid"))
         for index in 0..<files { try create("\(victim)/\(place)/before-\(index)") }
         // A node that has come back has a list of its own.
         let survivors = try roots.filter { $0 != victim }.map {
-            (root: $0, known: try status($0).list("recoveries").count)
+            (root: $0, known: try cluster.status($0).list("recoveries").count)
         }
         guard kill(daemon, SIGKILL) == 0 else { throw BenchFailure.last("kill", victim) }
         let start = nanoseconds()
@@ -134,7 +113,7 @@ private final class RecoveryLab {
         let total = nanoseconds() - start
         let recovery = try waitForRecovery(survivors)
         try Programs.run("fusermount3", ["-u", "-z", victim])
-        try mount(victim)
+        try cluster.mount(victim)
         return Figure(
             total: total,
             untilCovered: recovery.number("microsecondsUntilOthersGoOn") * 1_000,
@@ -147,7 +126,7 @@ private final class RecoveryLab {
         let deadline = nanoseconds() + 60_000_000_000
         while nanoseconds() < deadline {
             for (root, known) in survivors {
-                let all = try status(root).list("recoveries")
+                let all = try cluster.status(root).list("recoveries")
                 if all.count > known, let newest = all.last { return newest }
             }
             poll(nil, 0, 5)
@@ -159,17 +138,5 @@ private final class RecoveryLab {
         let descriptor = lockstep_open(path, O_WRONLY | O_CREAT | O_EXCL, 0o644)
         guard descriptor >= 0 else { throw BenchFailure.last("create", path) }
         close(descriptor)
-    }
-
-    private func status(_ root: String) throws -> JSONText {
-        let text = try Programs.output("\(bin)/lockstep", ["status", "--json", root])
-        return try JSONText(parsing: text)
-    }
-
-    func takeDown() {
-        for root in roots where !Programs.fileSystem(at: root).isEmpty {
-            _ = try? Programs.run("fusermount3", ["-u", "-z", root])
-        }
-        _ = try? Programs.run("rm", ["-rf", folder])
     }
 }

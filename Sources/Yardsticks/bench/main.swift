@@ -11,7 +11,7 @@ struct Bench: ParsableCommand {
         abstract: "Measure file systems and locks: latencies and rates of common operations.",
         subcommands: [
             Run.self, Compare.self, Locks.self, LockPeer.self, Recovery.self, Check.self,
-            JournalLoad.self,
+            JournalLoad.self, Sharing.self, Pass.self,
         ]
     )
 }
