@@ -235,6 +235,8 @@ final class MemoryFiles: FileOperations {
         return reply
     }
 
+    func roomComes() async -> Bool { false }
+
     func forget(_ node: NodeHandle, count: UInt64) {
         if let known = try? self.node(node) { known.references -= min(count, known.references) }
     }

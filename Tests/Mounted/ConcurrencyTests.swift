@@ -132,8 +132,9 @@ extension MountedTests {
                 }
                 let last = 200
                 try Files.write(content(0), to: nodes[0].root + "/target")
-                try TestThread.together(nodes.count) { number in
-                    let root = nodes[number].root
+                // The fourth looks on the node that replaces.
+                try TestThread.together(nodes.count + 1) { number in
+                    let root = nodes[number % nodes.count].root
                     var newest = 0
                     for version in 1...last where number == 0 {
                         try Files.write(content(version), to: root + "/fresh")

@@ -109,6 +109,8 @@ package enum Probe: Int, CaseIterable, Sendable {
     case roomBySettling
     /// Room is looked for by emptying all logs.
     case roomByBarrier
+    /// An operation without room waits for what is being freed.
+    case roomByReaping
     /// A freed inode's block waits until its tombstone is home.
     case tombstoneWaits
     /// A writer waits because too much data is dirty.
@@ -125,6 +127,8 @@ package enum Probe: Int, CaseIterable, Sendable {
     case nodeSplit
     /// An inode becomes an orphan.
     case orphanMade
+    /// An inode is opened that has just lost its last name to a rename.
+    case replacedOpened
     /// A file that another node has open loses its last name.
     case lastNameWhileOpenElsewhere
     /// The node withdraws.

@@ -346,6 +346,9 @@ package final class Interruption {
 package protocol FileOperations: AnyObject {
     func lookup(_ parent: NodeHandle, _ name: UnsafeRawBufferPointer, _ interruption: Interruption?)
         async throws(FileError) -> LookupReply
+    /// After an operation had no room: waits for what is deleted and being freed. False if there is nothing of that
+    /// kind; otherwise the operation may be tried once more. The caller is inside no operation.
+    func roomComes() async -> Bool
     /// The kernel drops `count` references. Never waits.
     func forget(_ node: NodeHandle, count: UInt64)
     /// `reader`: the thread for which the kernel asks, if that is because it reads the file and not to show them.

@@ -31,6 +31,7 @@
 //       is an error of that file alone, as long as this node may keep its lock.
 
 package import BlockIO
+import DequeModule
 package import DiskFormat
 package import Execution
 import FileStore
@@ -112,13 +113,16 @@ package final class MountedVolume: FileOperations {
     var isSweepScheduled = false
     /// Commits when the timer last looked.
     var quietCommits = 0
-    /// Tasks that are freeing an orphan right now; `stop` waits for them.
+    /// Tasks that are freeing an orphan right now or finding out whether it is open; `stop` waits for them.
     var reapers = 0
     let reapersEnded = Signal()
     /// Orphans of other nodes that this one frees when they are closed.
     var orphansAwaited: Set<InodeNumber> = []
     /// Orphans that this node waits for or is freeing: their room comes back without anybody asking.
     package internal(set) var pendingOrphans = 0
+    /// Replaced inodes that may still be opened, until when, in order of time (Orphans G1).
+    var graced: Deque<(inode: Inode, due: Tick)> = []
+    var isGraceTimerSet = false
     /// Never notified: where tasks of a withdrawn volume stay.
     let stillness = Signal()
     let renameGlock: Glock

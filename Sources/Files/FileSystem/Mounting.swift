@@ -36,6 +36,7 @@ extension MountedVolume {
     /// - Throws: `inputOutput` when something could not be written, or this node has withdrawn: it
     /// must end as the dead do.
     package func stop() async throws(FileError) {
+        await freeReplaced()
         isStopping = true
         await freezer.settle()
         if freezer.isQuiet { return try await stopQuiet() }

@@ -93,12 +93,15 @@ extension MountedVolume {
         let stored = try await hold(inode, mode, interruption)
         defer { release(inode, mode) }
         if stored.record.isDirectory, intent.writes { throw .isDirectory }
-        // An orphan lives on for those who have it open; nobody else gets in (Orphans.swift).
-        // ESTALE makes the kernel look the name up once more: something else may have it now.
-        if stored.record.linkCount == 0, inode.opens == 0 { throw .stale }
         if let finder { try finder.check(stored.record, intent) }
         try checkMayOpen(stored.record, intent)
-        return try await openHeld(inode, intent, isFresh: false, interruption)
+        return try await openHeld(
+            inode,
+            intent,
+            isFresh: false,
+            isOrphan: stored.record.linkCount == 0,
+            interruption
+        )
     }
 
     /// Opens an inode whose glock the caller is inside of.
@@ -106,9 +109,10 @@ extension MountedVolume {
         _ inode: Inode,
         _ intent: OpenIntent,
         isFresh: Bool,
+        isOrphan: Bool = false,
         _ interruption: Interruption?
     ) async throws(FileError) -> OpenReply {
-        try await enterOpenLock(inode, isFresh, interruption)
+        try await enterOpenLock(inode, isFresh, isOrphan, interruption)
         let isDirect = opensDirect(inode, intent)
         if intent.writes { inode.writableOpens += 1 }
         if intent.reads && intent.writes { inode.readWriteOpens += 1 }
@@ -139,11 +143,20 @@ extension MountedVolume {
     private func enterOpenLock(
         _ inode: Inode,
         _ isFresh: Bool,
+        _ isOrphan: Bool,
         _ interruption: Interruption?
     ) async throws(FileError) {
         await inode.opening.enter()
         defer { inode.opening.leave() }
-        if !inode.isInsideOpenLock {
+        if !inode.isInsideOpenLock, isOrphan {
+            // ESTALE makes the kernel look the name up once more: something else may have it now.
+            let openLock = openGlock(of: inode)
+            guard await locks.enterWithoutQueueing(openLock, .shared, notifies: false) else {
+                throw .stale  // Orphans G2
+            }
+            inode.isInsideOpenLock = true
+            reached(.replacedOpened)
+        } else if !inode.isInsideOpenLock {
             try await locks.enter(
                 openGlock(of: inode, isFresh: isFresh),
                 .shared,

@@ -12,9 +12,22 @@
 //
 // Here the open lock comes before the inode's, against the lock order (L1). It cannot lock up: who
 // holds the inode's lock asks for the open lock either without queueing or to open the inode, and
-// an orphan is not opened anew.
+// an orphan is opened anew only if its open lock is to be had without queueing.
+//
+// Who looks a name up opens what it found in a second request, and between the two the name may get something else by
+// rename(2). The kernel looks up again when it is told ESTALE, but once only, and where files are replaced again and again
+// a program would see an error for a name that was always there.
+//
+// G1. What loses its last name to a rename stays for `grace`, on the list of orphans. Who has looked it up
+//     opens it until then: as if he had done so before the rename.
+// G2. It is opened only without queueing for the open lock: its reaper may have that already, and wait for the inode.
+// G3. Not more than `mostGraced` stay so: the oldest goes. They go at once when an operation finds no room, and when the
+//     node leaves.
+// G4. Who waits for room waits for those that are being freed, not for those that somebody has open, and is inside
+//     no lock: the reapers need them.
 
 import BlockIO
+import DequeModule
 import DiskFormat
 import Execution
 import FileStore
@@ -88,37 +101,123 @@ extension MountedVolume {
         reached(.orphanMade)
     }
 
+    /// Nanoseconds for which a replaced inode may still be opened (G1).
+    private static let grace: UInt64 = 500_000_000
+    /// Replaced inodes that stay so long (G3).
+    private static let mostGraced = 1024
+
     /// Begins to wait until nobody has an orphan open on any node, and frees it then.
     func awaitClosing(of inode: Inode) {
         // Memory shall not want it back before the task has begun.
         inode.pins += 1
         pendingOrphans += 1
+        reap(inode)
+    }
+
+    /// The same, after those who have looked it up have had time to open it (G1).
+    func awaitClosingOfReplaced(_ inode: Inode) {
+        inode.pins += 1
+        pendingOrphans += 1
+        graced.append((inode, engine.clock.now.advanced(nanoseconds: Self.grace)))
+        if graced.count > Self.mostGraced, let oldest = graced.popFirst() { reap(oldest.inode) }
+        setGraceTimer()
+    }
+
+    private func reap(_ inode: Inode) {
         engine.spawn {
             await self.freeOrphanWhenClosed(inode)
-            inode.pins -= 1
-            self.pendingOrphans -= 1
-            self.orphansAwaited.remove(inode.number)
-            self.unrefer(inode)
+            self.isReaped(inode)
+        }
+    }
+
+    private func isReaped(_ inode: Inode) {
+        inode.pins -= 1
+        pendingOrphans -= 1
+        orphansAwaited.remove(inode.number)
+        unrefer(inode)
+    }
+
+    private func setGraceTimer() {
+        guard !isGraceTimerSet, let first = graced.first else { return }
+        isGraceTimerSet = true
+        engine.clock.schedule(
+            at: first.due,
+            in: engine,
+            EngineBound { [weak self] in self?.endGrace() }
+        )
+    }
+
+    private func endGrace() {
+        isGraceTimerSet = false
+        let now = engine.clock.now
+        while let first = graced.first, first.due <= now {
+            graced.removeFirst()
+            reap(first.inode)
+        }
+        setGraceTimer()
+    }
+
+    package func roomComes() async -> Bool {
+        guard !graced.isEmpty || reapers > 0 else { return false }
+        reached(.roomByReaping)
+        await freeReplaced()
+        while reapers > 0, !isWithdrawn { await reapersEnded.wait() }
+        return !isWithdrawn
+    }
+
+    /// Frees what was replaced and nobody has open, and waits for the rest as for all orphans (G3).
+    func freeReplaced() async {
+        while let next = graced.popFirst() {
+            let openLock = openGlock(of: next.inode)
+            if !isWithdrawn, await locks.enterWithoutQueueing(openLock, .exclusive) {
+                if freezer.enterIfPossible() {
+                    await freeClosed(next.inode)
+                    freezer.leave()
+                }
+                locks.leave(openLock, .exclusive)
+            }
+            reap(next.inode)
         }
     }
 
     /// Frees an orphan as soon as nobody has it open on any node; does nothing for other inodes.
     private func freeOrphanWhenClosed(_ inode: Inode) async {
         guard !inode.isFreed, !isWithdrawn, !options.isReadOnly else { return }
+        let openLock = openGlock(of: inode)
         do throws(FileError) {
-            let openLock = openGlock(of: inode)
-            try await locks.enter(openLock, .exclusive)
-            defer { locks.leave(openLock, .exclusive) }
-            // The list on disk remembers; whoever mounts next goes on.
-            if isStopping { return }
-            try await freezer.enter(nil)
-            defer { freezer.leave() }
-            if isStopping { return }
             reapers += 1
-            defer {
-                reapers -= 1
-                if reapers == 0 { reapersEnded.notify() }
-            }
+            let isAlone = await locks.enterWithoutQueueing(openLock, .exclusive)
+            endReaping()
+            if !isAlone { try await locks.enter(openLock, .exclusive) }
+        } catch {
+            // The node is going down: the list on disk remembers.
+            counters.orphansLeft += 1
+            return
+        }
+        defer { locks.leave(openLock, .exclusive) }
+        // The list on disk remembers; whoever mounts next goes on.
+        if isStopping { return }
+        do throws(FileError) {
+            try await freezer.enter(nil)
+        } catch {
+            counters.orphansLeft += 1
+            return
+        }
+        defer { freezer.leave() }
+        if isStopping { return }
+        await freeClosed(inode)
+    }
+
+    private func endReaping() {
+        reapers -= 1
+        if reapers == 0 { reapersEnded.notify() }
+    }
+
+    /// Frees an orphan whose open lock this node is inside of in EX.
+    private func freeClosed(_ inode: Inode) async {
+        reapers += 1
+        defer { endReaping() }
+        do throws(FileError) {
             let stored = try await hold(inode, .exclusive)
             defer { release(inode, .exclusive) }
             if stored.record.flags.contains(.orphan), stored.record.linkCount == 0 {

@@ -342,7 +342,7 @@ extension MountedVolume {
             replaced.stored.store(in: allocator.transaction)
             replaced.inode.hasChanged(in: allocator.transaction.sequence)
         }
-        if isLast { awaitClosing(of: replaced.inode) }
+        if isLast { awaitClosingOfReplaced(replaced.inode) }
     }
 
     private func exchange(

@@ -218,11 +218,21 @@ final class Dispatcher: @unchecked Sendable {
         // in which the file system decided it.
         engine.spawn {
             do throws(FileError) {
-                self.finish(request, try await self.execute(request))
+                self.finish(request, try await self.executeWithRoom(request))
             } catch {
                 self.finish(request, .failure(error.code))
             }
         }
+    }
+
+    /// Once more when there was no room and some has come: programs delete and expect the room at once.
+    private func executeWithRoom(_ request: Request) async throws(FileError) -> Answer {
+        do throws(FileError) {
+            return try await execute(request)
+        } catch {
+            guard error == .noSpace, await operations.roomComes() else { throw error }
+        }
+        return try await execute(request)
     }
 
     /// Decides a request (R1).

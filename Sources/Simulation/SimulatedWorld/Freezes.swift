@@ -216,7 +216,8 @@ struct ConcurrentFreezes {
                 do {
                     try await run.cluster.beginFreeze(asker.kernel.name)
                     await pause(below: 20_000_000)
-                    try await run.cluster.checkCopy()
+                    // A failure of the power has ended it.
+                    if run.cluster.frozenBy != nil { try await run.cluster.checkCopy() }
                 } catch {
                     // The run ends when its processes do.
                     run.fail("\(error)")

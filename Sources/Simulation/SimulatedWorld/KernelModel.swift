@@ -241,7 +241,7 @@ package final class KernelModel: KernelCache {
         submit {
             let result: Result<Reply, FileError>
             do throws(FileError) {
-                let reply = try await body()
+                let reply = try await self.withRoom(body)
                 result = .success(reply)
                 if self.pending[number] != nil, !self.hasNoDaemon { arrived(reply) }
             } catch {
@@ -254,6 +254,18 @@ package final class KernelModel: KernelCache {
         let result = await outcome.get()
         if dice.oneIn(2) { await transit() }
         return try result.get()
+    }
+
+    /// As the server does.
+    private func withRoom<Reply>(
+        _ body: () async throws(FileError) -> Reply
+    ) async throws(FileError) -> Reply {
+        do throws(FileError) {
+            return try await body()
+        } catch {
+            guard error == .noSpace, await volume.roomComes() else { throw error }
+        }
+        return try await body()
     }
 
     func transit() async {

@@ -115,6 +115,7 @@ private struct LockRing {
         let end = nanoseconds() + UInt64(seconds * 1_000_000_000)
         let isWritten = kind == .bytesReadWrite || kind == .bytesMapped
         let begin = nanoseconds()
+        let margin = UInt64(seconds * 200_000_000)
         var place = 0
         if kind != .flock { try lock(0, F_WRLCK) }
         while nanoseconds() < end {
@@ -126,7 +127,8 @@ private struct LockRing {
                 try lock(next, F_WRLCK)
                 if isWritten {
                     // At the two ends not all are there: they come and go one after the other.
-                    let isMiddle = steps > 4 * count && nanoseconds() + 200_000_000 < end
+                    let now = nanoseconds()
+                    let isMiddle = now > begin + margin && now + margin < end
                     try turn(place, processes, isChecked: isMiddle)
                 }
                 try lock(place, F_UNLCK)

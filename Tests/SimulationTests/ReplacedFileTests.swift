@@ -1,0 +1,75 @@
+import BlockIO
+import Execution
+import LockCache
+import SimulatedMachine
+import Testing
+import Vocabulary
+
+@testable import FileSystem
+@testable import SimulatedWorld
+
+/// Files that lose their last name to a rename between somebody's lookup and his open (Orphans.swift, G1 to G4).
+@Suite struct ReplacedFileTests {
+    private let path = [Array("file".utf8)]
+    private let new = [Array("new".utf8)]
+
+    private func replace(on node: SimulatedNode) async throws {
+        _ = try await node.perform(.create(new, isExclusive: true))
+        _ = try await node.perform(.rename(new, path, .replace))
+    }
+
+    /// On the node that replaces, and on another.
+    @Test(arguments: [0, 1]) func whoHasLookedItUpOpensIt(looker: Int) throws {
+        try runOnTwoNodes(synchronizes: true) { two in
+            let node = looker == 0 ? two.first : two.second
+            let found = try await node.kernel.walk(path)
+            try await replace(on: two.first)
+            let opened = try await node.volume.open(found.handle, .reading, nil)
+            let shown = try await node.volume.getAttributes(found.handle, reader: nil, nil)
+            #expect(shown.attributes.size == 5000 && shown.attributes.linkCount == 0)
+            // It stays for who has it open.
+            await two.engine.sleep(nanoseconds: 2_000_000_000)
+            #expect(two.first.volume.pendingOrphans == 1)
+            _ = try await node.volume.getAttributes(found.handle, reader: nil, nil)
+            await node.volume.release(found.handle, opened.handle)
+            await two.engine.sleep(nanoseconds: 1_000_000_000)
+            #expect(two.first.volume.pendingOrphans == 0)
+            #expect(two.first.volume.counters.orphansFreed == 1)
+            await #expect(throws: FileError.stale) {
+                _ = try await node.volume.open(found.handle, .reading, nil)
+            }
+            node.kernel.unpin(found)
+        }
+    }
+
+    /// Nobody gets in whose lookup is long ago, and nobody waits for the lock that the reaper has (G2).
+    @Test func nobodyIsLetInLater() throws {
+        try runOnTwoNodes(synchronizes: true) { two in
+            let found = try await two.second.kernel.walk(path)
+            try await replace(on: two.first)
+            await two.engine.sleep(nanoseconds: 2_000_000_000)
+            #expect(two.first.volume.counters.orphansFreed == 1)
+            await #expect(throws: FileError.stale) {
+                _ = try await two.second.volume.open(found.handle, .reading, nil)
+            }
+            two.second.kernel.unpin(found)
+        }
+    }
+
+    /// G3: the oldest of too many goes; all go when room is needed or the node leaves.
+    @Test func notTooManyAndNotForEver() throws {
+        try runOnTwoNodes(synchronizes: true) { two in
+            let volume = two.first.volume
+            #expect(await !volume.roomComes())
+            for _ in 0..<1030 { try await replace(on: two.first) }
+            #expect(volume.graced.count <= 1024 && volume.graced.count > 0)
+            let freed = volume.counters.orphansFreed
+            #expect(await volume.roomComes())
+            #expect(volume.graced.isEmpty && volume.counters.orphansFreed > freed)
+            try await replace(on: two.first)
+            #expect(volume.graced.count == 1)
+            _ = try await two.cluster.unmount(0)
+            #expect(volume.counters.orphansFreed == volume.counters.orphansListed)
+        }
+    }
+}
