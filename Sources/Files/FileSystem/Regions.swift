@@ -74,6 +74,9 @@ final class Region: GlockOwner {
     func demote(_ glock: Glock, from: LockMode, to: LockMode) async {
         await inode.volume.demote(self, of: inode, from: from, to: to)
     }
+
+    /// What others may read of it, and what the kernel has of it, is found again.
+    func isSpare(_ glock: Glock) -> Bool { true }
 }
 
 /// The regions of a file that this node has locks of, by number.
