@@ -131,6 +131,10 @@ package enum Probe: Int, CaseIterable, Sendable {
     case replacedOpened
     /// A file that another node has open loses its last name.
     case lastNameWhileOpenElsewhere
+    /// A lock that nobody uses is given back for its age, for the number of locks, or for lack of memory.
+    case lockGivenBack
+    /// Memory is said to be short.
+    case pressureRelieved
     /// The node withdraws.
     case withdrawal
 }

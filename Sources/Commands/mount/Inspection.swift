@@ -178,6 +178,8 @@ extension MountedVolume {
             .init("freeze", .object(freezer.description)),
             .init("inodes", .count(inodeCount)),
             .init("glocks", .count(locks.count)),
+            .init("heldLocks", .count(locks.heldCount)),
+            .init("cachedBlocks", .count(cachedBlockCount)),
             .init("dirtyBytes", .count(dirtyByteCount)),
             .init(
                 "journal",
@@ -204,6 +206,12 @@ extension MountedVolume {
                     ("orphansListed", counters.orphansListed),
                     ("orphansFreed", counters.orphansFreed),
                     ("orphansLeft", counters.orphansLeft),
+                    ("reclaimedInodes", counters.reclaimedInodes),
+                    ("locksGivenBackForAge", counters.locksGivenBackForAge),
+                    ("locksGivenBackForNumber", counters.locksGivenBackForNumber),
+                    ("locksGivenBackForPressure", counters.locksGivenBackForPressure),
+                    ("blocksGivenBack", counters.blocksGivenBack),
+                    ("pressures", counters.pressures),
                     ("storageErrors", counters.storageErrors),
                 ])
             ),

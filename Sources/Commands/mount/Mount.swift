@@ -55,6 +55,7 @@ final class Mount: @unchecked Sendable {
     private let stateLatch = Latch()
     private var kernelList: GuardedList?
     private var administration: Administration?
+    private var pressure: MemoryPressure?
     private let inbox: NodeInbox
     private var isMounted = false
 
@@ -241,6 +242,18 @@ final class Mount: @unchecked Sendable {
         // Only now may the kernel keep what it is told.
         try waitInEngine { bound.value.isGuarded = true }
         administration = try Administration(path: control, mount: self)
+        watchMemory(bound)
+    }
+
+    /// What nobody uses is given back when memory is short, where the system tells of that.
+    private func watchMemory(_ volume: EngineBound<MountedVolume>) {
+        do throws(SystemError) {
+            pressure = try MemoryPressure { [engine] in
+                engine.enter { volume.value.relieve() }
+            }
+        } catch {
+            log.notice("nothing is given back when memory is short: \(error)")
+        }
     }
 
     private func makeNode(_ cluster: HostCluster, _ transport: UnixTransport) -> NodeRuntime {
@@ -253,6 +266,10 @@ final class Mount: @unchecked Sendable {
         parts.mount = mountOptions()
         parts.journal.commitInterval = parts.mount.commitInterval
         parts.recording = arguments.recordMebibytes << 20
+        parts.cachedBlocks = max(
+            arguments.cachedMebibytes << 20 / Int(file.superblock.blockSize),
+            64
+        )
         let node = NodeRuntime(engine: engine, parts: parts)
         node.heart = volumeGuard.map { GuardHeart($0, engine) }
         node.onReplayed = { epoch in cluster.markReplayed(epoch) }
@@ -288,6 +305,9 @@ final class Mount: @unchecked Sendable {
         if !arguments.usesRegions { options.fightsBeforeRegions = .max }
         options.accessTime = arguments.updatesAccessTime ? .relative : .never
         options.commitInterval = arguments.commitSeconds * 1_000_000_000
+        options.cachedLocks = arguments.cachedLocks
+        options.cacheAge = arguments.cacheAgeSeconds * 1_000_000_000
+        options.idleInodes = min(options.idleInodes, arguments.cachedLocks / 2)
         return options
     }
 
@@ -357,6 +377,7 @@ final class Mount: @unchecked Sendable {
 
     private func end() -> Int32 {
         administration?.stop()
+        pressure?.stop()
         guardian?.stop()
         takeBackAndSayFarewell()
         var code = ExitCode.success

@@ -33,6 +33,11 @@ struct MountArguments {
     var runDirectory: String?
     var updatesAccessTime = true
     var commitSeconds: UInt64 = 5
+    /// Locks that are kept though nobody uses them, seconds until they go (0: they stay), and memory for
+    /// blocks of metadata.
+    var cachedLocks = 100_000
+    var cacheAgeSeconds: UInt64 = 600
+    var cachedMebibytes = 64
     var isDebugging = false
     /// As of any file system that an administrator mounts.
     var allowsOthers = geteuid() == 0
@@ -74,7 +79,10 @@ struct MountArguments {
                         errors=withdraw (the others take over, this mount says EIO until it is unmounted),
                         regions (several nodes that write a file lock parts of it: the default), noregions (they hand the whole file over),
                         errors=panic (this daemon also leaves a core), takeover, buffered, kernel=old, watch=MICROSECONDS,
-                        record=MIB (of the lock manager's last events; 0: none), debug;
+                        record=MIB (of the lock manager's last events; 0: none),
+                        cache_locks=N (locks kept, with what they protect, for later use: 1000 to 10000000, default 100000),
+                        cache_age=SECONDS (what nobody has used for so long is given back: default 600, to 86400; 0: never),
+                        cache_metadata=MIB (memory for blocks of metadata: 1 to 65536, default 64), debug;
                         _netdev, nofail, auto, noauto, user, users, defaults and x-* are accepted
 
         Exit status: 0 mounted, 1 wrong usage, 2 a system error, 32 the mount failed.
@@ -194,6 +202,9 @@ struct MountArguments {
         case "patience": patienceSeconds = UInt64(try Self.number(name, value, 0...3600))
         case "watch": watchMicroseconds = UInt64(try Self.number(name, value, 0...10_000))
         case "record": recordMebibytes = Int(try Self.number(name, value, 0...1024))
+        case "cache_locks": cachedLocks = Int(try Self.number(name, value, 1000...10_000_000))
+        case "cache_age": cacheAgeSeconds = UInt64(try Self.number(name, value, 0...86_400))
+        case "cache_metadata": cachedMebibytes = Int(try Self.number(name, value, 1...65_536))
         case "fsname": shownSource = value
         case "node":
             guard (1...64).contains(value.utf8.count),

@@ -9,6 +9,7 @@
 // M3. Clean blocks that only the cache knows are kept up to `capacity`, the least recently used go
 //     first.
 // M4. When a lock is given up, all its blocks go (`drop`); none of them is dirty then.
+// M5. Blocks of M3 go earlier if they have not been used for long, or memory is short (`giveBack`).
 
 package import BlockIO
 package import DiskFormat
@@ -21,6 +22,7 @@ package final class MetadataCache {
         var block: MetadataBlock?
         var newer: Int
         var older: Int
+        var usedAt = Tick(0)
     }
 
     /// The slots of the blocks of one lock, in no particular order.
@@ -39,6 +41,9 @@ package final class MetadataCache {
     private var reads: [BlockAddress: Outcome<Void>] = [:]
     private var newest = -1
     private var oldest = -1
+
+    /// What counts as now for uses; whoever wants blocks to go by age keeps it near the clock.
+    package var useTime = Tick(0)
 
     /// Blocks read from the device so far.
     package private(set) var readCount = 0
@@ -61,6 +66,7 @@ package final class MetadataCache {
             unlink(slot)
             linkAsNewest(slot)
         }
+        slots[slot].usedAt = useTime
         return slots[slot].block
     }
 
@@ -214,8 +220,30 @@ package final class MetadataCache {
         }
     }
 
+    /// Drops blocks that only the cache knows (M5). Looks at `looks` of the oldest at most, and at none that was used
+    /// after `moment` if that is given; those in use are young again.
+    ///
+    /// - Returns: how many went, and whether more looks may find more.
+    package func giveBack(looks: Int, usedBefore moment: Tick?) -> (count: Int, goesOn: Bool) {
+        var count = 0
+        for _ in 0..<looks {
+            let slot = oldest
+            guard slot >= 0 else { return (count, false) }
+            if let moment, slots[slot].usedAt > moment { return (count, false) }
+            if isKnownUniquelyReferenced(&slots[slot].block), let block = slots[slot].block {
+                remove(block)
+                count += 1
+            } else {
+                unlink(slot)
+                linkAsNewest(slot)
+            }
+        }
+        return (count, looks > 0)
+    }
+
     private func linkAsNewest(_ slot: Int) {
         slots[slot].newer = -1
+        slots[slot].usedAt = useTime
         slots[slot].older = newest
         if newest >= 0 { slots[newest].newer = slot } else { oldest = slot }
         newest = slot

@@ -185,6 +185,11 @@ package final class GroupTable: GlockOwner {
 
     // MARK: Giving way
 
+    /// But for the group from which this node allocates.
+    package func isSpare(_ glock: Glock) -> Bool {
+        indexOf[glock.name].map { $0 != current } ?? false
+    }
+
     package func demote(_ glock: Glock, from: LockMode, to: LockMode) async {
         guard let volume, let index = indexOf[glock.name] else { return }
         await volume.settle(glock)

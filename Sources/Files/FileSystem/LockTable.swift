@@ -36,10 +36,13 @@ package protocol GlockOwner: AnyObject {
     func demote(_ glock: Glock, from: LockMode, to: LockMode) async
     /// A peer waits for a mode that is in the way of this node's. Before anything follows from it.
     func isWanted(_ glock: Glock, _ mode: LockMode)
+    /// Whether an idle lock may be given back because nobody has used it for long.
+    func isSpare(_ glock: Glock) -> Bool
 }
 
 extension GlockOwner {
     package func isWanted(_ glock: Glock, _ mode: LockMode) {}
+    package func isSpare(_ glock: Glock) -> Bool { false }
 }
 
 /// One glock of this node. Engine-bound.
@@ -58,6 +61,8 @@ package final class Glock {
     var drained: UnsafeContinuation<Void, Never>?
     /// When the present mode was granted.
     package internal(set) var grantedAt = Tick(0)
+    /// When it was last used, or granted (CacheShrinking S5).
+    package internal(set) var usedAt = Tick(0)
     // For whoever asks why it does not give way (GlockActivity.swift).
     /// When the machine came into its phase.
     var phaseSince = Tick(0)
@@ -105,6 +110,10 @@ package final class LockTable: LockClient {
     private var nextTicket: UInt64 = 1
     /// Whose locks are no glocks.
     weak var programs: ProgramLocks?
+    /// What counts as now for uses (CacheShrinking S5).
+    var useTime = Tick(0)
+    /// Glocks whose lock is held.
+    package private(set) var heldCount = 0
     /// Told of every event. Set once, before the first lock.
     package var onEvent: ((Glock, GlockEvent) -> Void)?
 
@@ -138,11 +147,18 @@ package final class LockTable: LockClient {
         for case let glock? in slots { body(glock) }
     }
 
+    /// So many places for glocks there are, taken or not.
+    var placeCount: Int { slots.count }
+
+    /// The glock in a place below `placeCount`, if there is one.
+    func glock(at place: Int) -> Glock? { slots[place] }
+
     /// Gives the lock back and forgets the glock. It is idle, and what it protected is written back
     /// and dropped. Its parts are discarded before.
     package func discard(_ glock: Glock) {
         precondition(glock.machine.isIdle, "discarding \(glock.name), which is in use")
         unlock(glock)
+        if glock.held != .null { heldCount -= 1 }
         slots[Int(glock.cookie)] = nil
         freeSlots.append(Int(glock.cookie))
     }
@@ -213,6 +229,7 @@ package final class LockTable: LockClient {
 
     /// Leaves.
     package func leave(_ glock: Glock, _ mode: HolderMode) {
+        glock.usedAt = useTime
         change(glock) { $0.leave(mode, &$1) }
         if let waiting = glock.drained {
             // Whoever waits looks again.
@@ -312,6 +329,7 @@ package final class LockTable: LockClient {
         glock.isNew = false
         if completion.status == .granted {
             glock.grantedAt = engine.clock.now
+            glock.usedAt = useTime
             glock.toldAt = nil
             note(
                 glock,
@@ -343,7 +361,10 @@ package final class LockTable: LockClient {
     ) {
         var actions: [GlockAction] = []
         let phase = glock.machine.phase
+        let wasHeld = glock.held != .null
         body(&glock.machine, &actions)
+        let isHeld = glock.held != .null
+        if isHeld != wasHeld { heldCount += isHeld ? 1 : -1 }
         if glock.machine.phase != phase {
             glock.phaseSince = engine.clock.now
             glock.phaseChange?.notify()

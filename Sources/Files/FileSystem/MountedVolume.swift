@@ -14,6 +14,7 @@
 //   What users may use        QuotaBook, QuotaSettling, QuotaAdministration
 //   Deleted but open          Orphans
 //   Coming and going          Mounting
+//   Giving back what is idle  CacheShrinking, Shrinking
 //
 // Invariants
 //   V1. `Inode.stored` is not nil only while the inode's glock is held in PR, CW or EX.
@@ -67,6 +68,11 @@ package struct MountOptions: Sendable {
     package var quotaQuantum: Int64 = 1024
     /// Inodes nobody refers to that are kept with their locks.
     package var idleInodes = 50_000
+    /// Locks that are kept; above, and an eighth more, those that nobody uses go (CacheShrinking.swift).
+    package var cachedLocks = 100_000
+    /// Nanoseconds after which locks, and what they protect, and blocks of metadata that nobody has used are given
+    /// back; 0: never.
+    package var cacheAge: UInt64 = 600_000_000_000
 
     package init() {}
 }
@@ -111,6 +117,9 @@ package final class MountedVolume: FileOperations {
     package internal(set) var counters = VolumeCounters()
     var isStopping = false
     var isSweepScheduled = false
+    /// What is given back of what nobody uses, and whether steps of that are under way.
+    var shrinking: CacheShrinking
+    var isShrinking = false
     /// Commits when the timer last looked.
     var quietCommits = 0
     /// Tasks that are freeing an orphan right now or finding out whether it is open; `stop` waits for them.
@@ -167,6 +176,7 @@ package final class MountedVolume: FileOperations {
         blockSize = Int(superblock.blockSize)
         dirtyAccount = DirtyAccount(limit: options.dirtyLimit)
         groups = GroupTable()
+        shrinking = CacheShrinking(age: options.cacheAge, bound: options.cachedLocks)
         renameGlock = locks.make(.rename, owner: nil)
         barrierOwner = BarrierOwner()
         barrierGlock = locks.make(.logBarrier, owner: barrierOwner)
@@ -586,6 +596,14 @@ package struct VolumeCounters: Sendable {
     package var orphansFreed: UInt64 = 0
     package var orphansLeft: UInt64 = 0
     package var reclaimedInodes: UInt64 = 0
+    /// Locks that nobody used and that were given back: not used for long, too many, for lack of memory.
+    package var locksGivenBackForAge: UInt64 = 0
+    package var locksGivenBackForNumber: UInt64 = 0
+    package var locksGivenBackForPressure: UInt64 = 0
+    /// Blocks of metadata that were dropped for their age or for lack of memory.
+    package var blocksGivenBack: UInt64 = 0
+    /// How often memory was said to be short.
+    package var pressures: UInt64 = 0
     /// Blocks that a log barrier took out of quarantine.
     package var releasedBlocks: UInt64 = 0
 }

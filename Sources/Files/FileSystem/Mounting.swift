@@ -27,8 +27,8 @@ extension MountedVolume {
         guard isDirectory else { throw .notDirectory }
         if !options.isReadOnly {
             engine.spawn { await self.freeOrphans(of: self.slot) }
-            scheduleMaintenance()
         }
+        scheduleMaintenance()
     }
 
     /// Everything to the device, the journal clean, no lock in use. No request comes any more.
@@ -72,7 +72,9 @@ extension MountedVolume {
             in: engine,
             EngineBound { [weak self] in
                 guard let self, !isStopping, !isWithdrawn else { return }
+                shrink()
                 engine.spawn {
+                    if self.options.isReadOnly { return self.sweep() }
                     await self.writeBackOld()
                     self.leaveRegions()
                     self.sweep()

@@ -35,6 +35,8 @@
 //   R7. While a region is given up the inode's lock is not, nor does anybody use the whole: giving up is a concurrent
 //       holder of the inode's glock, past all that wait (GlockMachine G4c), and if the inode's lock is just
 //       being given up waits for the end of that.
+//   R8. Nobody gives a region up unasked while the inode is held in EX, or may come to be while a mapping is dirty: the
+//       write-back of a page then waits for the whole, the whole for the giving up (R7), and that for the page.
 //
 // Lock order: LockTable L1 (3). L3 holds for a region as for the inode.
 //
@@ -74,6 +76,9 @@ final class Region: GlockOwner {
     func demote(_ glock: Glock, from: LockMode, to: LockMode) async {
         await inode.volume.demote(self, of: inode, from: from, to: to)
     }
+
+    /// R8: not while the file is open here, nor under EX of the inode.
+    func isSpare(_ glock: Glock) -> Bool { inode.opens == 0 && inode.glock.held != .exclusive }
 }
 
 /// The regions of a file that this node has locks of, by number.

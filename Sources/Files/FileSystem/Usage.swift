@@ -99,6 +99,9 @@ extension MountedVolume {
     /// Inodes in memory.
     package var inodeCount: Int { inodes.count }
 
+    /// Blocks of metadata in memory.
+    package var cachedBlockCount: Int { cache.count }
+
     /// Dirty file data, in bytes.
     package var dirtyByteCount: UInt64 { dirtyAccount.byteCount }
 }

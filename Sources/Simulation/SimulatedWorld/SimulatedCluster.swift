@@ -66,6 +66,8 @@ package final class SimulatedCluster {
     let central = CentralLocks()
     let network: SimulatedNetwork
     private let membership: SimulatedMembership
+    /// From which it follows when memory is short, if it ever is.
+    private let pressureSeed: UInt64?
     /// Nodes that are gone: their tasks may still run (W3).
     private var graveyard: [SimulatedNode] = []
     /// So many of them have been held against their recordings.
@@ -99,6 +101,7 @@ package final class SimulatedCluster {
         self.engine = engine
         locks = run.locks
         isSkewed = run.faults.contains(.skew)
+        pressureSeed = run.faults.contains(.pressure) ? run.seed ^ 0x5EED_0CAC : nil
         executor = engine.seededExecutor
         dice = executor.forkDice()
         shape = ClusterShape(run, &dice)
@@ -211,6 +214,7 @@ package final class SimulatedCluster {
             door: door
         )
         nodes[index] = node
+        if let pressureSeed { node.runShort(SeededGenerator(seed: pressureSeed &+ lives)) }
         return node
     }
 
@@ -274,6 +278,7 @@ package final class SimulatedCluster {
         parts.mount.fightsBeforeRegions = 1 + dice.below(2)
         parts.mount.quotaQuantum = [1, 16, 1024][Int(plan.superblock.blockCount + lives) % 3]
         parts.mount.dirtyLimit = dice.oneIn(2) ? 64 << 10 : 16 << 20
+        if let pressureSeed { limitCache(&parts.mount, pressureSeed) }
         parts.locks = Self.lockSettings
         parts.recording = Self.recording
         if locks == .central { parts.substitute = door }
@@ -293,6 +298,13 @@ package final class SimulatedCluster {
             }
         }
         return (member, door)
+    }
+
+    /// Little is kept, or not for long, or both, or neither.
+    private func limitCache(_ options: inout MountOptions, _ seed: UInt64) {
+        var dice = SeededGenerator(seed: seed &- lives)
+        options.cachedLocks = [8, 24, 100_000][dice.below(3)]
+        options.cacheAge = [0, 20_000_000, 300_000_000][dice.below(3)]
     }
 
     /// How far a node's time of day is ahead, in seconds.

@@ -36,7 +36,7 @@ package final class SimulatedNode {
     var wroteAfterWithdrawal: Bool {
         writesAtWithdrawal.map { member.host.writesBegun > $0 } ?? false
     }
-    private var hasLeft = false
+    private(set) var hasLeft = false
 
     init(
         slot: SlotIndex,

@@ -239,7 +239,10 @@ package final class Simulation {
         // Nobody has anything open any more, and what was deleted meanwhile is freed.
         let isAttended = !cluster.living.isEmpty
         await engine.sleep(nanoseconds: Self.timeToFree)
-        for node in cluster.living { try demandNoLeaks(node) }
+        for node in cluster.living {
+            try demandNoLeaks(node)
+            try node.demandShrunkenCache()
+        }
         for index in cluster.nodes.indices { try await unmount(index) }
         try demandExclusivity()
         let orphans = try await check().orphans
@@ -269,6 +272,11 @@ package final class Simulation {
         report.timeQuestions += Int(node.volume.counters.timeQuestions)
         report.glimpses += Int(node.volume.counters.glimpses)
         report.glimpseQuestions += Int(node.volume.counters.glimpseQuestions)
+        let counters = node.volume.counters
+        report.givenBack += Int(
+            counters.locksGivenBackForAge + counters.locksGivenBackForNumber
+                + counters.locksGivenBackForPressure + counters.blocksGivenBack
+        )
         // The lock manager's core is pure: it counts.
         let locks = node.member.runtime.locks.counters
         if locks.movesIn > 0 { reached(.masterMoved) }

@@ -38,11 +38,15 @@ package struct SimulationFaults: OptionSet, Hashable, Sendable {
     /// Not a fault: the volume has quotas, and limits that are reached.
     package static let quota = SimulationFaults(rawValue: 2048)
 
+    /// Not a fault: memory is short now and then, and little of what nobody uses may stay, and not for long.
+    package static let pressure = SimulationFaults(rawValue: 4096)
+
     /// By the names of the command line.
     package static let byName: [(name: String, fault: SimulationFaults)] = [
         ("remount", .remount), ("kill", .kill), ("crash", .crash), ("io", .inputOutput),
         ("scrub", .scrub), ("pause", .pause), ("partition", .partition), ("full", .full),
         ("skew", .skew), ("rot", .rot), ("freeze", .freeze), ("quota", .quota),
+        ("pressure", .pressure),
     ]
 
     /// As on the command line: names with commas between; `none` for none.
@@ -83,13 +87,16 @@ package struct SimulationPlan: Hashable, Sendable {
         // A quarter of the runs without trouble: what fails there is easy to understand.
         if !dice.oneIn(4) {
             for (_, fault) in SimulationFaults.byName
-            where fault != .freeze && fault != .quota && dice.oneIn(3) {
+            where ![.freeze, .quota, .pressure].contains(fault) && dice.oneIn(3) {
                 faults.insert(fault)
             }
         }
         // By dice of its own, so that what older seeds mean is otherwise what it was.
         var quotaDice = SeededGenerator(seed: seed ^ 0x5EED_0407)
         if quotaDice.oneIn(4) { faults.insert(.quota) }
+        // Likewise.
+        var pressureDice = SeededGenerator(seed: seed ^ 0x5EED_0CAC)
+        if pressureDice.oneIn(4) { faults.insert(.pressure) }
         var plan = SimulationPlan(
             seed: seed,
             steps: (40 + dice.below(200)) * 3 / max(3, nodes),

@@ -46,6 +46,8 @@ package struct SimulationReport: Hashable, Sendable {
     package var partitions = 0
     /// Times that the volume stood still.
     package var freezes = 0
+    /// Locks, and blocks of metadata, that nobody used and that were given back.
+    package var givenBack = 0
     /// Bits that turned over.
     package var rotted = 0
     /// Operations for which there was no space.
@@ -72,7 +74,7 @@ package struct SimulationReport: Hashable, Sendable {
                 ("scrubbedInodes", \.scrubbedInodes), ("unjudgedScrubs", \.unjudgedScrubs),
                 ("withdrawals", \.withdrawals), ("deaths", \.deaths), ("crashes", \.crashes),
                 ("pauses", \.pauses), ("partitions", \.partitions), ("rotted", \.rotted),
-                ("freezes", \.freezes),
+                ("freezes", \.freezes), ("givenBack", \.givenBack),
                 ("withoutSpace", \.withoutSpace), ("orphanReads", \.orphanReads),
                 ("grants", \.grants), ("records", \.records), ("diskGrants", \.diskGrants),
                 ("traced", \.traced), ("timeQuestions", \.timeQuestions),
@@ -124,7 +126,8 @@ package struct SimulationReport: Hashable, Sendable {
             ("nodes that stood still", pauses), ("partitions", partitions),
             ("names put in order", judged), ("histories without a verdict", undecided),
             ("without space", withoutSpace),
-            ("freezes", freezes), ("turned bits", rotted), ("scrubs", scrubs),
+            ("freezes", freezes), ("locks and blocks given back", givenBack),
+            ("turned bits", rotted), ("scrubs", scrubs),
         ].filter { $0.1 > 0 }.map { "\($0.1) \($0.0)" }
         let count = probes.probes(contained: true).count
         return (words + events).joined(separator: ", ")
