@@ -42,6 +42,8 @@ extension MountedVolume {
         while reapers > 0, !isWithdrawn { await reapersEnded.wait() }
         if isWithdrawn { throw .inputOutput }
         try await storePendingTimes()
+        try await storeAccesses(isLast: true)
+        try await storeTimes(olderThan: 0)
         try await writeBackAll()
         do throws(StorageError) {
             // Requests that the kernel has given up may still be at work: their transactions end
@@ -73,6 +75,7 @@ extension MountedVolume {
                 guard let self, !isStopping, !isWithdrawn else { return }
                 engine.spawn {
                     await self.writeBackOld()
+                    await self.storeOldTimes()
                     self.leaveRegions()
                     self.sweep()
                     await self.emptyQuietLog()
@@ -147,6 +150,7 @@ extension MountedVolume {
         locks.discard(inode.glock)
         if let open = inode.openGlock { locks.discard(open) }
         inode.isIdleListed = false
+        if let time = inode.access.time, !inode.isFreed { toldAccesses.note(inode.number, time) }
         inodes.remove(inode)
     }
 
