@@ -205,6 +205,10 @@ struct WireTests {
         .lastWrite(6, nil), .lastWrite(7, Timestamp(seconds: -5, nanoseconds: 999_999_999)),
         .askAttributes(8, InodeNumber(address: BlockAddress(0x99), generation: 3)),
         .attributes(9, nil), .attributes(10, glimpsed),
+        .accessed(
+            InodeNumber(address: BlockAddress(0x99), generation: 3),
+            Timestamp(seconds: -5, nanoseconds: 999_999_999)
+        ),
         .freezes(
             FreezeNotice(node: NodeID(3), since: Timestamp(seconds: 9, nanoseconds: 8), seconds: 60)
         ),

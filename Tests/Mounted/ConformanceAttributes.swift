@@ -89,6 +89,21 @@ extension ConformanceStage {
             }
             return changed.isEmpty ? "nothing" : changed.joined(separator: " ")
         },
+        // The same of the time of access alone; of a read on another node this one hears a moment later.
+        "accessed": { words in
+            guard let before = words.stage.marks[words[0]] else { throw Trouble("no mark") }
+            let limit = Glibc.time(nil) + Int(10 * Patience.factor)
+            while true {
+                let now = try status(words, 1, follow: false)
+                if (now.st_atim.tv_sec, now.st_atim.tv_nsec)
+                    > (before.st_atim.tv_sec, before.st_atim.tv_nsec)
+                {
+                    return "later"
+                }
+                if Glibc.time(nil) > limit { return "not later" }
+                sched_yield()
+            }
+        },
         // Whether times of two are the same: `same-times A B`.
         "same-mtime-ctime": { words in
             let raw = try status(words, 0, follow: false)

@@ -69,6 +69,14 @@ package enum Probe: Int, CaseIterable, Sendable {
     case timesCollected
     case glimpsed
     case readerAwaited
+    /// Somebody reads what other nodes may be reading: the time is kept for later.
+    case accessPending
+    /// A node is told such a time of a file that it has in memory.
+    case accessHeard
+    /// A node that may change the inode stores such a time.
+    case accessMerged
+    /// Times that stayed in memory are logged by themselves.
+    case timesStoredLate
     /// A file that only one node uses is locked as a whole again.
     case regionsLeft
     /// A node gets the mastership of a resource from another one.

@@ -157,6 +157,7 @@ package final class NodeRuntime: @unchecked Sendable {
         adoptView?(view)
         locks.viewChanged(view)
         questions.adopt(view)
+        volume?.tellAllAccesses()
     }
 
     /// The lock tables of a view are whole again on this node.
@@ -288,6 +289,7 @@ package final class NodeRuntime: @unchecked Sendable {
             volume?.lastWriteHere(to: file, takes: takes)
         }
         questions.attributesHere = { [weak volume] file in volume?.attributesHere(of: file) }
+        questions.onAccess = { [weak volume] file, time in volume?.hearAccess(to: file, at: time) }
         volume.onReport = { [weak self] in self?.onReport?($0) }
         volume.onWithdraw = { [weak self] in self?.onFailure?($0) }
         volume.locks.onEvent = { [weak self] glock, event in
@@ -330,6 +332,12 @@ extension NodeRuntime: PeerVolumes {
     ) async -> (attributes: GlimpsedAttributes, teller: NodeID)? {
         await questions.attributes(of: file, from: teller)
     }
+
+    package func tellAccess(to file: InodeNumber, at time: Timestamp) {
+        questions.tellAccess(to: file, at: time)
+    }
+
+    package var isAlone: Bool { questions.isAlone }
 
     package func asked(about file: InodeNumber) -> (nodes: [NodeID], since: Tick)? {
         questions.asked(about: file)

@@ -228,6 +228,10 @@ struct WireReader {
         case .attributes:
             let number = try integer(UInt32.self)
             return .attributes(number, try boolean() ? try glimpsedAttributes() : nil)
+        case .accessed:
+            let address = BlockAddress(try integer(UInt64.self))
+            let file = InodeNumber(address: address, generation: try integer(UInt64.self))
+            return .accessed(file, try time())
         case .freezes:
             let node = try node()
             let since = try time()

@@ -112,6 +112,11 @@ extension [UInt8] {
             append(told == nil ? 0 : 1)
             if let told { append(attributes: told) }
             return .attributes
+        case .accessed(let file, let time):
+            append(integer: file.address.rawValue)
+            append(integer: file.generation)
+            append(time: time)
+            return .accessed
         case .freezes(let notice):
             append(integer: notice.node.rawValue)
             append(time: notice.since)

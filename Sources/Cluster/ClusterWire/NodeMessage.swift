@@ -45,6 +45,8 @@ package enum NodeMessage: Hashable, Sendable {
     case askAttributes(UInt32, InodeNumber)
     /// The answer; nil: ask for the lock.
     case attributes(UInt32, GlimpsedAttributes?)
+    /// Somebody has read this file on the sender's node, at that time.
+    case accessed(InodeNumber, Timestamp)
     /// The volume is being frozen, and by whom.
     case freezes(FreezeNotice)
 }
@@ -133,6 +135,7 @@ enum WireKind: UInt8, CaseIterable {
     case askAttributes = 70
     case attributes = 71
     case freezes = 72
+    case accessed = 73
     case seek = 80
     case chase = 81
     case cycle = 82

@@ -296,7 +296,7 @@ private struct FlightReader {
             case .lock(let message): return .message(message, from: sender, decoded.epoch)
             case .replayed(let epoch): return .journalsReplayed(epoch, from: sender)
             case .goodbye, .inquiry, .report, .askLastWrite, .lastWrite,
-                .askAttributes, .attributes, .freezes:
+                .askAttributes, .attributes, .freezes, .accessed:
                 return nil
             }
         } catch {

@@ -155,7 +155,7 @@ package final class InquiryDesk {
         case .report(let number, let part, let isLast, let bytes):
             takePart(number, part, isLast, bytes, from: peer)
         case .lock, .replayed, .goodbye, .askLastWrite, .lastWrite, .askAttributes,
-            .attributes, .freezes:
+            .attributes, .freezes, .accessed:
             break
         }
     }

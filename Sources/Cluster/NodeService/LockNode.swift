@@ -371,7 +371,7 @@ package final class LockNode: LockService {
             onReplayed?(epoch)
         case .goodbye: onGoodbye?(peer)
         case .inquiry, .report: onInquiry?(decoded.message, peer)
-        case .askLastWrite, .lastWrite, .askAttributes, .attributes:
+        case .askLastWrite, .lastWrite, .askAttributes, .attributes, .accessed:
             onQuestion?(decoded.message, peer)
         case .freezes(let notice): onFreeze?(notice)
         }

@@ -19,6 +19,18 @@ package final class PeerQuestions {
     /// What this node answers: the attributes, if it is the one that changes the file.
     package var attributesHere: ((InodeNumber) -> GlimpsedAttributes?)?
 
+    /// Told of what others have read.
+    /// What comes before there is somebody to tell waits, as far as there is room.
+    package var onAccess: ((InodeNumber, Timestamp) -> Void)? {
+        didSet {
+            for (file, time) in earlyAccesses { onAccess?(file, time) }
+            earlyAccesses = []
+        }
+    }
+
+    private var earlyAccesses: [(InodeNumber, Timestamp)] = []
+    private static let mostEarlyAccesses = 4096
+
     private let locks: LockNode
     private let engine: Engine
     private var isTimerSet = false
@@ -77,6 +89,14 @@ package final class PeerQuestions {
         }
         return (attributes, teller)
     }
+
+    /// Tells all others that a file was read here.
+    package func tellAccess(to file: InodeNumber, at time: Timestamp) {
+        for member in others { locks.say(.accessed(file, time), to: member.node) }
+    }
+
+    /// Whether there are no others.
+    package var isAlone: Bool { others.isEmpty }
 
     private var others: [Member] {
         (locks.view?.members ?? []).filter { $0.node != locks.node }
@@ -157,6 +177,12 @@ package final class PeerQuestions {
                 guard let attributes else { return }
                 round.attributes = attributes
                 round.teller = peer
+            }
+        case .accessed(let file, let time):
+            if let onAccess {
+                onAccess(file, time)
+            } else if earlyAccesses.count < Self.mostEarlyAccesses {
+                earlyAccesses.append((file, time))
             }
         default: break
         }

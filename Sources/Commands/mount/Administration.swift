@@ -14,6 +14,7 @@
 //   frozen        by whom and since when it is frozen; nothing if it is not
 //   scrub start|stop  begins a scrub of the volume, or ends it; the answer is "ok"
 //   scrub status  JSON: how far it is and what it has found
+//   times OPTION...  the rules for times are these from now on, as mount(8) spells them, and ro or rw; the answer is "ok"
 //   quota ...     usage and limits of users and groups (Quotas.swift)
 
 import CLinux

@@ -49,10 +49,32 @@ struct Inspection: @unchecked Sendable {
             case "thaw": return try thaw()
             case "frozen": return try mount.waitInEngine { frozen() }
             case "quota": return try quota(rest)
+            case "times": return try setTimes(words.dropFirst())
             default: return "error: unknown request '\(request)'\n"
             }
         } catch {
             return "error: \(error)\n"
+        }
+    }
+
+    /// The rules for times of a mount that was mounted again.
+    private func setTimes(_ words: ArraySlice<String>) throws -> String {
+        guard let volume = mount.node?.volume else {
+            return "error: the volume is not mounted yet\n"
+        }
+        let bound = EngineBound(volume)
+        return try mount.waitInEngine {
+            for word in words {
+                switch word {
+                case "ro": bound.value.times.isReadOnly = true
+                case "rw": bound.value.times.isReadOnly = false
+                default:
+                    if !bound.value.times.take(word) {
+                        return "error: '\(word)' is no rule for times\n"
+                    }
+                }
+            }
+            return "ok\n"
         }
     }
 

@@ -224,6 +224,7 @@ final class Mount: @unchecked Sendable {
         server.serve(EngineBound(volume))
         try server.mount()
         isMounted = true
+        showTimes(arguments, at: mountPoint)
         list.connect(mountPoint)
         let slot = cluster.member.node.slot
         let inodes = list.inodes
@@ -303,7 +304,8 @@ final class Mount: @unchecked Sendable {
         options.isReadOnly = arguments.isReadOnly
         options.hasAccessLists = arguments.hasAccessLists
         if !arguments.usesRegions { options.fightsBeforeRegions = .max }
-        options.accessTime = arguments.updatesAccessTime ? .relative : .never
+        options.times = arguments.times
+        options.times.isReadOnly = arguments.isReadOnly
         options.commitInterval = arguments.commitSeconds * 1_000_000_000
         options.cachedLocks = arguments.cachedLocks
         options.cacheAge = arguments.cacheAgeSeconds * 1_000_000_000

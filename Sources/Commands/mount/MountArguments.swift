@@ -1,5 +1,6 @@
 // What mount(8) and people pass: `mount.lockstep DEVICE DIR [-sfnv] [-o OPTS] [--foreground]`.
 
+import FileSystem
 import Glibc
 import Vocabulary
 
@@ -31,7 +32,9 @@ struct MountArguments {
     /// A name for people, shown by `lockstep status`; the slot is what counts.
     var nodeName: String?
     var runDirectory: String?
-    var updatesAccessTime = true
+    var times = TimeRules()
+    /// What was said about them, in its order.
+    var timeWords: [String] = []
     var commitSeconds: UInt64 = 5
     /// Locks that are kept though nobody uses them, seconds until they go (0: they stay), and memory for
     /// blocks of metadata.
@@ -72,9 +75,11 @@ struct MountArguments {
           -v            say on standard error when it is mounted
           -r, -w        as -o ro and -o rw
           -t TYPE       accepted for mount(8)
-          -o OPTIONS    ro, rw, noatime, relatime, lazytime, acl, noacl, nodev, dev, nosuid, suid, noexec, exec, sync,
-                        async, allow_other (as without, for root), noallow_other, default_permissions (always on),
-                        remount (of ro, rw and what the kernel does by itself), fsname=NAME, node=NAME,
+          -o OPTIONS    ro, rw, relatime (the default), noatime, strictatime (every read counts: past the page cache),
+                        nodiratime, diratime, lazytime (times alone are stored within a day), nolazytime,
+                        acl, noacl, nodev, dev, nosuid, suid, noexec, exec, sync, async,
+                        allow_other (as without, for root), noallow_other, default_permissions (always on),
+                        remount (of ro, rw, the rules for times and what the kernel does by itself), fsname=NAME, node=NAME,
                         cluster=local, slot=N, run=DIR, commit=SECONDS, patience=SECONDS,
                         errors=withdraw (the others take over, this mount says EIO until it is unmounted),
                         regions (several nodes that write a file lock parts of it: the default), noregions (they hand the whole file over),
@@ -151,16 +156,13 @@ struct MountArguments {
 
     private mutating func take(flag: String) throws(UsageError) -> Bool {
         flags.append(flag)
+        if times.take(flag) {
+            timeWords.append(flag)
+            return true
+        }
         switch flag {
         case "ro": isReadOnly = true
         case "rw": isReadOnly = false
-        case "noatime":
-            updatesAccessTime = false
-            kernelOptions.append(flag)
-        case "relatime", "atime": updatesAccessTime = true
-        case "strictatime", "norelatime":
-            updatesAccessTime = true
-            remarks.append("\(flag) is not supported: relatime is what is done")
         case "nodev", "nosuid", "noexec", "dev", "suid", "exec", "sync", "async":
             kernelOptions.append(flag)
         case "allow_other": allowsOthers = true
@@ -176,8 +178,7 @@ struct MountArguments {
             throw UsageError("dirsync is not supported: a directory is made durable by fsync")
         case "remount": isRemount = true
         case "default_permissions", "defaults", "_netdev", "nofail", "auto", "noauto", "user",
-            "nouser", "users", "owner", "group", "nodiratime", "diratime", "lazytime", "nolazytime",
-            "silent", "loud":
+            "nouser", "users", "owner", "group", "silent", "loud":
             break
         default: return flag.hasPrefix("x-") || flag.hasPrefix("comment")
         }

@@ -23,6 +23,9 @@ package final class StoredInode {
     /// the store.
     package var record: InodeRecord
 
+    /// Times in `record` are newer than those in the block.
+    package private(set) var hasUnstoredTimes = false
+
     /// Grows with each change of the inode's tree or attributes (F2).
     package private(set) var structureVersion: UInt64 = 0
 
@@ -97,8 +100,15 @@ package final class StoredInode {
         accountant.charge(.group(old.group), .zero - old.amount, in: transaction)
     }
 
+    /// Changes times, and nothing else, in memory: `store` takes them along.
+    package func changeTimes(_ change: (inout InodeRecord) -> Void) {
+        change(&record)
+        hasUnstoredTimes = true
+    }
+
     /// Writes the fields into the block, as part of a transaction.
     package func store(in transaction: Transaction) {
+        hasUnstoredTimes = false
         transaction.modify(block)
         record.writeFields(to: block.bytes)
         charge(in: transaction)

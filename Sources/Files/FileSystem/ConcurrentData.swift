@@ -19,6 +19,7 @@ extension MountedVolume {
         at offset: UInt64,
         into buffer: UnsafeMutableRawBufferPointer,
         isFill: Bool,
+        isAccess: Bool,
         reader: UInt32?,
         _ interruption: Interruption?
     ) async throws(FileError) -> Int? {
@@ -52,6 +53,7 @@ extension MountedVolume {
                 inode.kernelMayCache = true
                 inode.pageUse.noteFill(range)
             }
+            if isAccess { noteAccess(inode, stored) }
             defer { noteShortRead(inode, range.upperBound, stored.record.size, reader) }
             guard offset < stored.record.size else { return 0 }
             let count = Int(min(range.upperBound, stored.record.size) - offset)

@@ -20,6 +20,10 @@ package protocol PeerVolumes: AnyObject {
         of file: InodeNumber,
         from teller: NodeID?
     ) async -> (attributes: GlimpsedAttributes, teller: NodeID)?
+    /// Tells the other nodes that somebody here has read a file. They may hear of it late, or never.
+    func tellAccess(to file: InodeNumber, at time: Timestamp)
+    /// Whether this node is the only one.
+    var isAlone: Bool { get }
     /// Whose answers about a file are waited for at this moment, and since when; nil if nobody's.
     func asked(about file: InodeNumber) -> (nodes: [NodeID], since: Tick)?
 }

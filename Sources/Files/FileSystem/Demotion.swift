@@ -80,6 +80,7 @@ extension MountedVolume {
         await invalidateKernel(inode, from: from, to: to)
         inode.glock.step = .draining
         await locks.drain(inode.glock, to: to)
+        if from == .exclusive { await storeTimesForDemotion(inode) }
         if from == .exclusive || from == .concurrentWrite {
             await writeBackForDemotion(inode)
             await settle(inode.glock)

@@ -144,6 +144,8 @@ package struct OpenIntent: Sendable {
     package var truncates: Bool
     /// FUSE_OPEN_KILL_SUIDGID: a truncating open drops set-user-id and set-group-id.
     package var dropsPrivileges = false
+    /// O_NOATIME: reads do not count.
+    package var keepsAccessTime = false
     /// The group of who opens; nil if nothing depends on it.
     package var writerGroup: UInt32?
 

@@ -393,6 +393,11 @@ package final class Freezer {
     /// Z4. False if there is a thaw before, or something cannot be written.
     private func becomeQuiet() async -> Bool {
         await takeStores()
+        do throws(FileError) {
+            try await volume.storeTimes(olderThan: 0)  // LazyTimes B3
+        } catch {
+            return false
+        }
         isClosed = true
         while lateCount > 0, !isThawWanted, !volume.isWithdrawn { await changed.wait() }
         if isThawWanted || volume.isWithdrawn { return false }

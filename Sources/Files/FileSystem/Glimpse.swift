@@ -106,7 +106,7 @@ extension MountedVolume {
             device: record.device,
             size: record.size,
             blockCount: record.blockCount,
-            accessed: record.accessed,
+            accessed: shownAccess(inode, record),
             modified: record.modified,
             changed: record.changed,
             born: record.born,

@@ -135,6 +135,12 @@ package final class Inode {
     var rangeLocks: RangeLocks?
     /// Limits do not count for the operation that holds it exclusively (QuotaBook).
     var isExempt = false
+    /// What is known of accesses and not in the inode (AccessTimes.swift).
+    var access = PendingAccess()
+    /// Since when there are times in memory that the block does not have (LazyTimes.swift), and whether it is in the list
+    /// of those.
+    var unstoredSince: Tick?
+    var isUnstoredListed = false
     /// In the list of those that nobody refers to.
     var isIdleListed = false
 
@@ -229,6 +235,8 @@ final class OpenFile {
     let inode: Inode
     let intent: OpenIntent
     let isDirect: Bool
+    /// The kernel has asked for data of it.
+    var wasRead = false
     /// The lock of a program (ProgramLocks), and who is asking for it: one at a time.
     var lock: ProgramLock?
     let locking = Gate()

@@ -187,7 +187,11 @@ extension MountedVolume {
         directory.listings += 1
         let intent = OpenIntent(reads: true, writes: false, appends: false, truncates: false)
         let file = OpenFile(inode: directory, intent: intent, isDirect: false)
-        return OpenReply(handle: openFiles.insert(file), keepsCache: true, isDirect: false)
+        return OpenReply(
+            handle: openFiles.insert(file),
+            keepsCache: times.access != .strict,
+            isDirect: false
+        )
     }
 
     package func readDirectory(
@@ -203,6 +207,7 @@ extension MountedVolume {
         let stored = try await hold(directory, .shared, interruption)
         defer { release(directory, .shared) }
         directory.kernelMayCache = true
+        noteAccess(directory, stored)
         let directoryBits: UInt32 = 0o040000
         for (own, name, target) in [
             (UInt64(1), ".", directory.number), (2, "..", stored.record.parent),

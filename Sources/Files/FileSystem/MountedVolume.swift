@@ -15,6 +15,7 @@
 //   Deleted but open          Orphans
 //   Coming and going          Mounting
 //   Giving back what is idle  CacheShrinking, Shrinking
+//   Times                     AccessTimes, LazyTimes
 //
 // Invariants
 //   V1. `Inode.stored` is not nil only while the inode's glock is held in PR, CW or EX.
@@ -42,15 +43,9 @@ package import Vocabulary
 
 /// How a volume is mounted.
 package struct MountOptions: Sendable {
-    /// When reading updates the time of last access.
-    package enum AccessTime: Sendable {
-        case never
-        /// Once a day, or when the file was changed since, and only when it costs no lock.
-        case relative
-    }
-
     package var isReadOnly = false
-    package var accessTime = AccessTime.relative
+    /// What is done about times at first; a remount changes it.
+    package var times = TimeRules()
     /// Whether there are access control lists; otherwise their attributes are refused.
     package var hasAccessLists = true
     /// How long a change may stay in memory alone, in nanoseconds.
@@ -148,6 +143,15 @@ package final class MountedVolume: FileOperations {
     let spaceGate = Gate()
     /// Usage of groups whose lock is elsewhere, as last read.
     var usageCache = UsageCache()
+    /// What is done about times now.
+    package var times: TimeRules
+    /// Inodes with a time of access that waits to be stored, those of which the others have to be told, and those with
+    /// times that only memory has.
+    var pendingAccesses: [Inode] = []
+    var untoldAccesses: [Inode] = []
+    var unstoredTimes: [Inode] = []
+    /// Of inodes that are not in memory.
+    var toldAccesses = ToldAccesses()
 
     /// A volume whose journal is open and whose lock service answers. `start` (Mounting.swift)
     /// follows.
@@ -165,6 +169,7 @@ package final class MountedVolume: FileOperations {
         self.device = device
         self.superblock = superblock
         self.options = options
+        times = options.times
         slot = descriptor.slot
         orphanDirectory = descriptor.orphanDirectory
         locks = LockTable(engine: engine, service: lockService)
@@ -211,6 +216,7 @@ package final class MountedVolume: FileOperations {
             volume: self,
             flags: flags
         )
+        inode.access.time = toldAccesses.take(number)
         inodes.insert(inode)
         return inode
     }
@@ -286,11 +292,13 @@ package final class MountedVolume: FileOperations {
         if inode.glimpses.teller != nil { inode.glimpses.isNeeded(at: engine.clock.now) }
         try await locks.enter(inode.glock, mode, interruption, bytes: bytes)
         if let stored = inode.stored, !inode.isFreed, knowsTimes(inode, stored, mode) {
+            if mode == .exclusive { mergeAccess(inode, stored) }
             return stored
         }
         do throws(FileError) {
             let stored = try await load(inode)
             if !knowsTimes(inode, stored, mode) { try await collectTimes(inode, stored, mode) }
+            if mode == .exclusive { mergeAccess(inode, stored) }
             return stored
         } catch {
             locks.leave(inode.glock, mode)
@@ -321,6 +329,7 @@ package final class MountedVolume: FileOperations {
         guard !inode.isFreed, let stored = inode.stored, knowsTimes(inode, stored, mode),
             locks.enterIfPossible(inode.glock, mode)
         else { return nil }
+        if mode == .exclusive { mergeAccess(inode, stored) }
         return stored
     }
 
@@ -563,7 +572,7 @@ package final class MountedVolume: FileOperations {
             size: record.size,
             blocks: blocks.overflow ? .max : blocks.partialValue,
             blockSize: UInt32(blockSize),
-            accessed: record.accessed,
+            accessed: shownAccess(inode, record),
             modified: record.modified,
             changed: record.changed,
             born: record.born

@@ -43,6 +43,8 @@ extension MountedVolume {
         while reapers > 0, !isWithdrawn { await reapersEnded.wait() }
         if isWithdrawn { throw .inputOutput }
         try await storePendingTimes()
+        try await storeAccesses(isLast: true)
+        try await storeTimes(olderThan: 0)
         try await writeBackAll()
         do throws(StorageError) {
             // Requests that the kernel has given up may still be at work: their transactions end
@@ -76,6 +78,7 @@ extension MountedVolume {
                 engine.spawn {
                     if self.options.isReadOnly { return self.sweep() }
                     await self.writeBackOld()
+                    await self.storeOldTimes()
                     self.leaveRegions()
                     self.sweep()
                     await self.emptyQuietLog()
@@ -150,6 +153,7 @@ extension MountedVolume {
         locks.discard(inode.glock)
         if let open = inode.openGlock { locks.discard(open) }
         inode.isIdleListed = false
+        if let time = inode.access.time, !inode.isFreed { toldAccesses.note(inode.number, time) }
         inodes.remove(inode)
     }
 

@@ -131,6 +131,11 @@ extension MountedVolume {
     /// pages before we hold the lock (rule F5), and a page that is filled for them would need EX
     /// (rule M1), while a read that goes past the page cache needs only PR (rule M2).
     private func opensDirect(_ inode: Inode, _ intent: OpenIntent) -> Bool {
+        if times.access == .strict, intent.reads, !intent.keepsAccessTime,
+            kernel?.mapsDirectFiles == true
+        {
+            return true  // every read shall come here
+        }
         guard intent.writes else { return false }
         // Where such files cannot be mapped, shared mappings are not safe at all (rule M5).
         if intent.reads, let kernel, !kernel.mapsDirectFiles { return true }
@@ -204,6 +209,11 @@ extension MountedVolume {
         async throws(FileError)
     {
         if let file = openFiles[handle] { await programLocks.releaseBytes(file.inode, of: owner) }
+        if let file = openFiles[handle], file.intent.reads, !file.intent.writes,
+            !file.intent.keepsAccessTime, !file.wasRead
+        {
+            await noteAccessAtClose(file.inode)
+        }
         // Nothing is written at close: what must be durable is synchronised. An earlier failure to
         // write the file's data is reported here.
         try checkUsable()
@@ -238,28 +248,6 @@ extension MountedVolume {
             inode.isInsideOpenLock = false
             locks.leave(glock, .shared)
         }
-        if file.intent.reads && !file.intent.writes { await noteAccess(inode) }
         unrefer(inode)
-    }
-
-    /// The time of last access, relatime: when it is a day old or older than the last change, and
-    /// only if this node holds the inode exclusively anyway.
-    private func noteAccess(_ inode: Inode) async {
-        guard options.accessTime == .relative, !options.isReadOnly, !isWithdrawn,
-            inode.glock.held == .exclusive, let stored = holdIfCached(inode, .exclusive)
-        else { return }
-        defer { release(inode, .exclusive) }
-        guard freezer.enterIfPossible() else { return }
-        defer { freezer.leave() }
-        let record = stored.record
-        if record.flags.contains(.noAccessTime) { return }
-        let isOld = now.seconds - record.accessed.seconds > 24 * 3600
-        guard isOld || record.accessed <= record.modified || record.accessed <= record.changed,
-            mayLog, let transaction = journal.beginIfPossible(blocks: 1)
-        else { return }
-        defer { transaction.end() }
-        stored.record.accessed = now
-        stored.store(in: transaction)
-        inode.hasChanged(in: transaction.sequence)
     }
 }

@@ -22,6 +22,7 @@ extension MountedVolume {
         let inode = try inode(node)
         if let reader { isHeard(inode, reader) }
         guard let file = openFiles[handle], file.inode === inode else { throw .badHandle }
+        file.wasRead = true
         guard offset < UInt64(Int64.max), buffer.count > 0 else { return 0 }
         let end = offset.addingReportingOverflow(UInt64(buffer.count)).partialValue
         if usesRegions(inode, writes: isFill && inode.readWriteOpens > 0) {
@@ -30,6 +31,7 @@ extension MountedVolume {
                 at: offset,
                 into: buffer,
                 isFill: isFill,
+                isAccess: !file.intent.keepsAccessTime,
                 reader: reader,
                 interruption
             )
@@ -53,6 +55,7 @@ extension MountedVolume {
             inode.kernelMayCache = true
             inode.pageUse.noteFill(offset..<end)
         }
+        if !file.intent.keepsAccessTime { noteAccess(inode, stored) }
         defer { noteShortRead(inode, end, stored.record.size, reader) }
         guard offset < stored.record.size else { return 0 }
         let count = Int(min(end, stored.record.size) - offset)
@@ -217,6 +220,7 @@ extension MountedVolume {
         let count = Int(stored.record.size)
         let buffer = AlignedBuffer(byteCount: max(count, 1))
         try await readHeld(inode, stored, at: 0, count, into: buffer.bytes)
+        noteAccess(inode, stored)
         return [UInt8](buffer.readOnly.prefix(count))
     }
 }

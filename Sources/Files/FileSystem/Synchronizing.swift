@@ -21,6 +21,7 @@ extension MountedVolume {
         // node has changed it has written before this node's lock was given, or still has to
         // synchronise itself.
         if let dirty = inode.dirty { try await writeBack(dirty) }
+        if !dataOnly { try await storeTimes(inode) }
         do throws(StorageError) {
             let landed = inode.dirty?.landedCount ?? 0
             // The commit of a transaction that is still open flushes after the data has landed;
@@ -66,6 +67,8 @@ extension MountedVolume {
     package func synchronizeAll() async throws(FileError) {
         try checkUsable()
         if options.isReadOnly { return }
+        try await storeAccesses(isLast: true)
+        try await storeTimes(olderThan: 0)
         try await writeBackAll()
         do throws(StorageError) {
             try await journal.commit()

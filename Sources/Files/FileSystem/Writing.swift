@@ -374,6 +374,17 @@ extension MountedVolume {
         inode.dataHasChanged(in: transaction.sequence)
     }
 
+    /// The same of a write that changed nothing but data and times (LazyTimes.swift).
+    private func finishLazily(_ inode: Inode, _ stored: StoredInode, end: UInt64) {
+        inode.toldSize.written(to: end)
+        let time = now
+        delayTimes(inode, stored) {
+            $0.modified = time
+            $0.changed = time
+        }
+        inode.dataChangedAt = engine.clock.now
+    }
+
     /// Inline data moves into a block of its own, because the file outgrows the inode.
     func leaveBody(_ inode: Inode, _ stored: StoredInode) async throws(FileError) {
         let length = Int(stored.record.size)
@@ -463,6 +474,11 @@ extension MountedVolume {
         dirty.hold()  // what is brought in stays until it is changed (DirtyData, D5)
         defer { dirty.unhold() }
         if !extent.isUnwritten { try await bringInEdges(inode, stored, extent, start..<end) }
+        if !extent.isUnwritten, end <= stored.record.size, mayDelayWriteTimes(inode, stored) {
+            dirty.write(piece, at: start, logical: block, physical: physical)
+            finishLazily(inode, stored, end: end)
+            return piece.count
+        }
         let map = ExtentMap(store, stored)
         let cost =
             extent.isUnwritten

@@ -276,6 +276,9 @@ extension Dispatcher {
         return put(Encoding.opened(opened, isDirectory: false), request)
     }
 
+    /// O_NOATIME, which Glibc does not show to Swift.
+    private static let keepsAccessTime: UInt32 = 0o1_000_000
+
     private func intent(_ flags: UInt32, _ openFlags: UInt32, _ caller: Caller) -> OpenIntent {
         let access = flags & UInt32(O_ACCMODE)
         var intent = OpenIntent(
@@ -285,6 +288,7 @@ extension Dispatcher {
             truncates: flags & UInt32(O_TRUNC) != 0
         )
         intent.dropsPrivileges = openFlags & UInt32(FUSE_OPEN_KILL_SUIDGID) != 0
+        intent.keepsAccessTime = flags & Self.keepsAccessTime != 0
         intent.writerGroup = caller.writerGroup
         return intent
     }

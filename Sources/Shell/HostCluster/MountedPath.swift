@@ -12,6 +12,8 @@ package struct MountedPath: Sendable {
     package let names: [String]
     /// What the mount itself is mounted with: "rw", "nodev", "relatime".
     package let options: [String]
+    /// What its file system is: "rw", "lazytime".
+    package let volumeOptions: [String]
 
     /// Finds the mount of a path by the table of mounts. Symbolic links on the way to the mount are
     /// followed, those inside are not.
@@ -39,10 +41,16 @@ package struct MountedPath: Sendable {
         throw HostClusterError("\(path) is not on a mounted Lockstep volume")
     }
 
-    private init(mountPoint: String, names: [String], options: [String]) {
+    private init(
+        mountPoint: String,
+        names: [String],
+        options: [String],
+        volumeOptions: [String]
+    ) {
         self.mountPoint = mountPoint
         self.names = names
         self.options = options
+        self.volumeOptions = volumeOptions
     }
 
     private static func absolute(_ path: String) throws -> [String] {
@@ -60,7 +68,7 @@ package struct MountedPath: Sendable {
 
     /// The innermost mount above a path, if it is one of ours.
     private static func find(_ parts: [String]) -> MountedPath? {
-        var best: (count: Int, isOurs: Bool, point: String, options: String)?
+        var best: (count: Int, isOurs: Bool, point: String, options: String, volume: String)?
         for line in lines("/proc/self/mountinfo") {
             // 36 35 0:42 / /mnt rw,nodev - fuse.lockstep disk.img rw
             let fields = line.split(separator: " ").map(String.init)
@@ -72,14 +80,15 @@ package struct MountedPath: Sendable {
             // Of several mounts on one point the last is on top.
             if pointParts.count >= best?.count ?? 0 {
                 let isOurs = fields[dash + 1] == "fuse.lockstep"
-                best = (pointParts.count, isOurs, point, fields[5])
+                best = (pointParts.count, isOurs, point, fields[5], fields[fields.count - 1])
             }
         }
         guard let best, best.isOurs else { return nil }
         return MountedPath(
             mountPoint: best.point,
             names: Array(parts.dropFirst(best.count)),
-            options: best.options.split(separator: ",").map(String.init)
+            options: best.options.split(separator: ",").map(String.init),
+            volumeOptions: best.volume.split(separator: ",").map(String.init)
         )
     }
 
