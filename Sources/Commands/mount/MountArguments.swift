@@ -143,7 +143,8 @@ struct MountArguments {
 
     private mutating func take(options list: String) throws(UsageError) {
         for option in list.split(separator: ",") {
-            let parts = option.split(separator: "=", maxSplits: 1).map(String.init)
+            let parts = option.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+                .map(String.init)
             let isKnown =
                 if parts.count == 2 {
                     try take(parts[0], value: parts[1])
