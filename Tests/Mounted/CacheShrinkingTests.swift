@@ -94,7 +94,7 @@ extension MountedTests {
         @Test func optionsAreLimited() throws {
             let cluster = try TestCluster(nodes: 1, size: "64M")
             for option in [
-                "cache_locks=10", "cache_age=100000", "cache_metadata=0", "cache_age=",
+                "cache_locks=10", "cache_age=100000", "cache_metadata=0", "cache_age=x",
             ] {
                 let result = try Commands.run(
                     "mount.lockstep",

@@ -172,6 +172,8 @@ package final class MountedVolume: FileOperations {
         blockSize = Int(superblock.blockSize)
         dirtyAccount = DirtyAccount(limit: options.dirtyLimit)
         groups = GroupTable()
+        locks.useTime = engine.clock.now
+        cache.useTime = engine.clock.now
         shrinking = CacheShrinking(age: options.cacheAge, bound: options.cachedLocks)
         renameGlock = locks.make(.rename, owner: nil)
         barrierOwner = BarrierOwner()
