@@ -32,23 +32,13 @@ private struct Bench {
         return take()
     }
 
-    mutating func held(_ mode: LockMode) -> [GlockAction] {
-        machine.completed(.granted, mode, holds: true, &actions)
-        return take()
-    }
-
     mutating func refused() -> [GlockAction] {
         machine.completed(.wouldBlock, machine.held, &actions)
         return take()
     }
 
-    mutating func blocking(_ mode: LockMode, holds: Bool = false) -> [GlockAction] {
-        machine.blocking(mode, holds: holds, &actions)
-        return take()
-    }
-
-    mutating func holdEnded() -> [GlockAction] {
-        machine.holdEnded(&actions)
+    mutating func blocking(_ mode: LockMode) -> [GlockAction] {
+        machine.blocking(mode, &actions)
         return take()
     }
 
@@ -94,71 +84,6 @@ private struct Bench {
         #expect(bench.leave(.exclusive) == [.demote(from: .exclusive, to: .null)])
         #expect(bench.finished() == [.lower(.null)])
         #expect(bench.granted(.null) == [.request(.exclusive, [])])
-    }
-
-    // MARK: Minimum hold (G10)
-
-    @Test func whileItIsHeldBackEverybodyHereEnters() {
-        var bench = Bench()
-        _ = bench.enter(.exclusive, 1)
-        #expect(bench.enter(.exclusive, 2) == [])
-        #expect(bench.blocking(.exclusive) == [])
-        #expect(bench.held(.exclusive) == [.grant(1)])
-        #expect(bench.machine.isHeldBack)
-        #expect(bench.leave(.exclusive) == [.grant(2)])
-        #expect(bench.enter(.shared, 3) == [])
-        #expect(bench.leave(.exclusive) == [.grant(3)])
-        #expect(bench.enter(.shared, 4) == [.grant(4)])
-        #expect(bench.leave(.shared) == [])
-        // Nobody is inside: no reason to keep it.
-        #expect(bench.leave(.shared) == [.demote(from: .exclusive, to: .null)])
-        #expect(!bench.machine.isHeldBack)
-        #expect(bench.holdEnded() == [])
-    }
-
-    @Test func afterItsEndNobodyNewEnters() {
-        var bench = Bench()
-        _ = bench.enter(.exclusive, 1)
-        _ = bench.granted(.exclusive)
-        #expect(bench.blocking(.protectedRead, holds: true) == [])
-        #expect(bench.enter(.exclusive, 2) == [])
-        #expect(bench.holdEnded() == [])
-        #expect(bench.leave(.exclusive) == [.demote(from: .exclusive, to: .protectedRead)])
-        #expect(bench.finished() == [.lower(.protectedRead)])
-        #expect(bench.granted(.protectedRead) == [.request(.exclusive, .noQueue)])
-    }
-
-    /// A want that goes further does not end it, nor begin it anew.
-    @Test func itEndsOnceForAllWants() {
-        var bench = Bench()
-        _ = bench.enter(.exclusive, 1)
-        _ = bench.granted(.exclusive)
-        _ = bench.leave(.exclusive)
-        #expect(bench.enter(.shared, 2) == [.grant(2)])
-        #expect(bench.blocking(.protectedRead, holds: true) == [])
-        #expect(bench.blocking(.exclusive, holds: false) == [])
-        #expect(bench.machine.isHeldBack && bench.machine.wanted == .exclusive)
-        #expect(bench.holdEnded() == [])
-        #expect(bench.enter(.shared, 3) == [])
-        #expect(bench.leave(.shared) == [.demote(from: .exclusive, to: .null)])
-    }
-
-    @Test func withoutDemandAWantIsServedAtOnce() {
-        var bench = Bench()
-        _ = bench.enter(.exclusive, 1)
-        _ = bench.held(.exclusive)
-        #expect(!bench.machine.isHeldBack, "nobody wants it")
-        _ = bench.leave(.exclusive)
-        #expect(bench.blocking(.exclusive, holds: true) == [.demote(from: .exclusive, to: .null)])
-    }
-
-    @Test func aLockForReadersIsNotHeldBack() {
-        var bench = Bench()
-        _ = bench.enter(.shared, 1)
-        #expect(bench.blocking(.exclusive) == [])
-        #expect(bench.held(.protectedRead) == [.grant(1)])
-        #expect(!bench.machine.isHeldBack)
-        #expect(bench.leave(.shared) == [.demote(from: .protectedRead, to: .null)])
     }
 
     @Test func urgentHoldersEnterWhileTheOwnerInvalidates() {

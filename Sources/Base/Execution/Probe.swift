@@ -57,8 +57,6 @@ package enum Probe: Int, CaseIterable, Sendable {
     // Locks
     /// A conversion from PR to EX is refused, and the cache emptied first.
     case upgradeRefused
-    /// A peer waits because a lock was granted just now and is in use.
-    case wantHeldBack
     /// An operation enters during an invalidation, because it holds a page that this waits for.
     case urgentHolder
     /// A request without queueing is refused.

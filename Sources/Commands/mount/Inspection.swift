@@ -217,7 +217,6 @@ extension MountedVolume {
                 "counters",
                 .counts([
                     ("demotions", counters.demotions),
-                    ("minimumHolds", counters.minimumHolds),
                     ("regionDemotions", counters.regionDemotions),
                     ("regionRequests", counters.regionRequests),
                     ("glimpses", counters.glimpses), ("glimpsesTold", counters.glimpsesTold),

@@ -36,15 +36,12 @@ package protocol GlockOwner: AnyObject {
     func demote(_ glock: Glock, from: LockMode, to: LockMode) async
     /// A peer waits for a mode that is in the way of this node's. Before anything follows from it.
     func isWanted(_ glock: Glock, _ mode: LockMode)
-    /// Whether EX is kept for a while although a peer waits, if it is costly to hand over (GlockMachine G10).
-    func keepsForItsCost(_ glock: Glock) -> Bool
     /// Whether an idle lock may be given back because nobody has used it for long.
     func isSpare(_ glock: Glock) -> Bool
 }
 
 extension GlockOwner {
     package func isWanted(_ glock: Glock, _ mode: LockMode) {}
-    package func keepsForItsCost(_ glock: Glock) -> Bool { false }
     package func isSpare(_ glock: Glock) -> Bool { false }
 }
 
@@ -66,10 +63,6 @@ package final class Glock {
     package internal(set) var grantedAt = Tick(0)
     /// When it was last used, or granted (CacheShrinking S5).
     package internal(set) var usedAt = Tick(0)
-    /// What it took to get it from other nodes.
-    package internal(set) var cost = HandOverCost()
-    /// How often a peer's want had to wait for the minimum hold.
-    package internal(set) var holds: UInt64 = 0
     // For whoever asks why it does not give way (GlockActivity.swift).
     /// When the machine came into its phase.
     var phaseSince = Tick(0)
@@ -121,10 +114,6 @@ package final class LockTable: LockClient {
     var useTime = Tick(0)
     /// Glocks whose lock is held.
     package private(set) var heldCount = 0
-    /// Whether there is a minimum hold (GlockMachine G10); for comparisons.
-    package var keepsCostlyLocks = true
-    /// Told whenever a peer's want waits for a minimum hold.
-    var onHold: (() -> Void)?
     /// Told of every event. Set once, before the first lock.
     package var onEvent: ((Glock, GlockEvent) -> Void)?
 
@@ -284,10 +273,7 @@ package final class LockTable: LockClient {
     /// invalidated.
     package func giveWay(_ glock: Glock) async {
         guard glock.held != .null else { return }
-        change(glock) {
-            $0.holdEnded(&$1)
-            $0.blocking(.exclusive, &$1)
-        }
+        change(glock) { $0.blocking(.exclusive, &$1) }
         let change = glock.phaseChange ?? Signal()
         glock.phaseChange = change
         while glock.machine.wanted != nil || glock.machine.isDemoting { await change.wait() }
@@ -355,41 +341,7 @@ package final class LockTable: LockClient {
                 reached(glock.held == .null ? .probeRefused : .upgradeRefused)
             }
         }
-        if completion.status == .granted, glock.held == .null,
-            glock.machine.phase == .requesting(.exclusive)
-        {
-            glock.cost.measured(from: glock.phaseSince.rawValue, to: glock.grantedAt.rawValue)
-        }
-        let end = completion.status == .granted ? holdEnd(of: glock) : nil
-        change(glock) { $0.completed(completion.status, completion.mode, holds: end != nil, &$1) }
-        if let end { awaitHoldEnd(of: glock, end) }
-    }
-
-    /// Until when a lock that is held may be kept for its cost, if it may.
-    private func holdEnd(of glock: Glock) -> Tick? {
-        guard keepsCostlyLocks, glock.cost.mean > 0, glock.owner?.keepsForItsCost(glock) == true
-        else { return nil }
-        return glock.cost.holdEnd(
-            grantedAt: glock.grantedAt.rawValue,
-            now: engine.clock.now.rawValue
-        ).map { Tick($0) }
-    }
-
-    private func awaitHoldEnd(of glock: Glock, _ end: Tick) {
-        guard glock.machine.isHeldBack else { return }
-        glock.holds += 1
-        onHold?()
-        reached(.wantHeldBack)
-        let granted = glock.grantedAt
-        engine.clock.schedule(
-            at: end,
-            in: engine,
-            EngineBound { [weak self, weak glock] in
-                // Given up and granted again: that has an end of its own.
-                guard let self, let glock, glock.grantedAt == granted else { return }
-                change(glock) { $0.holdEnded(&$1) }
-            }
-        )
+        change(glock) { $0.completed(completion.status, completion.mode, &$1) }
     }
 
     package func isBlocking(cookie: UInt64, wanted: LockMode) {
@@ -398,10 +350,7 @@ package final class LockTable: LockClient {
         note(glock, .blocking(wanted: wanted))
         glock.owner?.isWanted(glock, wanted)
         if glock.toldAt == nil { glock.toldAt = engine.clock.now }
-        let wasHeldBack = glock.machine.isHeldBack
-        let end = glock.held == .exclusive ? holdEnd(of: glock) : nil
-        change(glock) { $0.blocking(wanted, holds: end != nil, &$1) }
-        if let end, !wasHeldBack { awaitHoldEnd(of: glock, end) }
+        change(glock) { $0.blocking(wanted, &$1) }
     }
 
     // MARK: Actions

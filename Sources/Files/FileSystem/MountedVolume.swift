@@ -194,7 +194,6 @@ package final class MountedVolume: FileOperations {
             store.accountant = book
         }
         barrierOwner.volume = self
-        locks.onHold = { [weak self] in self?.counters.minimumHolds += 1 }
         _ = freezer
         dirtyAccount.onFailure = { [weak self] error in self?.report(.device(error)) }
         dirtyAccount.onFull = { [weak self] in self?.makeDirtyRoom() }
@@ -587,8 +586,6 @@ package final class MountedVolume: FileOperations {
 package struct VolumeCounters: Sendable {
     package var storageErrors: UInt64 = 0
     package var demotions: UInt64 = 0
-    /// How often a peer had to wait for the end of a minimum hold (GlockMachine G10), or of its last holder.
-    package var minimumHolds: UInt64 = 0
     /// Locks of regions that were given up.
     package var regionDemotions: UInt64 = 0
     /// Requests that were carried out under locks of regions.

@@ -36,8 +36,7 @@
 //       work, and
 //       (b) holders that use bytes which the owner is just invalidating in the kernel ("urgent"):
 //       the kernel may hold the very page that the invalidation waits for (KERNEL F3), and
-//       (c) concurrent holders for whom a part is given up, or who finish what this waits for, and
-//       (d) shared and exclusive holders, during a minimum hold (G10).
+//       (c) concurrent holders for whom a part is given up, or who finish what this waits for.
 //   G5. Lowering starts only when the owner says that what was cached is written back and
 //   invalidated.
 //   G6. An upgrade of a lock that caches never waits with the old mode in hand: it is asked for
@@ -49,10 +48,6 @@
 //   G9. A concurrent holder may wait for the lock of a part, which may be on its way out and wait for the end of a
 //       demotion of the whole: so none is inside when a demotion begins, also of EX to CW, and during it only urgent
 //       ones and those of (c) enter, which wait for nothing.
-//  G10. A minimum hold: EX that was granted shortly before a peer's want was heard, or with one known, is kept until the
-//       owner says that the time is over, but only while some holder is inside: it is given up at once when the last
-//       one leaves and nobody waits here. So it delays nobody for a node that does not use the lock, and its end
-//       comes by itself.
 //
 // Source: the glock of GFS2 (Documentation/filesystems/gfs2-glocks.rst), with holders that are
 // queued in one line instead of two lists, and G6 instead of conversion dead-lock handling.
@@ -117,8 +112,6 @@ package struct GlockMachine: Sendable {
     package private(set) var urgentBytes: [Range<UInt64>] = []
     /// Urgent holders admitted since the demotion began.
     package private(set) var urgentAdmissions = 0
-    /// A peer's want waits for the end of the minimum hold, or for the last holder (G10).
-    package private(set) var isHeldBack = false
     private var queue: [Waiter] = []
     /// Who asked without queueing, while the answer is outstanding.
     private var probe: Waiter?
@@ -257,7 +250,6 @@ package struct GlockMachine: Sendable {
         switch phase {
         case .steady:
             guard let wanted else { return true }
-            if isHeldBack { return mode != .concurrent }
             return mode != .concurrent
                 && Self.remainder(of: held, for: wanted).covers(mode.lockMode)
         case .requesting:
@@ -289,11 +281,10 @@ package struct GlockMachine: Sendable {
 
     // MARK: The lock manager
 
-    /// The outstanding request or lowering was answered. `holds`: what is granted may be kept for a while (G10).
+    /// The outstanding request or lowering was answered.
     package mutating func completed(
         _ status: LockStatus,
         _ mode: LockMode,
-        holds: Bool = false,
         _ actions: inout [GlockAction]
     ) {
         if status == .shutDown {
@@ -302,7 +293,7 @@ package struct GlockMachine: Sendable {
         }
         switch phase {
         case .requesting(let target):
-            requestCompleted(status, mode, target, holds, &actions)
+            requestCompleted(status, mode, target, &actions)
         case .lowering(let target):
             precondition(
                 status == .granted || status == .unlocked,
@@ -320,7 +311,6 @@ package struct GlockMachine: Sendable {
         _ status: LockStatus,
         _ mode: LockMode,
         _ target: LockMode,
-        _ holds: Bool,
         _ actions: inout [GlockAction]
     ) {
         phase = .steady
@@ -346,31 +336,14 @@ package struct GlockMachine: Sendable {
         precondition(mode == target, "granted another mode than the one asked for")
         held = mode
         admitHead(&actions)  // G4a
-        if holds { holdBack() }
         proceed(&actions)
     }
 
-    /// A peer waits for `mode`. `holds`: what is held may be kept for a while yet (G10).
-    package mutating func blocking(
-        _ mode: LockMode,
-        holds: Bool = false,
-        _ actions: inout [GlockAction]
-    ) {
+    /// A peer waits for `mode`.
+    package mutating func blocking(_ mode: LockMode, _ actions: inout [GlockAction]) {
         if let wanted, wanted.covers(mode) { return }
         // Two peers that want what does not go together.
         wanted = wanted.map { mode.covers($0) ? mode : .exclusive } ?? mode
-        if holds { holdBack() }
-        proceed(&actions)
-    }
-
-    private mutating func holdBack() {
-        isHeldBack = wanted != nil && held == .exclusive && phase == .steady && isInUse
-    }
-
-    /// The minimum hold is over (G10).
-    package mutating func holdEnded(_ actions: inout [GlockAction]) {
-        guard isHeldBack else { return }
-        isHeldBack = false
         proceed(&actions)
     }
 
@@ -386,7 +359,6 @@ package struct GlockMachine: Sendable {
         held = isInUse ? held : .null
         phase = .steady
         wanted = nil
-        isHeldBack = false
         if let probe { actions.append(.refuse(probe.ticket)) }
         for waiter in queue { actions.append(.refuse(waiter.ticket)) }
         probe = nil
@@ -456,11 +428,6 @@ package struct GlockMachine: Sendable {
         }
         if let wanted {
             let rest = Self.remainder(of: held, for: wanted)
-            if isHeldBack {
-                admitCovered(&actions)
-                if isInUse { return }
-                isHeldBack = false
-            }
             if rest.covers(held) {
                 self.wanted = nil
             } else {
@@ -523,10 +490,6 @@ package struct GlockMachine: Sendable {
         precondition(
             concurrentCount == 0 || held.covers(.concurrentWrite) || isShutDown,
             "Glock G2"
-        )
-        precondition(
-            !isHeldBack || (wanted != nil && held == .exclusive && phase == .steady && isInUse),
-            "Glock G10"
         )
         if case .demoting(let target) = phase {
             precondition(!target.covers(held), "a demotion that demotes nothing")
