@@ -75,9 +75,9 @@ extension MountedVolume {
                 guard let self, !isStopping, !isWithdrawn else { return }
                 engine.spawn {
                     await self.writeBackOld()
-                    await self.storeOldTimes()
                     self.leaveRegions()
                     self.sweep()
+                    await self.storeOldTimes()
                     await self.emptyQuietLog()
                 }
                 scheduleMaintenance()
