@@ -246,6 +246,11 @@ extension MountedVolume {
             }
             let age = inode.access.ownSince.map { engine.clock.now.rawValue - $0.rawValue } ?? 0
             let isDue = age >= (times.isLazy ? Self.longestDelay : options.commitInterval)
+            // Regions are left in their own time (Regions.swift).
+            if inode.glock.held == .concurrentWrite, !isStopping, age < Self.longestDelay {
+                list(inode)
+                continue
+            }
             let isWanted = isLast || (isDue && isAlone) || inode.glock.held == .exclusive
             pin(inode)
             defer { unpin(inode) }

@@ -78,9 +78,9 @@ extension MountedVolume {
                 engine.spawn {
                     if self.options.isReadOnly { return self.sweep() }
                     await self.writeBackOld()
-                    await self.storeOldTimes()
                     self.leaveRegions()
                     self.sweep()
+                    await self.storeOldTimes()
                     await self.emptyQuietLog()
                 }
                 scheduleMaintenance()

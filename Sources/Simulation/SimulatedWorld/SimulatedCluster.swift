@@ -279,7 +279,7 @@ package final class SimulatedCluster {
         parts.mount.quotaQuantum = [1, 16, 1024][Int(plan.superblock.blockCount + lives) % 3]
         // Without a throw of the dice: the runs are those that they were before there were such rules.
         let rule = Int(plan.superblock.blockCount + lives) + index
-        parts.mount.times.access = rule % 3 == 1 ? .strict : .relative
+        parts.mount.times.access = rule % 6 == 1 ? .strict : .relative
         parts.mount.times.isLazy = rule % 2 == 1
         parts.mount.dirtyLimit = dice.oneIn(2) ? 64 << 10 : 16 << 20
         if let pressureSeed { limitCache(&parts.mount, pressureSeed) }
