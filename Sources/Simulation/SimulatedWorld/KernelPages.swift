@@ -13,6 +13,8 @@ final class KernelPage {
     var isUptodate = false
     /// Changed through a shared mapping and not written back.
     var isDirty = false
+    /// What it had then is on its way to the daemon.
+    var isBeingWritten = false
     /// No longer in the cache: whoever waited for the lock looks again.
     var isGone = false
     let lock = PageLock()
@@ -267,7 +269,8 @@ extension KernelModel {
         let end = bytes.map { ($0.upperBound + unit - 1) / unit } ?? UInt64.max
         while let page = inode.pages.first(from: next), page.index < end {
             next = page.index + 1
-            guard page.isDirty else { continue }
+            // What is under way already is waited for, as filemap_write_and_wait(9) does.
+            guard page.isDirty || page.isBeingWritten else { continue }
             await page.lock.enter()
             if !page.isGone, page.isDirty { await writeBack(inode, page) }
             page.lock.leave()
@@ -278,8 +281,10 @@ extension KernelModel {
     private func writeBack(_ inode: KernelInode, _ page: KernelPage) async {
         guard let file = inode.writableFile else { return }
         page.isDirty = false
+        page.isBeingWritten = true
         file.users += 1
         defer {
+            page.isBeingWritten = false
             file.users -= 1
             if file.users == 0 { file.unused.notify() }
         }

@@ -167,6 +167,7 @@ package final class Simulation {
             guard !losers.isEmpty else { throw error }
         }
         while !losers.isEmpty {
+            raceViolation = nil
             for node in losers { node.kernel.writebackErrors.removeAll { isRefusal($0) } }
             for index in tree.objects.indices where tree.objects[index].kind == .file {
                 tree.doubt(index)
