@@ -169,6 +169,8 @@ struct Daemon {
                 answer += buffer[..<count]
             } else if count == 0 {
                 break
+            } else if errno == ECONNRESET, answer.isEmpty {
+                return nil  // It ended with our request in its queue.
             } else if errno == EAGAIN {
                 throw AdministrationError(
                     "the daemon at \(socketPath) does not answer; is it stopped?"
