@@ -57,6 +57,8 @@ package enum Probe: Int, CaseIterable, Sendable {
     // Locks
     /// A conversion from PR to EX is refused, and the cache emptied first.
     case upgradeRefused
+    /// A peer's want waits because this node is at work with a lock that is costly to hand over.
+    case wantDelayed
     /// An operation enters during an invalidation, because it holds a page that this waits for.
     case urgentHolder
     /// A request without queueing is refused.

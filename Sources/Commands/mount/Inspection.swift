@@ -217,6 +217,7 @@ extension MountedVolume {
                 "counters",
                 .counts([
                     ("demotions", counters.demotions),
+                    ("minimumHolds", counters.minimumHolds),
                     ("regionDemotions", counters.regionDemotions),
                     ("regionRequests", counters.regionRequests),
                     ("glimpses", counters.glimpses), ("glimpsesTold", counters.glimpsesTold),

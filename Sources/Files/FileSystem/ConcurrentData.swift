@@ -178,7 +178,7 @@ extension MountedVolume {
             if flags.isWriteback { dropUnwritten(inode, pages(around: range)) }
             throw error
         }
-        if flags.isDirect { overtaking = inode.pageUse.beginDirectWrite(range) }
+        overtaking = overtake(inode, range, flags)
         if let dirty = inode.dirty, dirty.byteCount >= Self.writeBehind { dirty.startWriteBack() }
         return (offset, bytes.count)
     }

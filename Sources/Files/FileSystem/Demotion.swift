@@ -49,6 +49,8 @@ extension Inode: GlockOwner {
         if glock === openGlock { return }  // protects nothing cached
         await volume.demote(self, from: from, to: to)
     }
+
+    package func keepsForItsCost(_ glock: Glock) -> Bool { glock === self.glock }
 }
 
 extension MountedVolume {

@@ -267,6 +267,8 @@ package struct WriteFlags: Sendable {
     package var isSynchronous = false
     /// The file was opened to append, whatever became of O_APPEND since. Set by the file system itself.
     package var isOfAppender = false
+    /// `Inode.invalidations` when the write came. Set by the file system itself.
+    package var invalidationsBefore: UInt64 = 0
 
     package init(appends: Bool, isWriteback: Bool, isDirect: Bool, dropsPrivileges: Bool) {
         self.appends = appends

@@ -36,12 +36,15 @@ package protocol GlockOwner: AnyObject {
     func demote(_ glock: Glock, from: LockMode, to: LockMode) async
     /// A peer waits for a mode that is in the way of this node's. Before anything follows from it.
     func isWanted(_ glock: Glock, _ mode: LockMode)
+    /// Whether EX is kept for a while although a peer wants it, if handing it over is costly (MinimumHold).
+    func keepsForItsCost(_ glock: Glock) -> Bool
     /// Whether an idle lock may be given back because nobody has used it for long.
     func isSpare(_ glock: Glock) -> Bool
 }
 
 extension GlockOwner {
     package func isWanted(_ glock: Glock, _ mode: LockMode) {}
+    package func keepsForItsCost(_ glock: Glock) -> Bool { false }
     package func isSpare(_ glock: Glock) -> Bool { false }
 }
 
@@ -61,8 +64,14 @@ package final class Glock {
     var drained: UnsafeContinuation<Void, Never>?
     /// When the present mode was granted.
     package internal(set) var grantedAt = Tick(0)
+    /// When EX was last given up.
+    var lostAt: Tick?
     /// When it was last used, or granted (CacheShrinking S5).
     package internal(set) var usedAt = Tick(0)
+    /// How long it is kept while peers want it.
+    var hold = MinimumHold()
+    /// What peers want of which the machine has not been told yet.
+    var delayedWants: [LockMode] = []
     // For whoever asks why it does not give way (GlockActivity.swift).
     /// When the machine came into its phase.
     var phaseSince = Tick(0)
@@ -114,6 +123,10 @@ package final class LockTable: LockClient {
     var useTime = Tick(0)
     /// Glocks whose lock is held.
     package private(set) var heldCount = 0
+    /// Whether wants are delayed (MinimumHold); for comparisons.
+    package var keepsCostlyLocks = true
+    /// Told whenever a peer's want is delayed.
+    var onDelay: (() -> Void)?
     /// Told of every event. Set once, before the first lock.
     package var onEvent: ((Glock, GlockEvent) -> Void)?
 
@@ -182,6 +195,8 @@ package final class LockTable: LockClient {
 
     /// A lock goes with those of its parts, also with those that are just being given up.
     private func unlock(_ glock: Glock) {
+        glock.hold.ended()
+        glock.delayedWants = []
         guard glock.lock != .none else { return }
         service.unlock(glock.lock, glock.hasParts ? .withSublocks : [], value: nil)
         glock.lock = .none
@@ -218,8 +233,9 @@ package final class LockTable: LockClient {
             (continuation: UnsafeContinuation<Bool, Never>) in
             glock.waiters[ticket] = continuation
             interruption?.onRequest = { [weak self] in self?.withdraw(glock, ticket) }
+            let asks = likelyNeed(glock, mode)
             change(glock) {
-                $0.enter(mode, ticket: ticket, bytes: bytes, &$1)
+                $0.enter(mode, ticket: ticket, bytes: bytes, asks: asks, &$1)
             }
         }
         interruption?.onRequest = nil
@@ -227,10 +243,27 @@ package final class LockTable: LockClient {
         throw interruption?.isRequested == true ? .interrupted : .inputOutput
     }
 
+    /// What this node will probably need next of a lock that it has nothing of: who changed a file or a directory a moment
+    /// ago, and looks at it, mostly changes it again, and would only have got half of what it needs.
+    private func likelyNeed(_ glock: Glock, _ mode: HolderMode) -> LockMode? {
+        guard mode == .shared, glock.owner?.keepsForItsCost(glock) == true else { return nil }
+        if glock.held == .exclusive { return .exclusive }
+        guard let lost = glock.lostAt,
+            engine.clock.now.rawValue - lost.rawValue < Self.likelihood
+        else { return nil }
+        return .exclusive
+    }
+
+    /// For so long after EX was given up it is asked for in place of PR, in nanoseconds.
+    private static let likelihood: UInt64 = 50_000_000
+
     /// Leaves.
     package func leave(_ glock: Glock, _ mode: HolderMode) {
         glock.usedAt = useTime
         change(glock) { $0.leave(mode, &$1) }
+        if glock.hold.isDelaying, !glock.machine.isInUse {
+            glock.hold.used(now: engine.clock.now.rawValue)
+        }
         if let waiting = glock.drained {
             // Whoever waits looks again.
             glock.drained = nil
@@ -341,7 +374,13 @@ package final class LockTable: LockClient {
                 reached(glock.held == .null ? .probeRefused : .upgradeRefused)
             }
         }
+        noteWait(for: glock, completion)
+        if glock.held == .exclusive, completion.mode < .exclusive {
+            glock.lostAt = engine.clock.now
+        }
         change(glock) { $0.completed(completion.status, completion.mode, &$1) }
+        // Given up for another reason than the delayed wants: what is left of them is soon over.
+        if glock.held != .exclusive { tellDelayedWants(of: glock) }
     }
 
     package func isBlocking(cookie: UInt64, wanted: LockMode) {
@@ -350,7 +389,69 @@ package final class LockTable: LockClient {
         note(glock, .blocking(wanted: wanted))
         glock.owner?.isWanted(glock, wanted)
         if glock.toldAt == nil { glock.toldAt = engine.clock.now }
-        change(glock) { $0.blocking(wanted, &$1) }
+        if !delays(glock, wanted) { change(glock) { $0.blocking(wanted, &$1) } }
+    }
+
+    // MARK: The minimum hold (MinimumHold.swift)
+
+    private func noteWait(for glock: Glock, _ completion: LockCompletion) {
+        guard completion.status == .granted, glock.held == .null,
+            glock.machine.phase == .requesting(.exclusive)
+        else { return }
+        glock.hold.waited(from: glock.phaseSince.rawValue, to: glock.grantedAt.rawValue)
+    }
+
+    /// Whether the machine is told later of a want.
+    private func delays(_ glock: Glock, _ wanted: LockMode) -> Bool {
+        let machine = glock.machine
+        guard keepsCostlyLocks, machine.held == .exclusive, machine.phase == .steady,
+            machine.wanted == nil, glock.owner?.keepsForItsCost(glock) == true
+        else { return false }
+        let isFirst = !glock.hold.isDelaying
+        let verdict = glock.hold.wanted(
+            granted: glock.grantedAt.rawValue,
+            isInUse: machine.isInUse,
+            now: engine.clock.now.rawValue
+        )
+        guard case .keep(let time) = verdict else {
+            tellDelayedWants(of: glock)
+            return false
+        }
+        glock.delayedWants.append(wanted)
+        if isFirst {
+            onDelay?()
+            reached(.wantDelayed)
+            lookAgain(at: glock, Tick(time))
+        }
+        return true
+    }
+
+    private func lookAgain(at glock: Glock, _ time: Tick) {
+        let granted = glock.grantedAt
+        engine.clock.schedule(
+            at: time,
+            in: engine,
+            EngineBound { [weak self, weak glock] in
+                // Given up and granted again: its wants have a time of their own.
+                guard let self, let glock, glock.hold.isDelaying, glock.grantedAt == granted
+                else { return }
+                let verdict = glock.hold.check(
+                    isInUse: glock.machine.isInUse,
+                    now: engine.clock.now.rawValue
+                )
+                switch verdict {
+                case .keep(let time): lookAgain(at: glock, Tick(time))
+                case .giveUp: tellDelayedWants(of: glock)
+                }
+            }
+        )
+    }
+
+    private func tellDelayedWants(of glock: Glock) {
+        glock.hold.ended()
+        let wants = glock.held == .null ? [] : glock.delayedWants
+        glock.delayedWants = []
+        for mode in wants { change(glock) { $0.blocking(mode, &$1) } }
     }
 
     // MARK: Actions

@@ -194,6 +194,7 @@ package final class MountedVolume: FileOperations {
             store.accountant = book
         }
         barrierOwner.volume = self
+        locks.onDelay = { [weak self] in self?.counters.minimumHolds += 1 }
         _ = freezer
         dirtyAccount.onFailure = { [weak self] error in self?.report(.device(error)) }
         dirtyAccount.onFull = { [weak self] in self?.makeDirtyRoom() }
@@ -586,6 +587,8 @@ package final class MountedVolume: FileOperations {
 package struct VolumeCounters: Sendable {
     package var storageErrors: UInt64 = 0
     package var demotions: UInt64 = 0
+    /// How often a peer's want had to wait, because this node was at work with the lock (MinimumHold).
+    package var minimumHolds: UInt64 = 0
     /// Locks of regions that were given up.
     package var regionDemotions: UInt64 = 0
     /// Requests that were carried out under locks of regions.

@@ -35,7 +35,7 @@ extension MountedVolume {
         flags.isOfAppender = file.intent.appends
         // The kernel has put the bytes into its pages before it asks.
         if !flags.isDirect { inode.kernelMayCache = true }
-        let invalidations = inode.invalidations
+        flags.invalidationsBefore = inode.invalidations
         try await enterToWrite(inode, offset..<offset + UInt64(buffer.count), flags, interruption)
         defer { leaveAfterWriting(flags) }
         if !flags.isWriteback, dirtyAccount.isFull {
@@ -52,16 +52,16 @@ extension MountedVolume {
             &ticket
         )
         let written = start..<start + UInt64(count)
-        if let ticket {
+        defer { if let ticket { inode.pageUse.endDirectWrite(ticket) } }
+        if flags.isDirect, ticket != nil {
             // The kernel drops the pages of a direct write itself, but not of one that it does not
             // wait for (asynchronous I/O), nor at our offset.
             await invalidateWholly(inode, pages(around: written))
-            inode.pageUse.endDirectWrite(ticket)
         }
         guard count > 0, !flags.isWriteback else { return buffer.count }
         let cached = pages(around: offset..<offset + UInt64(count))
         let isContended =
-            inode.invalidations != invalidations || inode.wasInvalidatedWhileWritable
+            inode.invalidations != flags.invalidationsBefore || inode.wasInvalidatedWhileWritable
             || inode.pageUse.mayDisagree(cached)
         if !flags.isDirect, inode.pageUse.mayDisagree(cached) { reached(.pagesDisagree) }
         if !flags.isDirect, isContended || start != offset {
@@ -174,10 +174,15 @@ extension MountedVolume {
         }
         let count = try await writeHeld(inode, stored, at: start, bytes)
         inode.toldChange = nil  // after a write(2) the kernel believes no older answer (F9)
-        if flags.isDirect {
-            overtaking = inode.pageUse.beginDirectWrite(start..<start + UInt64(count))
-        }
+        overtaking = overtake(inode, start..<start + UInt64(count), flags)
         return (start, count)
+    }
+
+    /// Notes that there may be pages that are older than a write (KERNEL M4): it went past them, or they were dropped
+    /// while it waited and have been read again since. Returns what ends that, if there may be any.
+    func overtake(_ inode: Inode, _ bytes: Range<UInt64>, _ flags: WriteFlags) -> UInt64? {
+        let hasWaited = !flags.isWriteback && inode.invalidations != flags.invalidationsBefore
+        return flags.isDirect || hasWaited ? inode.pageUse.beginDirectWrite(bytes) : nil
     }
 
     /// What of a write-back lies within the file: a mapping does not make a file longer (rule F8).

@@ -100,6 +100,8 @@ package struct GlockMachine: Sendable {
         var mode: HolderMode
         /// The bytes it uses, when the kernel may hold their pages for it (G4b).
         var bytes: Range<UInt64>?
+        /// Asked for in place of what it needs, when nothing is held.
+        var asks: LockMode?
     }
 
     package private(set) var held: LockMode = .null
@@ -175,11 +177,13 @@ package struct GlockMachine: Sendable {
         return false
     }
 
-    /// Enters, or waits in line.
+    /// Enters, or waits in line. If nothing is held, the lock manager is asked for `asks`, which covers what it needs: others
+    /// that will soon want more then need not ask again.
     package mutating func enter(
         _ mode: HolderMode,
         ticket: UInt64,
         bytes: Range<UInt64>? = nil,
+        asks: LockMode? = nil,
         _ actions: inout [GlockAction]
     ) {
         if isShutDown {
@@ -190,7 +194,8 @@ package struct GlockMachine: Sendable {
             actions.append(.grant(ticket))
             return
         }
-        queue.append(Waiter(ticket: ticket, mode: mode, bytes: bytes))
+        precondition(asks?.covers(mode.lockMode) != false, "Glock G2: asking for too little")
+        queue.append(Waiter(ticket: ticket, mode: mode, bytes: bytes, asks: asks))
         proceed(&actions)
     }
 
@@ -473,7 +478,7 @@ package struct GlockMachine: Sendable {
     }
 
     private mutating func request(for head: Waiter, _ actions: inout [GlockAction]) {
-        let target = head.mode.lockMode
+        let target = held == .null ? head.asks ?? head.mode.lockMode : head.mode.lockMode
         // Those that are inside keep the held mode busy; the upgrade may be asked for meanwhile, the writer
         // waits for them.
         phase = .requesting(target)

@@ -204,7 +204,7 @@ package final class StressCoordinator: @unchecked Sendable {
     /// Does something at a place where agents meet, and tells them what follows.
     private func use(_ place: UInt8, _ body: (inout StressMeeting) -> [StressMeeting.Result]) {
         let present = Set(peers.indices.filter { !peers[$0].isGone && !peers[$0].isLost })
-        let parts: UInt64 = place & StressLane.atTheEnd == 0 ? 3 : 1
+        let parts: UInt64 = place & StressLane.atTheEnd == 0 ? NameWork.meetings : 1
         var meeting = meetings[place] ?? StressMeeting(members: present, parts: parts)
         let results = body(&meeting)
         meetings[place] = meeting

@@ -4,8 +4,10 @@
 // late; afterwards every agent sees the outcome: which names there are, and how many links files have.
 // Why: names change in one step (POSIX: rename, link, unlink, mkdir and O_EXCL). Agents meet between the parts of
 // a round, so what one did before a meeting all must see after it.
-// Who loses its mount in a round may have been the winner, and what it won may be undone: then the round is
-// only judged as far as that does not matter.
+// Who loses its mount in a round may have been the winner, and what it won may be undone, also after it has told
+// of it and while the others look: nothing of a name is durable until a node asks for it (the dead node's journal
+// ends before). So what seems wrong is kept until all have looked and everybody's daemon has answered once more
+// after that: it is told if all who began the round are there then, and let go with the loss otherwise.
 
 import CLinux
 import Glibc
@@ -13,14 +15,16 @@ import StressJudging
 import Vocabulary
 
 final class NameWork: StressWork {
-    /// Meetings of a round.
-    private static let parts: UInt64 = 3
+    /// Meetings of a round: all is prepared, all have run, all have looked, all their daemons live.
+    static let meetings: UInt64 = 4
 
     private unowned let lane: StressLane
     /// The number of the next meeting.
     private var next: UInt64 = 0
     /// Who came to the last meeting; nil: this agent was not there.
     private var present: [Int]?
+    /// What seems wrong in this round.
+    private var suspicions: [String] = []
 
     init(_ lane: StressLane) {
         self.lane = lane
@@ -48,7 +52,8 @@ final class NameWork: StressWork {
     }
 
     func step() throws(StressFailure) {
-        let round = next / Self.parts
+        let round = next / Self.meetings
+        suspicions = []
         let race = StressRace(
             rawValue: stressMix(lane.agent.plan.seed, round) % UInt64(StressRace.allCases.count)
         )
@@ -64,10 +69,13 @@ final class NameWork: StressWork {
             }
         }
         if told.first?.agent == lane.me, let words = race.judge(results, isComplete: isComplete) {
-            lane.complain(key(round), words)
+            suspect(round, words)
         }
         if isComplete { try check(race, round, results) }
+        _ = try meet([])
+        try proveAlive(round)
         present = try meet([]).map(\.agent)
+        if present == before { for words in suspicions { lane.complain(key(round), words) } }
         if present?.first == lane.me { try clear(round) }
     }
 
@@ -148,11 +156,24 @@ final class NameWork: StressWork {
         guard let expected else { return }
         let found = try links(name, round)
         if found != expected {
-            lane.complain(
-                key(round),
+            suspect(
+                round,
                 "\(race.name): \(name) has \(found) links and must have \(expected)"
             )
         }
+    }
+
+    private func suspect(_ round: UInt64, _ words: String) {
+        lane.note(key(round), "suspicion", 0, 0)
+        suspicions.append(words)
+    }
+
+    /// A request that only the daemon answers, never the kernel from its caches: a mount whose daemon died while
+    /// others looked fails it.
+    private func proveAlive(_ round: UInt64) throws(StressFailure) {
+        var status = statvfs()
+        let folder = lane.folder
+        _ = try lane.call("fstatvfs", key(round)) { Int(fstatvfs(folder, &status)) }
     }
 
     private func clear(_ round: UInt64) throws(StressFailure) {

@@ -31,6 +31,10 @@
 //     written at this moment under a lock that is not ours: then it looks torn. What is damaged is
 //     looked at again three times, a tenth of a second apart, before it is called so (of the first
 //     hundred such inodes; when there are more, writing is not the reason).
+// S7. Which inode a block is of (its number is its lock's name) is read under the lock of its group. A node that has just
+//     made an inode masters the lock's name without having asked; that is safe as others learn of the name only by a lock
+//     that the node lowers, and that waits until the name is known to the directory (LockCore/Claims.swift). The device
+//     alone would show it earlier.
 //
 // What this cannot see: what has changed and is gone again, and the data of files, which carry no
 // checksum. What it never does: change anything (the node writes home what it has in its log, as it
@@ -270,20 +274,44 @@ package final class Scrub {
     }
 
     private func visitInodes(inGroup index: UInt32) async throws(FileError) {
-        let fixed = inspector.fixedPlaces(inGroup: index)
-        let start = superblock.groupStart(index)
-        var next: UInt32 = 0
-        while let place = use.next(.marked(.metadata), group: index, from: next) {
-            next = place + 1
-            if fixed.contains(place) { continue }
+        var next: UInt32? = 0
+        while let from = next {
             try goOn()
-            let address = start + UInt64(place)
-            let hint = await reading { () async throws(CheckError) in
-                try await self.inspector.owner(of: address)
+            let found = try await inodes(inGroup: index, from: from)
+            next = found.next
+            for number in found.numbers {
+                try goOn()
+                try await visit(number)
             }
-            if let hint = hint ?? nil, hint.isInode { try await visit(hint.number) }
         }
     }
+
+    /// The inodes that the device shows in a group from a place on, some of them, and where to go on (S7).
+    private func inodes(inGroup index: UInt32, from: UInt32) async throws(FileError) -> (
+        numbers: [InodeNumber], next: UInt32?
+    ) {
+        let fixed = inspector.fixedPlaces(inGroup: index)
+        let start = superblock.groupStart(index)
+        return try await volume.inspecting(group: index) {
+            var numbers: [InodeNumber] = []
+            var next = from
+            var looked = 0
+            while let place = self.use.next(.marked(.metadata), group: index, from: next) {
+                if looked == Self.blocksAtOnce { return (numbers, place) }
+                next = place + 1
+                if fixed.contains(place) { continue }
+                looked += 1
+                let hint = await self.reading { () async throws(CheckError) in
+                    try await self.inspector.owner(of: start + UInt64(place))
+                }
+                if let hint = hint ?? nil, hint.isInode { numbers.append(hint.number) }
+            }
+            return (numbers, nil)
+        }
+    }
+
+    /// So many blocks are looked at in one go: nobody allocates in their group meanwhile.
+    private static let blocksAtOnce = 32
 
     /// Looks at an inode; of a directory at its own block.
     private func visit(_ number: InodeNumber) async throws(FileError) {
