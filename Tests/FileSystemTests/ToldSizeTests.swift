@@ -35,6 +35,19 @@ import Vocabulary
         #expect(size.waitBeforeInvalidation(at: end) == nil)
     }
 
+    /// Threads of other namespaces are all number 0: one of them says nothing about another.
+    @Test func whoHasNoNumberIsNotHeardOf() {
+        var size = ToldSize()
+        size.told(100, to: 0, at: Self.tick(5))
+        size.isHeard(0)
+        #expect(size.isAwaited(0))
+        size.told(50, to: 0, at: Self.tick(6))
+        size.isHeard(0)
+        let end = Self.tick(6).advanced(nanoseconds: ToldSize.Reply.attributes.longestWait)
+        #expect(size.waitBeforeInvalidation(at: Self.tick(6)) == end)
+        #expect(size.known == nil)
+    }
+
     /// Looks of others, and the size that the kernel has anyway.
     @Test func whoOnlyLooksIsNotWaitedFor() {
         var size = ToldSize()

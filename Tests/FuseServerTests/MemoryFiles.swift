@@ -72,6 +72,10 @@ final class MemoryFiles: FileOperations {
     var onRead: ((Bool) -> Void)?
     var onLookup: (([UInt8], NodeHandle) -> Void)?
     var synchronized = 0
+    /// Whether threads are to be heard of, and those that were.
+    var awaitsReaders = false
+    private(set) var heardThreads: [UInt32] = []
+    func heard(from thread: UInt32) { heardThreads.append(thread) }
     /// What open says of the pages that are cached.
     var keepsPages = true
     /// Told of every request but FORGET and STATFS, when it is carried out.

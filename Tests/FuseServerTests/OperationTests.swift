@@ -280,6 +280,38 @@ extension MountedTests {
             }
         }
 
+        /// Every request of a thread is a sign that it has taken in what it was told (KERNEL F6), whatever it asks for; nobody
+        /// is told where nobody waits for signs.
+        @Test func threadsAreHeardOf() throws {
+            try withMount { mount in
+                try makeFile(mount.file("a"), [1, 2, 3])
+                let file = try openFile(mount.file("a"), O_RDWR)
+                #expect(mount.inside { $0.heardThreads }.isEmpty)
+                mount.inside { $0.awaitsReaders = true }
+                let own = UInt32(lockstep_thread_number())
+                /// Signs of this thread during a call, which succeeds.
+                func signs(_ body: () -> Bool) -> Int {
+                    let before = mount.inside { $0.heardThreads.count }
+                    guard body() else { return -1 }
+                    let new = mount.inside { $0.heardThreads.dropFirst(before) }
+                    return new.filter { $0 == own }.count
+                }
+                var byte: UInt8 = 7
+                let ofWrite = signs { pwrite(file, &byte, 1, 0) == 1 }
+                var lock = flock()
+                lock.l_type = Int16(F_WRLCK)
+                lock.l_start = 1_000_000
+                lock.l_len = 1
+                let ofLock = signs { fcntl(file, F_SETLK, &lock) == 0 }
+                let ofSync = signs { fsync(file) == 0 }
+                #expect(
+                    ofWrite >= 1 && ofLock >= 1 && ofSync >= 1,
+                    "\(ofWrite) \(ofLock) \(ofSync)"
+                )
+                close(file)
+            }
+        }
+
         @Test func everyFileIsReleased() throws {
             try withMount { mount in
                 for index in 0..<50 {

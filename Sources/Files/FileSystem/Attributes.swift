@@ -47,6 +47,29 @@ extension MountedVolume {
         )
     }
 
+    /// Notes what a reader is told of the size, so that it can be heard of (rule F6).
+    func tell(_ inode: Inode, _ size: UInt64, to reader: UInt32?, _ reply: ToldSize.Reply) {
+        inode.toldSize.told(size, to: reader, reply, at: engine.clock.now)
+        guard let reader, inode.toldSize.isAwaited(reader) else { return }
+        // Who is left out is waited for until its time is over, or it reads this file.
+        if awaitedReaders.count == ToldSize.mostReaders { awaitedReaders.removeFirst() }
+        awaitedReaders.append((reader, inode.handle))
+    }
+
+    package var awaitsReaders: Bool { !awaitedReaders.isEmpty }
+
+    package func heard(from thread: UInt32) {
+        var index = 0
+        while index < awaitedReaders.count {
+            guard awaitedReaders[index].thread == thread else {
+                index += 1
+                continue
+            }
+            let node = awaitedReaders.remove(at: index).node
+            if let inode = inodes[node] { isHeard(inode, thread) }
+        }
+    }
+
     /// A thread asks for data: it has taken in what it was told (rule F6).
     func isHeard(_ inode: Inode, _ reader: UInt32) {
         inode.toldSize.isHeard(reader)

@@ -355,6 +355,11 @@ package protocol FileOperations: AnyObject {
     func roomComes() async -> Bool
     /// The kernel drops `count` references. Never waits.
     func forget(_ node: NodeHandle, count: UInt64)
+    /// Whether it matters for anything that threads are heard of.
+    var awaitsReaders: Bool { get }
+    /// A thread asks for something, whatever it is and of whichever file: it has taken in what it was told (KERNEL F6). Called
+    /// before the request is carried out, if `awaitsReaders`.
+    func heard(from thread: UInt32)
     /// `reader`: the thread for which the kernel asks, if that is because it reads the file and not to show them.
     func getAttributes(
         _ node: NodeHandle,

@@ -150,6 +150,8 @@ package final class MountedVolume: FileOperations {
     var pendingAccesses: [Inode] = []
     var untoldAccesses: [Inode] = []
     var unstoredTimes: [Inode] = []
+    /// Threads that may not have taken in what they were told of the size of a file (ToldSize), the oldest first.
+    var awaitedReaders: [(thread: UInt32, node: NodeHandle)] = []
     /// Of inodes that are not in memory.
     var toldAccesses = ToldAccesses()
 
@@ -560,7 +562,7 @@ package final class MountedVolume: FileOperations {
         _ record: InodeRecord,
         reader: UInt32? = nil
     ) -> FileAttributes {
-        inode.toldSize.told(record.size, to: reader, at: engine.clock.now)
+        tell(inode, record.size, to: reader, .attributes)
         inode.toldChange = attributesMayBeCached(inode) ? record.changed : nil
         inode.toldOwner = (record.user, record.group)
         // Of a damaged inode it may be anything.

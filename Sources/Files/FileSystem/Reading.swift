@@ -66,7 +66,7 @@ extension MountedVolume {
     /// The kernel takes a read that ends early for the end of the file (rule F6).
     func noteShortRead(_ inode: Inode, _ end: UInt64, _ size: UInt64, _ reader: UInt32?) {
         guard end > size else { return }
-        inode.toldSize.told(size, to: reader, .shortRead, at: engine.clock.now)
+        tell(inode, size, to: reader, .shortRead)
     }
 
     /// Holds for a read; while it waits, a fill is parked: its pages are locked by the kernel (rule

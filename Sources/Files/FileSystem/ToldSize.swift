@@ -4,7 +4,7 @@
 // A read(2) that asks for the attributes because it reaches behind the end that the kernel knows goes on with the old
 // end if an invalidation came in before the answer was taken in; and where the kernel's size is too large, a READ that is
 // answered short says nothing then. So an invalidation waits for the next request of each thread that was
-// answered so: it has taken in the answer before it asks again. Where the size is what the kernel has anyway nothing is
+// answered so, whatever it asks for (a thread that waits for an answer asks for nothing): it has taken in the answer before it asks again. Where the size is what the kernel has anyway nothing is
 // lost with the answer, and nodes that rewrite one file hand it over without that wait.
 //
 // Invariants
@@ -73,14 +73,19 @@ package struct ToldSize: Sendable {
         readers.append(Reader(thread: reader, size: size, end: end))
     }
 
+    /// Whether it is not known yet that a thread has taken in what it was told.
+    package func isAwaited(_ thread: UInt32) -> Bool { readers.contains { $0.thread == thread } }
+
     private mutating func overtake(_ isOther: (UInt64) -> Bool) {
         for index in readers.indices where isOther(readers[index].size) {
             readers[index].isOvertaken = true
         }
     }
 
-    /// A thread asks something: it has taken in what it was told.
+    /// A thread asks something: it has taken in what it was told. 0 stands for all threads of other namespaces of
+    /// processes, of which the kernel does not say which it is: they are not heard of.
     package mutating func isHeard(_ thread: UInt32) {
+        guard thread != 0 else { return }
         guard let index = readers.firstIndex(where: { $0.thread == thread }) else { return }
         if !readers[index].isOvertaken { known = readers[index].size }
         readers.remove(at: index)

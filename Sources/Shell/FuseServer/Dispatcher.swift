@@ -98,6 +98,7 @@ final class Dispatcher: @unchecked Sendable {
     /// Handles what never waits, and tries what seldom waits. `scratch` has room for
     /// `Request.replyCapacity` bytes.
     func handleAtOnce(_ message: Message, scratch: UnsafeMutableRawPointer) -> AtOnce {
+        if operations.awaitsReaders { operations.heard(from: message.thread) }
         switch message.opcode {
         case .getAttributes:
             guard
