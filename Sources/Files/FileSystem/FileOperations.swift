@@ -357,8 +357,8 @@ package protocol FileOperations: AnyObject {
     func forget(_ node: NodeHandle, count: UInt64)
     /// Whether it matters for anything that threads are heard of.
     var awaitsReaders: Bool { get }
-    /// A thread asks for something, whatever it is and of whichever file: it has taken in what it was told (KERNEL F6). Called
-    /// before the request is carried out, if `awaitsReaders`.
+    /// A thread asks for something that it waits for, of whichever file: it has taken in what it was told (KERNEL F6). Called
+    /// before the request is carried out, if `awaitsReaders`; reads of a file are heard of by themselves.
     func heard(from thread: UInt32)
     /// `reader`: the thread for which the kernel asks, if that is because it reads the file and not to show them.
     func getAttributes(

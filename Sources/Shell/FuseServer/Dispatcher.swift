@@ -98,7 +98,9 @@ final class Dispatcher: @unchecked Sendable {
     /// Handles what never waits, and tries what seldom waits. `scratch` has room for
     /// `Request.replyCapacity` bytes.
     func handleAtOnce(_ message: Message, scratch: UnsafeMutableRawPointer) -> AtOnce {
-        if operations.awaitsReaders { operations.heard(from: message.thread) }
+        if operations.awaitsReaders, message.opcode?.isWaitedFor == true {
+            operations.heard(from: message.thread)
+        }
         switch message.opcode {
         case .getAttributes:
             guard

@@ -74,3 +74,16 @@ package struct RequestCounts: Hashable, Sendable {
         RequestCounts(byOpcode: zip(byOpcode, earlier.byOpcode).map { $0 - $1 })
     }
 }
+
+extension Opcode {
+    /// Whether the thread that asks does nothing else before the answer. What is sent in the background (data that is read ahead,
+    /// asynchronous I/O, the end of an open file) may have been waiting in a queue of the kernel while its thread went on.
+    var isWaitedFor: Bool {
+        switch self {
+        case .read, .write, .release, .releaseDirectory, .forget, .batchForget, .interrupt,
+            .initialize, .destroy, .notifyReply, .poll:
+            false
+        default: true
+        }
+    }
+}
