@@ -27,8 +27,7 @@ final class NotifyThreads: @unchecked Sendable {
         jobs.append(job)
         let needsThread = jobs.count > idle && total < Self.most
         if needsThread { total += 1 }
-        changed.signal()
-        latch.unlock()
+        latch.unlock(signalling: changed)
         guard needsThread else { return }
         do {
             try runThread(name: "notify", stackSize: 128 << 10) { [self] in work() }.detach()

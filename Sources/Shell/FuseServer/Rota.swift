@@ -48,22 +48,25 @@ final class Rota: @unchecked Sendable {
 
     /// The sentry has taken a request; `needsAnother` if somebody shall receive meanwhile.
     func leave(needsAnother: Bool) {
-        latch.withLock {
-            precondition(hasSentry, "Rota T1: a sentry left that was none")
-            hasSentry = false
-            if needsAnother { call() }
-        }
+        latch.lock()
+        precondition(hasSentry, "Rota T1: a sentry left that was none")
+        hasSentry = false
+        let isCalled = needsAnother && call()
+        latch.unlock(signalling: called, if: isCalled)
     }
 
     /// Somebody shall receive while the calling thread, which is not the sentry, works.
     func callAnother() {
-        latch.withLock { if !hasSentry { call() } }
+        latch.lock()
+        let isCalled = !hasSentry && call()
+        latch.unlock(signalling: called, if: isCalled)
     }
 
-    private func call() {
-        guard calls < resting else { return }
+    /// Whether somebody is called by it, and is to be woken. Under the latch.
+    private func call() -> Bool {
+        guard calls < resting else { return false }
         calls += 1
-        called.signal()
+        return true
     }
 
     /// The connection has ended: nobody rests any more.

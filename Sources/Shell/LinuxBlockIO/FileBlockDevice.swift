@@ -132,9 +132,8 @@ package final class FileBlockDevice: BlockingBlockDevice, @unchecked Sendable {
     ) async throws(DeviceError) {
         try check(UnsafeRawBufferPointer(buffer), offset, "read")
         guard let base = buffer.baseAddress, buffer.count > 0 else { return }
-        try begin()
-        let code = await withUnsafeContinuation { continuation in
-            submit(Request(.read, base, buffer.count, offset, continuation))
+        let code = try await submitted {
+            self.queue.append(Request(.read, base, buffer.count, offset, $0))
         }
         if code != 0 { throw .failed(operation: "read", offset: offset, errno: code) }
     }
@@ -145,22 +144,15 @@ package final class FileBlockDevice: BlockingBlockDevice, @unchecked Sendable {
     ) async throws(DeviceError) {
         try check(buffer, offset, "write")
         guard let base = buffer.baseAddress, buffer.count > 0 else { return }
-        try begin()
         let target = UnsafeMutableRawPointer(mutating: base)  // only pwrite sees it
-        let code = await withUnsafeContinuation { continuation in
-            submit(Request(.write, target, buffer.count, offset, continuation))
+        let code = try await submitted {
+            self.queue.append(Request(.write, target, buffer.count, offset, $0))
         }
         if code != 0 { throw .failed(operation: "write", offset: offset, errno: code) }
     }
 
     package func flush() async throws(DeviceError) {
-        try begin()
-        let code = await withUnsafeContinuation { continuation in
-            latch.lock()
-            flushWaiters.append(continuation)
-            hasWork.signal()
-            latch.unlock()
-        }
+        let code = try await submitted { self.flushWaiters.append($0) }
         if code != 0 { throw .failed(operation: "flush", offset: 0, errno: code) }
     }
 
@@ -252,21 +244,37 @@ package final class FileBlockDevice: BlockingBlockDevice, @unchecked Sendable {
         inFlight += 1
     }
 
-    /// Counts requests out (F1).
-    private func end(_ count: Int = 1) {
-        latch.lock()
+    /// Counts a request out (F1).
+    private func end() { latch.withLock { leave(1) } }
+
+    /// Counts requests out (F1), under the latch.
+    private func leave(_ count: Int) {
         inFlight -= count
         precondition(inFlight >= 0, "FileBlockDevice F1: more answers than requests")
         if inFlight == 0 { isQuiet.broadcast() }
-        latch.unlock()
     }
 
-    private func submit(_ request: Request) {
-        latch.lock()
-        queue.append(request)
-        hasWork.signal()
-        latch.unlock()
+    /// Counts a request in (F1), hands it to the threads, and waits for its errno.
+    private func submitted(
+        _ append: (UnsafeContinuation<Int32, Never>) -> Void
+    ) async throws(DeviceError) -> Int32 {
+        let code = await withUnsafeContinuation {
+            (continuation: UnsafeContinuation<Int32, Never>) in
+            latch.lock()
+            guard !isRefusing else {
+                latch.unlock()
+                return continuation.resume(returning: Self.refusal)
+            }
+            inFlight += 1
+            append(continuation)
+            latch.unlock(signalling: hasWork)
+        }
+        if code == Self.refusal { throw .closed }
+        return code
     }
+
+    /// In place of an errno: it was not accepted.
+    private static let refusal: Int32 = -1
 
     /// The life of one of the pool's threads.
     private func serve() {
@@ -277,9 +285,9 @@ package final class FileBlockDevice: BlockingBlockDevice, @unchecked Sendable {
             } else if let request = queue.popFirst() {
                 latch.unlock()
                 let code = transfer(request.kind, request.base, request.count, request.offset)
-                end()
                 answer([request.continuation], code)
                 latch.lock()
+                leave(1)
             } else if hasEnded {
                 break
             } else {
@@ -295,9 +303,9 @@ package final class FileBlockDevice: BlockingBlockDevice, @unchecked Sendable {
         swap(&waiters, &flushWaiters)
         let code = synchronise()
         latch.unlock()
-        end(waiters.count)
         answer(waiters, code)
         latch.lock()
+        leave(waiters.count)
     }
 
     /// Resumes who waited (F2), inside the engine if that is possible.

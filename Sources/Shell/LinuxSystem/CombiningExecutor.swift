@@ -119,15 +119,16 @@ package final class CombiningExecutor: EngineExecutor, @unchecked Sendable {
         let job = UnownedJob(job)
         latch.lock()
         state.pointee.jobs.append(job)
-        if state.pointee.owner == nil { callEngineThread() }
-        latch.unlock()
+        let isCalled = state.pointee.owner == nil && callEngineThread()
+        latch.unlock(signalling: engineThreadWanted, if: isCalled)
     }
 
     package func afterLeaving(_ effect: @escaping @Sendable () -> Void) {
         latch.lock()
         state.pointee.effects.append(effect)
-        if state.pointee.owner == nil && !state.pointee.isRunningEffects { callEffectsThread() }
-        latch.unlock()
+        let isCalled =
+            state.pointee.owner == nil && !state.pointee.isRunningEffects && callEffectsThread()
+        latch.unlock(signalling: effectsThreadWanted, if: isCalled)
     }
 
     // MARK: Isolation
@@ -174,8 +175,8 @@ package final class CombiningExecutor: EngineExecutor, @unchecked Sendable {
             if !state.pointee.effects.isEmpty && !state.pointee.isRunningEffects {
                 state.pointee.isRunningEffects = true
                 // The effects may take long; the jobs shall not wait for them (X2).
-                if !state.pointee.jobs.isEmpty { callEngineThread() }
-                latch.unlock()
+                let isCalled = !state.pointee.jobs.isEmpty && callEngineThread()
+                latch.unlock(signalling: engineThreadWanted, if: isCalled)
                 runEffects(budget: budget == .max ? .max : Self.effectBudget)
                 latch.lock()
             }
@@ -184,9 +185,8 @@ package final class CombiningExecutor: EngineExecutor, @unchecked Sendable {
                 return
             }
             if left == 0 {
-                callEngineThread()
-                latch.unlock()
-                return
+                let isCalled = callEngineThread()
+                return latch.unlock(signalling: engineThreadWanted, if: isCalled)
             }
             state.pointee.owner = pthread_self()
             latch.unlock()
@@ -213,11 +213,10 @@ package final class CombiningExecutor: EngineExecutor, @unchecked Sendable {
         var left = budget
         while true {
             latch.lock()
-            if left == 0 && !state.pointee.effects.isEmpty { callEffectsThread() }
             guard left > 0, let effect = state.pointee.effects.popFirst() else {
+                let isCalled = !state.pointee.effects.isEmpty && callEffectsThread()
                 state.pointee.isRunningEffects = false
-                latch.unlock()
-                return
+                return latch.unlock(signalling: effectsThreadWanted, if: isCalled)
             }
             latch.unlock()
             left -= 1
@@ -227,18 +226,18 @@ package final class CombiningExecutor: EngineExecutor, @unchecked Sendable {
 
     // MARK: The executor's own threads
 
-    /// Under the latch.
-    private func callEngineThread() {
-        guard !state.pointee.isEngineThreadCalled else { return }
+    /// Calls it under the latch; whether it is to be woken once the latch is given back.
+    private func callEngineThread() -> Bool {
+        if state.pointee.isEngineThreadCalled { return false }
         state.pointee.isEngineThreadCalled = true
-        engineThreadWanted.signal()
+        return true
     }
 
-    /// Under the latch.
-    private func callEffectsThread() {
-        guard !state.pointee.isEffectsThreadCalled else { return }
+    /// The same of the other one.
+    private func callEffectsThread() -> Bool {
+        if state.pointee.isEffectsThreadCalled { return false }
         state.pointee.isEffectsThreadCalled = true
-        effectsThreadWanted.signal()
+        return true
     }
 
     private func runEngineThread() {

@@ -38,6 +38,13 @@ package final class Latch: @unchecked Sendable {
         precondition(failure == 0, "pthread_mutex_unlock: \(errnoText(failure))")
     }
 
+    /// Gives it back and then wakes one thread that waits for something under it, if `isWanted`. Not the other way round: who
+    /// is woken would find the latch taken, and sleep once more.
+    package func unlock(signalling condition: WaitCondition, if isWanted: Bool = true) {
+        unlock()
+        if isWanted { condition.signal() }
+    }
+
     /// Runs `body` while holding the latch.
     package func withLock<Result: ~Copyable, Failure: Error>(
         _ body: () throws(Failure) -> Result

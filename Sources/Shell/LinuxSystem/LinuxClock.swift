@@ -62,10 +62,10 @@ package final class LinuxClock: EngineClock, @unchecked Sendable {
 
     package func schedule(at tick: Tick, in engine: Engine, _ body: EngineBound<() -> Void>) {
         latch.lock()
-        defer { latch.unlock() }
         sequence += 1
         insert(Alarm(tick: tick, sequence: sequence, engine: engine, body: body))
-        if alarms[0].sequence == sequence { changed.signal() }
+        let isNext = alarms[0].sequence == sequence
+        latch.unlock(signalling: changed, if: isNext)
     }
 
     private func runAlarms() {
