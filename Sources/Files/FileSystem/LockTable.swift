@@ -38,6 +38,8 @@ package protocol GlockOwner: AnyObject {
     func isWanted(_ glock: Glock, _ mode: LockMode)
     /// Whether EX is kept for a while although a peer wants it, if handing it over is costly (MinimumHold).
     func keepsForItsCost(_ glock: Glock) -> Bool
+    /// Whether who changes what it protects, and looks at it, probably changes it again.
+    func isChangedAgain(_ glock: Glock) -> Bool
     /// Whether an idle lock may be given back because nobody has used it for long.
     func isSpare(_ glock: Glock) -> Bool
 }
@@ -45,6 +47,7 @@ package protocol GlockOwner: AnyObject {
 extension GlockOwner {
     package func isWanted(_ glock: Glock, _ mode: LockMode) {}
     package func keepsForItsCost(_ glock: Glock) -> Bool { false }
+    package func isChangedAgain(_ glock: Glock) -> Bool { keepsForItsCost(glock) }
     package func isSpare(_ glock: Glock) -> Bool { false }
 }
 
@@ -246,7 +249,7 @@ package final class LockTable: LockClient {
     /// What this node will probably need next of a lock that it has nothing of: who changed a file or a directory a moment
     /// ago, and looks at it, mostly changes it again, and would only have got half of what it needs.
     private func likelyNeed(_ glock: Glock, _ mode: HolderMode) -> LockMode? {
-        guard mode == .shared, glock.owner?.keepsForItsCost(glock) == true else { return nil }
+        guard mode == .shared, glock.owner?.isChangedAgain(glock) == true else { return nil }
         if glock.held == .exclusive { return .exclusive }
         guard let lost = glock.lostAt,
             engine.clock.now.rawValue - lost.rawValue < Self.likelihood
