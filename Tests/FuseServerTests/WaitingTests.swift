@@ -206,7 +206,14 @@ extension MountedTests {
                 let file = try openFile(mount.file("a"), O_WRONLY)
                 defer { close(file) }
                 let writer = try background {
-                    call { bytes.withUnsafeBytes { pwrite(file, $0.baseAddress, $0.count, 0) } }
+                    let count = call {
+                        bytes.withUnsafeBytes { pwrite(file, $0.baseAddress, $0.count, 0) }
+                    }
+                    // Whoever has not waited is not waited for.
+                    mount.inside { _ in
+                        if room.value.arrived.value == nil { room.value.arrived.deliver(()) }
+                    }
+                    return count
                 }
                 mount.arrival(of: room)
                 #expect(mkdir(mount.file("folder"), 0o755) == 0)

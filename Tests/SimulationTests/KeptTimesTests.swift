@@ -150,7 +150,7 @@ import Vocabulary
             expect(inode, isUnstored: true)
             try await volume.storeTimes(olderThan: Self.second)
             expect(inode, isUnstored: false)
-            #expect(volume.unstoredTimes.isEmpty)
+            #expect(volume.unstoredTimes.count == 0)
         }
     }
 
@@ -178,7 +178,7 @@ import Vocabulary
             let areLeft = inodes.map(isUnstored)
             #expect(areLeft == [false, false])
             await ended.get()
-            #expect(volume.unstoredTimes.isEmpty)
+            #expect(volume.unstoredTimes.count == 0)
         }
     }
 

@@ -56,6 +56,39 @@ import Vocabulary
         }
     }
 
+    /// G3: of more than so many within the grace the oldest go, whoever replaces them how fast.
+    @Test func manyAtOnceAreBounded() throws {
+        try runOnTwoNodes(synchronizes: true) { two in
+            let volume = two.first.volume
+            let (new, old) = (NameBuffer(new[0]), NameBuffer(path[0]))
+            let caller = KernelModel.caller
+            // Without the kernel, which takes its time.
+            for _ in 0..<1030 {
+                let made = try await volume.make(
+                    .node(mode: 0o100644, device: 0),
+                    in: .root,
+                    named: new.bytes,
+                    caller,
+                    nil
+                )
+                volume.forget(made.node, count: 1)
+                let before = volume.graced.count
+                try await volume.rename(
+                    .root,
+                    new.bytes,
+                    to: .root,
+                    old.bytes,
+                    .replace,
+                    caller,
+                    nil
+                )
+                let after = volume.graced.count
+                #expect(after == min(before + 1, 1024))
+            }
+            #expect(volume.graced.count == 1024)
+        }
+    }
+
     /// G3: the oldest of too many goes; all go when room is needed or the node leaves.
     @Test func notTooManyAndNotForEver() throws {
         try runOnTwoNodes(synchronizes: true) { two in

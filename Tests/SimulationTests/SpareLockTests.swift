@@ -16,6 +16,16 @@ import Vocabulary
         return try volume.inode(try #require(volume.memory(under: two.file).node))
     }
 
+    /// Where an expectation that fails would describe the whole node.
+    private func expect(
+        _ glock: Glock,
+        isSpare expected: Bool,
+        _ location: SourceLocation = #_sourceLocation
+    ) {
+        let found = glock.isSpare
+        #expect(found == expected, sourceLocation: location)
+    }
+
     /// S4: locks of what is open, dirty, or the file system's own root stay, however short memory is.
     @Test func whatIsInUseIsKept() throws {
         try runOnTwoNodes(synchronizes: true) { two in
@@ -29,15 +39,17 @@ import Vocabulary
             }
             let file = try await two.first.kernel.open(path, .reading)
             await relieve()
-            #expect(inode.glock.held == .protectedRead && !inode.glock.isSpare)
+            #expect(inode.glock.held == .protectedRead)
+            expect(inode.glock, isSpare: false)
             #expect(inode.openGlock?.held == .protectedRead)
             try await two.first.kernel.close(file)
             await two.engine.sleep(nanoseconds: 1_000_000)
-            #expect(inode.glock.isSpare)
+            expect(inode.glock, isSpare: true)
             await relieve()
             #expect(inode.glock.held == .null && inode.openGlock?.held == .null)
             let root = try volume.inode(.root)
-            #expect(root.glock.held != .null && !root.glock.isSpare)
+            #expect(root.glock.held != .null)
+            expect(root.glock, isSpare: false)
         }
     }
 
@@ -55,13 +67,13 @@ import Vocabulary
             await two.engine.sleep(nanoseconds: 1_000_000)
             let isDirty = inode.dirty?.isEmpty == false
             try #require(isDirty && inode.opens == 0)
-            #expect(!inode.glock.isSpare)
+            expect(inode.glock, isSpare: false)
             try await two.first.volume.writeBackAll()
-            #expect(inode.glock.isSpare)
+            expect(inode.glock, isSpare: true)
             two.first.volume.pin(inode)
-            #expect(!inode.glock.isSpare)
+            expect(inode.glock, isSpare: false)
             two.first.volume.unpin(inode)
-            #expect(inode.glock.isSpare)
+            expect(inode.glock, isSpare: true)
         }
     }
 
