@@ -325,7 +325,7 @@ let testTargets: [Target] = [
         [
             "Vocabulary", "Execution", "DiskFormat", "BlockIO", "VolumeMaking", "FileStore",
             "FileSystem",
-            "LockCache", "SimulatedMachine", "SimulatedWorld", "VolumeChecking",
+            "LockCache", "SimulatedMachine", "SimulatedWorld", "VolumeChecking", "Journaling",
         ]
     ),
     tests(

@@ -71,6 +71,13 @@ final class MemoryFiles: FileOperations {
     var onWrite: ((WriteFlags, Int) -> Void)?
     var onRead: ((Bool) -> Void)?
     var onLookup: (([UInt8], NodeHandle) -> Void)?
+    /// How the next changes fail, one after the other; how many were tried.
+    var failures: [FileError] = []
+    var attempts = 0
+    /// Whether somebody who found no room is told that some has come, when, and how often that was asked.
+    var roomIsComing = false
+    var room: Hold?
+    var roomQuestions = 0
     var synchronized = 0
     /// Whether threads are to be heard of, and those that were.
     var awaitsReaders = false
@@ -239,7 +246,23 @@ final class MemoryFiles: FileOperations {
         return reply
     }
 
-    func roomComes() async -> Bool { false }
+    func roomComes() async -> Bool {
+        roomQuestions += 1
+        if let room {
+            room.arrived.deliver(())
+            await room.released.get()
+        }
+        return roomIsComing
+    }
+
+    /// Fails as long as it is told to.
+    private func takeRoom() throws(FileError) {
+        attempts += 1
+        if let failure = failures.first {
+            failures.removeFirst()
+            throw failure
+        }
+    }
 
     func forget(_ node: NodeHandle, count: UInt64) {
         if let known = try? self.node(node) { known.references -= min(count, known.references) }
@@ -254,6 +277,7 @@ final class MemoryFiles: FileOperations {
     ) async throws(FileError) -> EntryReply {
         record(.make, parent, text(name))
         try await waitIfHeld(name, interruption)
+        try takeRoom()
         let directory = try node(parent)
         guard find(directory, Array(name)) == nil else { throw .exists }
         switch object {
@@ -500,6 +524,7 @@ final class MemoryFiles: FileOperations {
         let file = try self.node(node)
         onWrite?(flags, buffer.count)
         if !flags.isWriteback { try await waitIfHeld(.write, interruption) }
+        try takeRoom()
         let start = flags.appends ? file.data.count : Int(offset)
         let end = start + buffer.count
         if end > file.data.count && !flags.isWriteback { resize(file, end) }

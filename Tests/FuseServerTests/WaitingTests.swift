@@ -164,6 +164,65 @@ extension MountedTests {
             }
         }
 
+        /// What finds no room is tried once more when room has come: once, and only then.
+        @Test(
+            arguments: [
+                ([.noSpace], true, 0, 2, 1), ([.noSpace, .noSpace], true, ENOSPC, 2, 1),
+                ([.noSpace], false, ENOSPC, 1, 1), ([.quotaExceeded], true, EDQUOT, 1, 0),
+                ([.noSpace, .exists], true, EEXIST, 2, 1),
+            ] as [([FileError], Bool, Int32, Int, Int)]
+        )
+        func whoFindsNoRoomTriesOnceMore(
+            failures: [FileError],
+            comes: Bool,
+            code: Int32,
+            attempts: Int,
+            questions: Int
+        ) throws {
+            try withMount { mount in
+                mount.inside { files in
+                    files.failures = failures
+                    files.roomIsComing = comes
+                }
+                #expect(call { Int(mkdir(mount.file("folder"), 0o755)) } == Int(-code))
+                let seen = mount.inside { files in [files.attempts, files.roomQuestions] }
+                #expect(seen == [attempts, questions])
+                #expect((status(mount.file("folder")) != nil) == (code == 0))
+            }
+        }
+
+        /// Whoever waits for room delays nobody, and the bytes of his write are those of his call.
+        @Test func aWriteThatWaitsForRoomIsWhole() throws {
+            try withMount { mount in
+                try makeFile(mount.file("a"))
+                let room = mount.inside { files in
+                    let room = Hold()
+                    files.room = room
+                    files.roomIsComing = true
+                    files.failures = [.noSpace]
+                    return EngineBound(room)
+                }
+                let bytes = (0..<100_000).map { UInt8(truncatingIfNeeded: $0 &* 7) }
+                let file = try openFile(mount.file("a"), O_WRONLY)
+                defer { close(file) }
+                let writer = try background {
+                    let count = call {
+                        bytes.withUnsafeBytes { pwrite(file, $0.baseAddress, $0.count, 0) }
+                    }
+                    // Whoever has not waited is not waited for.
+                    mount.inside { _ in
+                        if room.value.arrived.value == nil { room.value.arrived.deliver(()) }
+                    }
+                    return count
+                }
+                mount.arrival(of: room)
+                #expect(mkdir(mount.file("folder"), 0o755) == 0)
+                mount.release(room)
+                #expect(writer.result() == bytes.count)
+                #expect(try content(mount.file("a")) == bytes)
+            }
+        }
+
         @Test func unmountingWaitsForUsers() throws {
             try withMount { mount in
                 try makeFile(mount.file("a"))

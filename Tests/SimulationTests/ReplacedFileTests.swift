@@ -56,6 +56,39 @@ import Vocabulary
         }
     }
 
+    /// G3: of more than so many within the grace the oldest go, whoever replaces them how fast.
+    @Test func manyAtOnceAreBounded() throws {
+        try runOnTwoNodes(synchronizes: true) { two in
+            let volume = two.first.volume
+            let (new, old) = (NameBuffer(new[0]), NameBuffer(path[0]))
+            let caller = KernelModel.caller
+            // Without the kernel, which takes its time.
+            for _ in 0..<1030 {
+                let made = try await volume.make(
+                    .node(mode: 0o100644, device: 0),
+                    in: .root,
+                    named: new.bytes,
+                    caller,
+                    nil
+                )
+                volume.forget(made.node, count: 1)
+                let before = volume.graced.count
+                try await volume.rename(
+                    .root,
+                    new.bytes,
+                    to: .root,
+                    old.bytes,
+                    .replace,
+                    caller,
+                    nil
+                )
+                let after = volume.graced.count
+                #expect(after == min(before + 1, 1024))
+            }
+            #expect(volume.graced.count == 1024)
+        }
+    }
+
     /// G3: the oldest of too many goes; all go when room is needed or the node leaves.
     @Test func notTooManyAndNotForEver() throws {
         try runOnTwoNodes(synchronizes: true) { two in
@@ -70,6 +103,43 @@ import Vocabulary
             #expect(volume.graced.count == 1)
             _ = try await two.cluster.unmount(0)
             #expect(volume.counters.orphansFreed == volume.counters.orphansListed)
+        }
+    }
+
+    /// G2: the open lock of what somebody has open is queued for by its reaper; nobody waits behind that. G4: who waits for
+    /// room does not wait for it either.
+    @Test func nobodyWaitsForWhatIsOpenElsewhere() throws {
+        try runOnTwoNodes(synchronizes: true) { two in
+            let volume = two.first.volume
+            let (here, there) = (
+                try await two.first.kernel.walk(path), try await two.second.kernel.walk(path)
+            )
+            let opened = try await two.second.volume.open(there.handle, .reading, nil)
+            try await replace(on: two.first)
+            await two.engine.sleep(nanoseconds: 2_000_000_000)
+            try #require(volume.pendingOrphans == 1 && volume.graced.isEmpty)
+            let tried = Outcome<FileError?>()
+            two.first.engine.spawn {
+                do throws(FileError) {
+                    _ = try await volume.open(here.handle, .reading, nil)
+                    tried.deliver(nil)
+                } catch {
+                    tried.deliver(error)
+                }
+            }
+            // Another one is just being freed when somebody finds no room.
+            try await replace(on: two.first)
+            let room = Outcome<Bool>()
+            two.first.engine.spawn { room.deliver(await volume.roomComes()) }
+            await two.engine.sleep(nanoseconds: 1_000_000_000)
+            #expect(tried.value == .some(.stale))
+            #expect(room.value == true)
+            #expect(volume.pendingOrphans == 1 && volume.counters.orphansFreed == 1)
+            await two.second.volume.release(there.handle, opened.handle)
+            await two.engine.sleep(nanoseconds: 1_000_000_000)
+            #expect(volume.pendingOrphans == 0 && volume.counters.orphansFreed == 2)
+            two.first.kernel.unpin(here)
+            two.second.kernel.unpin(there)
         }
     }
 }

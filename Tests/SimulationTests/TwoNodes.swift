@@ -17,14 +17,15 @@ struct TwoNodes {
     let file: ResourceName
 }
 
-/// Runs `body` on a new cluster.
+/// Runs `body` on a new cluster, whose shape follows from the seed.
 /// - Parameter synchronizes: whether the file's maker has synchronised it.
 func runOnTwoNodes(
+    seed: UInt64 = 5,
     synchronizes: Bool,
     _ body: @escaping (TwoNodes) async throws -> Void
 ) throws {
-    let plan = SimulationPlan(seed: 5, steps: 1, nodes: 2, faults: [])
-    try runSimulated(seed: 5) { engine in
+    let plan = SimulationPlan(seed: seed, steps: 1, nodes: 2, faults: [])
+    try runSimulated(seed: seed) { engine in
         let cluster = try await SimulatedCluster(engine: engine, plan)
         let first = try #require(try await cluster.mount(0))
         let second = try #require(try await cluster.mount(1))

@@ -158,7 +158,9 @@ struct Daemon {
             throw SystemError.last("connect", socketPath)
         }
         let line = Array((request + "\n").utf8)
-        guard write(connection, line, line.count) == line.count else {
+        // Without a signal: it may have ended since it let us connect.
+        guard send(connection, line, line.count, Int32(MSG_NOSIGNAL)) == line.count else {
+            if errno == EPIPE || errno == ECONNRESET { return nil }
             throw SystemError.last("write", socketPath)
         }
         var answer: [UInt8] = []

@@ -232,12 +232,17 @@ extension MountedVolume {
     /// Stores what is pending where that disturbs nobody, and what has been pending for a day. `isLast`: all, as far as
     /// nobody else has the files; others know what they do.
     func storeAccesses(isLast: Bool) async throws(FileError) {
+        // One at a time: who leaves must find what a timer has begun with.
+        await storingAccesses.enter()
+        defer { storingAccesses.leave() }
         if options.isReadOnly || freezer.phase != .running { return }
-        let listed = pendingAccesses
+        var listed = pendingAccesses[...]
         pendingAccesses = []
         for inode in listed { inode.access.isListed = false }
+        defer { for inode in listed where inode.access.time != nil { list(inode) } }
         let isAlone = peers?.isAlone ?? true
-        for inode in listed where inodes[inode.number] === inode && !inode.isFreed {
+        while let inode = listed.popFirst() {
+            guard inodes[inode.number] === inode, !inode.isFreed else { continue }
             guard let time = inode.access.time, let stored = inode.stored else { continue }
             if time <= stored.record.changed || time <= stored.record.accessed {
                 inode.access.time = nil
@@ -253,7 +258,10 @@ extension MountedVolume {
             }
             let isWanted = isLast || (isDue && isAlone) || inode.glock.held == .exclusive
             pin(inode)
-            defer { unpin(inode) }
+            defer {
+                if inode.access.time != nil { list(inode) }
+                unpin(inode)
+            }
             if age >= Self.longestDelay, inode.access.ownSince != nil {
                 try await storeAccess(inode)
             } else if isWanted,
@@ -264,7 +272,6 @@ extension MountedVolume {
                 }
                 release(inode, .exclusive)
             }
-            if inode.access.time != nil { list(inode) }
         }
     }
 

@@ -76,22 +76,28 @@ extension MountedVolume {
         inode.lastSequence = transaction.sequence
     }
 
-    /// The same of all that have been so for `age` nanoseconds.
+    /// The same of all that have been so for `age` nanoseconds. Each stays listed until it is stored, or gone: whoever
+    /// must know that all is stored (a freeze, an unmount) finds what a timer has begun with, and what failed is tried again.
     func storeTimes(olderThan age: UInt64) async throws(FileError) {
         if options.isReadOnly || unstoredTimes.isEmpty { return }
-        let listed = unstoredTimes
-        unstoredTimes = []
-        for inode in listed { inode.isUnstoredListed = false }
-        for inode in listed {
-            guard let stored = inode.stored, stored.hasUnstoredTimes, !inode.isFreed,
-                let since = inode.unstoredSince
-            else { continue }
+        defer { forgetStoredTimes() }
+        for inode in unstoredTimes {
+            guard hasUnstoredTimes(inode), let since = inode.unstoredSince else { continue }
             if engine.clock.now.rawValue - since.rawValue >= age {
                 try await storeTimes(inode)
-            } else if !inode.isUnstoredListed {
-                inode.isUnstoredListed = true
-                unstoredTimes.append(inode)
             }
+        }
+    }
+
+    private func hasUnstoredTimes(_ inode: Inode) -> Bool {
+        inode.stored?.hasUnstoredTimes == true && !inode.isFreed
+    }
+
+    private func forgetStoredTimes() {
+        unstoredTimes.removeAll { inode in
+            if hasUnstoredTimes(inode) { return false }
+            inode.isUnstoredListed = false
+            return true
         }
     }
 
@@ -101,7 +107,8 @@ extension MountedVolume {
             try await storeAccesses(isLast: false)
             try await storeTimes(olderThan: times.isLazy ? Self.longestDelay : 0)
         } catch {
-            // The node has withdrawn or is leaving.
+            // Whoever withdraws has said why, and who leaves stores by himself. Nothing is lost otherwise: it stays listed.
+            if !isWithdrawn, !isStopping { onReport?("storing times failed: \(error)") }
         }
     }
 

@@ -148,6 +148,7 @@ package final class MountedVolume: FileOperations {
     /// Inodes with a time of access that waits to be stored, those of which the others have to be told, and those with
     /// times that only memory has.
     var pendingAccesses: [Inode] = []
+    let storingAccesses = Gate()
     var untoldAccesses: [Inode] = []
     var unstoredTimes: [Inode] = []
     /// Threads that may not have taken in what they were told of the size of a file (ToldSize), the oldest first.

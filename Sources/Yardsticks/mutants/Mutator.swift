@@ -120,7 +120,7 @@ struct Mutator {
     private func isInInitializer(_ index: Int) -> Bool {
         for line in (0..<index).reversed() {
             if lines[line].contains("func ") { return false }
-            if lines[line].contains(" init(") { return true }
+            if lines[line].contains(" init(") || lines[line].contains(" init?(") { return true }
         }
         return false
     }
