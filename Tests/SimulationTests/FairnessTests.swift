@@ -23,11 +23,19 @@ import Vocabulary
     }
 
     /// Makes files in the root one after the other until `end`.
-    private func work(_ node: SimulatedNode, _ index: Int, _ tally: Tally, until end: Tick) async {
+    private func work(
+        _ node: SimulatedNode,
+        _ index: Int,
+        _ program: Int,
+        _ tally: Tally,
+        until end: Tick
+    ) async {
+        var round = 0
         do throws(FileError) {
             while node.engine.clock.now < end {
                 let begin = node.engine.clock.now
-                let path = [Array("n\(index)r\(tally.made[index])".utf8)]
+                let path = [Array("n\(index)p\(program)r\(round)".utf8)]
+                round += 1
                 _ = try await node.perform(.create(path, isExclusive: true))
                 tally.made[index] += 1
                 let took = node.engine.clock.now.rawValue - begin.rawValue
@@ -40,8 +48,8 @@ import Vocabulary
         tally.ended.notify()
     }
 
-    /// What one program on each of two nodes does at one directory in two seconds.
-    private func fight(keepsLocks: Bool) throws -> Tally {
+    /// What some programs on each of two nodes do at one directory in two seconds.
+    private func fight(_ programs: Int, keepsLocks: Bool) throws -> Tally {
         let tally = Tally()
         try runOnTwoNodes(synchronizes: true) { two in
             let nodes = [two.first, two.second]
@@ -49,8 +57,12 @@ import Vocabulary
             let end = two.engine.clock.now.advanced(milliseconds: 2000)
             for (index, node) in nodes.enumerated() {
                 node.volume.locks.keepsCostlyLocks = keepsLocks
-                tally.running += 1
-                node.engine.spawn { await self.work(node, index, tally, until: end) }
+                for program in 0..<programs {
+                    tally.running += 1
+                    node.engine.spawn {
+                        await self.work(node, index, program, tally, until: end)
+                    }
+                }
             }
             while tally.running > 0 { await tally.ended.wait() }
             tally.holds = nodes.reduce(0) { $0 + Int($1.volume.counters.minimumHolds) } - before
@@ -59,10 +71,11 @@ import Vocabulary
         return tally
     }
 
-    /// Of two programs each makes at least a third of what the other makes, and both make more than if locks were
-    /// given up after each operation.
-    @Test func twoNodesAtOneDirectoryGetOn() throws {
-        let (with, without) = (try fight(keepsLocks: true), try fight(keepsLocks: false))
+    /// Of two nodes each makes at least a third of what the other makes, and both make more than if locks were
+    /// given up after each operation. Also where always some operation is inside.
+    @Test(arguments: [1, 4]) func twoNodesAtOneDirectoryGetOn(programs: Int) throws {
+        let with = try fight(programs, keepsLocks: true)
+        let without = try fight(programs, keepsLocks: false)
         #expect(with.holds > 0 && without.holds == 0)
         let (least, most) = (with.made.min() ?? 0, with.made.max() ?? 0)
         #expect(3 * least >= most, "\(with.made) made")

@@ -51,6 +51,11 @@ extension Inode: GlockOwner {
     }
 
     package func keepsForItsCost(_ glock: Glock) -> Bool { glock === self.glock }
+
+    /// Not where a write would rather lock a region: it would find EX, and never come to that.
+    package func isChangedAgain(_ glock: Glock) -> Bool {
+        glock === self.glock && !volume.prefersRegions(self)
+    }
 }
 
 extension MountedVolume {
@@ -77,7 +82,10 @@ extension MountedVolume {
     func demote(_ inode: Inode, from: LockMode, to: LockMode) async {
         counters.demotions += 1
         inode.lostAt = engine.clock.now
-        if inode.opens > 0 { inode.noteFight(at: engine.clock.now) }
+        // Also if it was open at some time since the lock was granted: who takes a file to write to it, and closes it again, may
+        // be kept from it by others that do the same.
+        let wasOpen = from == .exclusive && inode.closedAt >= inode.glock.grantedAt
+        if inode.opens > 0 || wasOpen { inode.noteFight(at: engine.clock.now) }
         inode.glock.step = .invalidating
         await invalidateKernel(inode, from: from, to: to)
         inode.glock.step = .draining

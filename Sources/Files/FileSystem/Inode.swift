@@ -113,6 +113,8 @@ package final class Inode {
     /// within the memory of fights.
     var foughtOver: Tick?
     var fights = 0
+    /// When it was last closed here.
+    var closedAt = Tick(0)
     /// When a peer last said that it wants to write while others do.
     var sharedSince: Tick?
     /// Locks of regions, and what was changed under them (Regions.swift).

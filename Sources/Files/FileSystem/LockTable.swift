@@ -264,9 +264,7 @@ package final class LockTable: LockClient {
     package func leave(_ glock: Glock, _ mode: HolderMode) {
         glock.usedAt = useTime
         change(glock) { $0.leave(mode, &$1) }
-        if glock.hold.isDelaying, !glock.machine.isInUse {
-            glock.hold.used(now: engine.clock.now.rawValue)
-        }
+        if glock.hold.isDelaying { glock.hold.used(now: engine.clock.now.rawValue) }
         if let waiting = glock.drained {
             // Whoever waits looks again.
             glock.drained = nil

@@ -231,6 +231,7 @@ extension MountedVolume {
             await programLocks.releaseBytes(inode, takenThrough: handle)
         }
         inode.opens -= 1
+        inode.closedAt = engine.clock.now
         if inode.opens == 0 { releaseAnchors(inode) }
         if inode.opens == 0, inode.isTemporary {
             inode.isTemporary = false

@@ -111,7 +111,7 @@ package struct MinimumHold: Hashable, Sendable {
         return check(isInUse: isInUse, now: now)
     }
 
-    /// The last operation inside has ended.
+    /// An operation has ended, whether others are inside or not.
     package mutating func used(now: UInt64) {
         guard var want else { return }
         want.lastUse = now
