@@ -86,6 +86,25 @@ private struct Bench {
         #expect(bench.granted(.null) == [.request(.exclusive, [])])
     }
 
+    /// Who looks and will soon change asks for what the change needs: no second request follows.
+    @Test func whoLooksMayAskForMore() {
+        var bench = Bench()
+        var actions: [GlockAction] = []
+        bench.machine.enter(.shared, ticket: 1, asks: .exclusive, &actions)
+        #expect(actions == [.request(.exclusive, [])])
+        #expect(bench.granted(.exclusive) == [.grant(1)])
+        #expect(bench.machine.sharedCount == 1 && !bench.machine.isExclusive)
+        #expect(bench.leave(.shared) == [])
+        #expect(bench.enter(.exclusive, 2) == [.grant(2)])
+        // What is held already is asked for upwards as far as is needed, no further.
+        var reader = Bench()
+        _ = reader.enter(.shared, 1)
+        #expect(reader.granted(.protectedRead) == [.grant(1)])
+        actions = []
+        reader.machine.enter(.shared, ticket: 2, asks: .exclusive, &actions)
+        #expect(actions == [.grant(2)])
+    }
+
     @Test func urgentHoldersEnterWhileTheOwnerInvalidates() {
         var bench = Bench()
         _ = bench.enter(.exclusive, 1)

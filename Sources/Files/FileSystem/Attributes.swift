@@ -50,7 +50,8 @@ extension MountedVolume {
     /// Notes what a reader is told of the size, so that it can be heard of (rule F6).
     func tell(_ inode: Inode, _ size: UInt64, to reader: UInt32?, _ reply: ToldSize.Reply) {
         inode.toldSize.told(size, to: reader, reply, at: engine.clock.now)
-        guard let reader, inode.toldSize.isAwaited(reader) else { return }
+        guard let reader, reader != 0, inode.toldSize.isAwaited(reader) else { return }
+        awaitedReaders.removeAll { $0.thread == reader && $0.node == inode.handle }
         // Who is left out is waited for until its time is over, or it reads this file.
         if awaitedReaders.count == ToldSize.mostReaders { awaitedReaders.removeFirst() }
         awaitedReaders.append((reader, inode.handle))
