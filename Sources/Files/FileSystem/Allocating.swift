@@ -86,6 +86,7 @@ extension MountedVolume {
         guard stored.record.isRegular else { throw .notSupported }
         try checkMayAllocate(stored.record, allocation)
         if let writer = caller.writerGroup { try await dropPrivilegesFirst(inode, stored, writer) }
+        try await dropCapabilities(inode, stored, interruption)
         let size = stored.record.size
         let inside = min(range.lowerBound, size)..<min(range.upperBound, size)
         if allocation.kind != .allocate {

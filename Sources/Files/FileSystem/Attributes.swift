@@ -127,6 +127,7 @@ extension MountedVolume {
                 throw stored.record.isDirectory ? .isDirectory : .invalid
             }
             guard size <= Self.largestFile else { throw .tooLarge }
+            try await dropCapabilities(inode, stored, interruption)
             try await resize(inode, stored, to: size)
         }
         if let mode = change.mode {

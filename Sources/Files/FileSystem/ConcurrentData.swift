@@ -141,7 +141,7 @@ extension MountedVolume {
         let bytes = flags.isWriteback ? cutAtEnd(inode, stored, offset, buffer) : buffer
         if bytes.isEmpty { return (offset, 0) }
         let range = offset..<offset + UInt64(bytes.count)
-        guard try await isWritableConcurrently(inode, stored, range, flags) else { return nil }
+        guard isWritableConcurrently(inode, stored, range, flags) else { return nil }
         let regions = try await enterRegions(
             of: range,
             inode,
@@ -151,6 +151,8 @@ extension MountedVolume {
         )
         guard let regions else { return nil }
         defer { leave(regions, .exclusive) }
+        // Inside the regions, so that no READ that came later comes first (F5).
+        guard try await isReplacement(inode, stored, range, flags) else { return nil }
         counters.regionRequests += 1
         if !flags.isDirect { inode.kernelMayCache = true }
         var pieces = [range]
@@ -167,17 +169,7 @@ extension MountedVolume {
             inode.pendingTime = max(now, stored.record.changed.successor, inode.pendingTime ?? now)
             inode.toldChange = nil
         }
-        do throws(FileError) {
-            for piece in pieces {
-                let start = Int(piece.lowerBound - offset)
-                let rest = UnsafeRawBufferPointer(rebasing: bytes[start..<start + piece.count])
-                try await replace(inode, stored, at: piece.lowerBound, rest)
-            }
-        } catch {
-            // The page would go on showing here what is nowhere else (rule M7).
-            if flags.isWriteback { dropUnwritten(inode, pages(around: range)) }
-            throw error
-        }
+        try await replace(inode, stored, pieces, of: bytes, at: offset, flags)
         overtaking = overtake(inode, range, flags)
         if let dirty = inode.dirty, dirty.byteCount >= Self.writeBehind { dirty.startWriteBack() }
         return (offset, bytes.count)
@@ -199,14 +191,11 @@ extension MountedVolume {
         return flags.isDirect || lockedPage(of: range) == nil ? nil : .partialWrite
     }
 
-    /// Demotion D5.
+    /// F5, unless nothing has to be waited for until the regions are entered.
     private func dropUnwrittenUnlessHeld(_ inode: Inode, _ range: Range<UInt64>) {
-        let isHeld =
-            inode.glock.held == .concurrentWrite && inode.glock.machine.phase == .steady
-            && holdsRegions(of: range, inode, .exclusive)
-        if isHeld { return }
-        if !wholePages(in: range).isEmpty { reached(.unwrittenDropped) }
-        dropUnwritten(inode, wholePages(in: range))
+        let isAtHand = inode.stored != nil && inode.glock.machine.canEnter(.concurrent)
+        if isAtHand, canEnterRegions(of: range, inode, .exclusive) { return }
+        dropUnwritten(inode, ofWrite: range)
     }
 
     /// R4, R6.
@@ -215,16 +204,52 @@ extension MountedVolume {
         _ stored: StoredInode,
         _ range: Range<UInt64>,
         _ flags: WriteFlags
-    ) async throws(FileError) -> Bool {
+    ) -> Bool {
         let record = stored.record
         guard record.isRegular, record.layout == .extents, record.flags.contains(.sharedWriters),
             record.flags.isDisjoint(with: [.immutable, .appendOnly])
         else { return false }
-        // Set-user-id and set-group-id have to go first.
+        // Privileges have to go first.
         if flags.dropsPrivileges, losesPrivileges(record, flags.writerGroup) { return false }
-        if range.upperBound <= record.size, try await isWritten(stored, range) { return true }
+        if range.upperBound <= record.size { return true }
         inode.regionsRefusedAt = engine.clock.now
         return false
+    }
+
+    /// The part of it that may have to read.
+    private func isReplacement(
+        _ inode: Inode,
+        _ stored: StoredInode,
+        _ range: Range<UInt64>,
+        _ flags: WriteFlags
+    ) async throws(FileError) -> Bool {
+        if !flags.isWriteback, try await hasCapabilities(stored) { return false }
+        if try await isWritten(stored, range) { return true }
+        inode.regionsRefusedAt = engine.clock.now
+        return false
+    }
+
+    /// Replaces what of a write is not left out.
+    private func replace(
+        _ inode: Inode,
+        _ stored: StoredInode,
+        _ pieces: [Range<UInt64>],
+        of bytes: UnsafeRawBufferPointer,
+        at offset: UInt64,
+        _ flags: WriteFlags
+    ) async throws(FileError) {
+        do throws(FileError) {
+            for piece in pieces {
+                let start = Int(piece.lowerBound - offset)
+                let rest = UnsafeRawBufferPointer(rebasing: bytes[start..<start + piece.count])
+                try await replace(inode, stored, at: piece.lowerBound, rest)
+            }
+        } catch {
+            // The page would go on showing here what is nowhere else (rule M7).
+            let range = offset..<offset + UInt64(bytes.count)
+            if flags.isWriteback { dropUnwritten(inode, pages(around: range)) }
+            throw error
+        }
     }
 
     /// Replaces bytes that have blocks.

@@ -277,6 +277,10 @@ package final class Freezer {
     /// Freezes the volume; returns when nothing changes on the device any more. `seconds` as in
     /// `FreezeNotice`.
     package func freeze(seconds: UInt32) async throws(FreezeError) {
+        // The thaw before is over for everybody; only this node's log is not marked as in use yet.
+        while phase == .resuming, isWorking, !volume.isWithdrawn, !volume.isStopping {
+            await changed.wait()
+        }
         if volume.isWithdrawn || volume.isStopping { throw .down }
         guard phase == .running, asking == nil else { throw .busy(notice) }
         let own = FreezeNotice(

@@ -111,10 +111,13 @@ struct RegionTable {
     }
 
     /// The mode in which a region is held, `null` if it is not known.
-    func held(_ index: UInt64) -> LockMode {
+    func held(_ index: UInt64) -> LockMode { known(index)?.glock.held ?? .null }
+
+    /// The region, if it is there.
+    func known(_ index: UInt64) -> Region? {
         let place = place(of: index)
-        guard place < regions.count, regions[place].index == index else { return .null }
-        return regions[place].glock.held
+        guard place < regions.count, regions[place].index == index else { return nil }
+        return regions[place]
     }
 
     /// Gives an idle one back if there are too many, one after the other.
@@ -199,6 +202,13 @@ extension MountedVolume {
     /// Whether this node has the regions of some bytes in a mode that covers `mode`.
     func holdsRegions(of bytes: Range<UInt64>, _ inode: Inode, _ mode: LockMode) -> Bool {
         regions(of: bytes).allSatisfy { inode.regions.held($0).covers(mode) }
+    }
+
+    /// Whether `enterRegions` would not have to wait.
+    func canEnterRegions(of bytes: Range<UInt64>, _ inode: Inode, _ mode: HolderMode) -> Bool {
+        regions(of: bytes).allSatisfy {
+            inode.regions.known($0)?.glock.machine.canEnter(mode) == true
+        }
     }
 
     /// How often a request over several regions tries.

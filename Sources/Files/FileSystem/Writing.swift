@@ -87,7 +87,7 @@ extension MountedVolume {
         if flags.isWriteback { return try await freezer.enterLate(nil) }
         if freezer.enterIfPossible() { return }
         if flags.isDirect { return try await freezer.enter(interruption) }
-        dropUnwritten(inode, wholePages(in: range))
+        dropUnwritten(inode, ofWrite: range)
         inode.invalidations += 1
         // It waits elsewhere than for the inode's lock, which may be given up meanwhile (Demotion D7).
         let ticket = lockedPage(of: range).map {
@@ -101,14 +101,17 @@ extension MountedVolume {
         if flags.isWriteback { freezer.leaveLate() } else { freezer.leave() }
     }
 
-    /// Waits until there is not too much dirty data. Meanwhile the kernel may hold the write's last
-    /// page, as when it waits for the lock.
+    /// Waits until there is not too much dirty data, with the pages as while the volume stands still.
     private func waitForRoom(
         _ inode: Inode,
         _ range: Range<UInt64>,
         _ flags: WriteFlags,
         _ interruption: Interruption?
     ) async throws(FileError) {
+        if !flags.isDirect {
+            dropUnwritten(inode, ofWrite: range)
+            inode.invalidations += 1
+        }
         let ticket =
             flags.isDirect
             ? nil
@@ -158,6 +161,7 @@ extension MountedVolume {
             guard start <= Self.largestFile - UInt64(bytes.count) else { throw .tooLarge }
         }
         if flags.dropsPrivileges { try await dropPrivilegesFirst(inode, stored, flags.writerGroup) }
+        if !flags.isWriteback { try await dropCapabilities(inode, stored, interruption) }
         let range = start..<start + UInt64(bytes.count)
         if flags.isWriteback {
             do throws(FileError) {
@@ -249,21 +253,27 @@ extension MountedVolume {
             )
         }
         guard !flags.isDirect else { return try await hold(inode, .exclusive, interruption) }
-        if inode.glock.held != .exclusive || inode.glock.machine.phase != .steady {
-            if !wholePages(in: range).isEmpty { reached(.unwrittenDropped) }
-            dropUnwritten(inode, wholePages(in: range))
-        }
+        if !inode.glock.machine.canEnter(.exclusive) { dropUnwritten(inode, ofWrite: range) }
         guard let page = lockedPage(of: range) else {
             return try await hold(inode, .exclusive, interruption)
         }
         return try await holdParked(inode, .exclusive, .partialWrite, page, interruption)
     }
 
+    /// Has the pages dropped that show a write(2) which is not carried out yet, because it must wait: nobody shall
+    /// read or store there before (F5). Those are the pages that it covers as a whole, which the kernel has taken for
+    /// up to date, and the others that were so before.
+    func dropUnwritten(_ inode: Inode, ofWrite range: Range<UInt64>) {
+        var shown = pages(around: range)
+        // Else it is locked until the write is answered, and shows nothing.
+        if let last = lockedPage(of: range), !inode.pageUse.mayBeUpToDate(last) {
+            shown = shown.lowerBound..<last.lowerBound
+        }
+        if !shown.isEmpty { reached(.unwrittenDropped) }
+        dropUnwritten(inode, shown)
+    }
+
     /// Has pages dropped that show what is not in the file, without waiting for it.
-    ///
-    /// A write(2) that must wait for the lock has already put its bytes into pages of the kernel,
-    /// which has taken those that it covers as a whole for up to date. Nobody shall read or store
-    /// there before the write is carried out.
     func dropUnwritten(_ inode: Inode, _ range: Range<UInt64>) {
         guard let kernel, !range.isEmpty else { return }
         let handle = inode.handle
@@ -273,39 +283,6 @@ extension MountedVolume {
                 data: (range.lowerBound, UInt64(range.count))
             )
         }
-    }
-
-    /// Logs that set-user-id and set-group-id go, before a write that may fail half way: what is changed
-    /// in memory and not logged would be true on this node alone.
-    func dropPrivilegesFirst(
-        _ inode: Inode,
-        _ stored: StoredInode,
-        _ writer: UInt32?
-    ) async throws(FileError) {
-        guard losesPrivileges(stored.record, writer) else { return }
-        let transaction = try await begin(blocks: 1)
-        defer { transaction.end() }
-        dropPrivileges(&stored.record, writer)
-        stored.record.changed = now
-        stored.store(in: transaction)
-        inode.hasChanged(in: transaction.sequence)
-    }
-
-    /// Set-user-id goes when somebody writes, and set-group-id of what the group may execute; of other files when the
-    /// writer is of another group.
-    func dropPrivileges(_ record: inout InodeRecord, _ writer: UInt32?) {
-        if losesSetGroupID(record, writer) { record.mode &= ~0o2000 }
-        record.mode &= ~0o4000
-    }
-
-    func losesPrivileges(_ record: InodeRecord, _ writer: UInt32?) -> Bool {
-        record.mode & 0o4000 != 0 || losesSetGroupID(record, writer)
-    }
-
-    private func losesSetGroupID(_ record: InodeRecord, _ writer: UInt32?) -> Bool {
-        guard record.mode & 0o2000 != 0 else { return false }
-        if record.mode & 0o010 != 0 { return true }
-        return writer.map { $0 != record.group } ?? false
     }
 
     // MARK: Held

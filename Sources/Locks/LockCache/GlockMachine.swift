@@ -153,9 +153,14 @@ package struct GlockMachine: Sendable {
         _ mode: HolderMode,
         bytes: Range<UInt64>? = nil
     ) -> Bool {
-        guard queue.isEmpty || isUrgent(bytes), mayEnter(mode, bytes) else { return false }
+        guard canEnter(mode, bytes: bytes) else { return false }
         admit(mode)
         return true
+    }
+
+    /// Whether `enterIfPossible` would let it in.
+    package func canEnter(_ mode: HolderMode, bytes: Range<UInt64>? = nil) -> Bool {
+        (queue.isEmpty || isUrgent(bytes)) && mayEnter(mode, bytes)
     }
 
     /// Enters as a concurrent holder past all that wait, for something that gives a part up, or that this waits

@@ -122,11 +122,21 @@ extension Simulation {
 
     private func raceWithTheFuture(_ race: PageRace) async throws {
         let (node, place) = (race.node, race.place)
-        let (old, new) = try await begin(race)
+        let (old, replacement) = try await begin(race)
+        let isWhole = dice.oneIn(2)
+        let start = isWhole ? 0 : dice.below(old.count)
+        let end = isWhole ? old.count : start + 1 + dice.below(old.count - start)
+        let new = Array(old[..<start] + replacement[start..<end] + old[end...])
         try await withFile(race, .both) { file in
-            self.log("\(node.kernel.name): write \(place)+\(new.count), and read there meanwhile")
+            if !isWhole {
+                try await self.within(race.what) {
+                    _ = try await node.kernel.read(file, at: place, count: old.count)
+                }
+            }
+            let at = place + UInt64(start)
+            self.log("\(node.kernel.name): write \(at)+\(end - start), and read there meanwhile")
             let writing = self.start(0) { () throws(FileError) in
-                try await node.write(file, place, new)
+                try await node.write(file, at, Array(replacement[start..<end]))
             }
             let arrival = 200_000 + UInt64(self.dice.below(800_000))
             await self.engine.sleep(nanoseconds: arrival)
