@@ -94,6 +94,7 @@ let layers: [Target] = [
 
     // Cluster: who is in; messages and bytes; what drives the cores on one node.
     pure("Membership", "Cluster", ["Vocabulary"]),
+    pure("GroupAgreement", "Cluster", ["Vocabulary", "Membership"]),
     pure("ClusterWire", "Cluster", ["Vocabulary", "LockCore", "Membership"]),
     // What administrators ask of the lock managers, and how the answers are put together.
     pure("LockReports", "Cluster", ["Vocabulary", "LockCore", "LockCache"]),
@@ -299,6 +300,7 @@ let testTargets: [Target] = [
             "SimulatedMachine",
         ]
     ),
+    tests("GroupAgreementTests", ["Vocabulary", "Membership", "GroupAgreement"]),
     tests("LockReportsTests", ["Vocabulary", "LockCore", "LockCache", "LockReports"]),
     tests("LockCacheTests", ["Vocabulary", "LockCache"]),
     tests("FileSystemTests", ["Vocabulary", "LockCache", "FileSystem"]),
