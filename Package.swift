@@ -75,6 +75,7 @@ let system: [Target] = [
     .target(name: "CLinux", path: "Sources/CSystem/CLinux"),
     .target(name: "CChecksum", path: "Sources/CSystem/CChecksum"),
     .target(name: "CProbes", path: "Sources/CSystem/CProbes"),
+    .target(name: "CCorosync", path: "Sources/CSystem/CCorosync"),
 ]
 
 let layers: [Target] = [
@@ -95,6 +96,7 @@ let layers: [Target] = [
     // Cluster: who is in; messages and bytes; what drives the cores on one node.
     pure("Membership", "Cluster", ["Vocabulary"]),
     pure("GroupAgreement", "Cluster", ["Vocabulary", "Membership"]),
+    pure("Fencing", "Cluster", ["Vocabulary"]),
     pure("ClusterWire", "Cluster", ["Vocabulary", "LockCore", "Membership"]),
     // What administrators ask of the lock managers, and how the answers are put together.
     pure("LockReports", "Cluster", ["Vocabulary", "LockCore", "LockCache"]),
@@ -200,6 +202,10 @@ let layers: [Target] = [
         ["Vocabulary", "Membership", "LinuxSystem", "CLinux", "DiskFormat", "BlockIO"]
     ),
     shell(
+        "CorosyncCluster",
+        ["Vocabulary", "Membership", "GroupAgreement", "LinuxSystem", "CLinux", "CCorosync"]
+    ),
+    shell(
         "FuseServer",
         ["Vocabulary", "Execution", "FileSystem", "LinuxSystem", "CFuse3", "CLinux", deque]
     ),
@@ -248,6 +254,11 @@ let commands: [Target] = [
             "Vocabulary", "DiskFormat", "Membership", "LinuxSystem", "Transport", "HostCluster",
             "CLinux",
         ]
+    ),
+    // A process in a group of corosync's, for the tests of the agreement between hosts. Not a product.
+    command(
+        "groupprobe",
+        ["Vocabulary", "Membership", "GroupAgreement", "LinuxSystem", "CorosyncCluster"]
     ),
     command(
         "simulate",
@@ -300,6 +311,8 @@ let testTargets: [Target] = [
             "SimulatedMachine",
         ]
     ),
+    tests("CorosyncClusterTests", ["LinuxSystem", "CorosyncCluster", "groupprobe"]),
+    tests("FencingTests", ["Vocabulary", "Fencing"]),
     tests("GroupAgreementTests", ["Vocabulary", "Membership", "GroupAgreement"]),
     tests("LockReportsTests", ["Vocabulary", "LockCore", "LockCache", "LockReports"]),
     tests("LockCacheTests", ["Vocabulary", "LockCache"]),

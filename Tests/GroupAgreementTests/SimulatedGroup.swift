@@ -268,6 +268,8 @@ final class SimulatedGroup {
                 }
                 self.act(member, .inspected(Inspection(ring: ring, remains: found)))
             }
+        case .grace(let ring):
+            after(below(80)) { if !member.isDead { self.act(member, .graceOver(ring)) } }
         case .refused: after(below(60)) { self.wish(member) }
         case .left:
             member.isStopped = true

@@ -37,8 +37,11 @@
 // A8. Who may do something for all (call a ring quorate, doom the absent, fence) is the lowest process present
 //     whose life, if it has one, is in order. When it goes there is a configuration without it, and the next one does it.
 //
+// A9. After a quorum has come back, absent members are given some seconds to come back as well: a network heals piece by piece.
+//
 // Sources: virtual synchrony (Birman and Joseph, 1987) for state transfer in agreed order; extended virtual synchrony (Moser et al.,
-// 1994) for what a member of a broken ring may still hear; dlm_controld for the fencing of members that come back.
+// 1994) for what a member of a broken ring may still hear; dlm_controld for the fencing of members that come back,
+// fenced for the grace (`post_join_delay`).
 
 import Membership
 package import Vocabulary
@@ -80,6 +83,10 @@ package struct AgreementMachine: Sendable {
     private var quorateRing: RingID?
     /// The same if it is not.
     private var inquorateRing: RingID?
+    /// There was no quorum here since the last era.
+    private var wasInquorate = true
+    /// Nobody is doomed for being absent until the grace of this ring is over (A9).
+    private var graceRing: RingID?
     /// The ring in which the state may change (A4).
     private var activeRing: RingID?
     private var wish: JoinWish?
@@ -121,6 +128,7 @@ package struct AgreementMachine: Sendable {
         case .delivered(let message, let speaker): hear(message, speaker, &effects)
         case .quorum(let ring, let isQuorate):
             (quorateRing, inquorateRing) = isQuorate ? (ring, nil) : (nil, ring)
+            if !isQuorate { wasInquorate = true }
             if isQuorate != isPermitted {
                 isPermitted = isQuorate
                 effects.append(.permit(isQuorate))
@@ -130,6 +138,7 @@ package struct AgreementMachine: Sendable {
             if inspection.ring == ring { self.inspection = inspection }  // else of one that is over
         case .wantsToLeave: wantsToLeave = true
         case .replayed(let epoch): replayedEpoch = max(epoch, replayedEpoch ?? epoch)
+        case .graceOver(let ring): if ring == graceRing { graceRing = nil }
         case .suspected(let member, let why): suspicions.append((member, why))
         case .fenced(let member, let proof): proofs.append((member, proof))
         case .withdrew:
@@ -185,6 +194,11 @@ package struct AgreementMachine: Sendable {
             guard isSettled, inspection.ring == ring, activeRing != ring else { return }
             activeRing = ring
             state?.begin(inspection)
+            if wasInquorate {
+                wasInquorate = false
+                graceRing = inspection.ring
+                effects.append(.grace(inspection.ring))
+            }
         case .inquorate(let ring):
             if ring == self.ring { activeRing = nil }
         default:
@@ -345,7 +359,7 @@ package struct AgreementMachine: Sendable {
         }
         guard isActive else { return }
         proposeOwn(state, &effects)
-        if isFirst {
+        if isFirst, graceRing == nil {
             for placed in state.places where !state.isDoomed(placed.member) {
                 let isHere = lives.contains {
                     $0.process == placed.place.process && $0.life == placed.member

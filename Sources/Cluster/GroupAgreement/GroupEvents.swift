@@ -62,6 +62,8 @@ package enum AgreementEvent: Hashable, Sendable {
     case replayed(Epoch)
     /// This node doubts a member.
     case suspected(Member, Suspicion)
+    /// The time that `grace` asked for is over.
+    case graceOver(RingID)
     /// It is certain that a life can neither write nor be read through any more.
     case fenced(Member, FenceProof)
     /// This node was expelled, and has stopped: nothing is being written, the kernel has forgotten all.
@@ -186,6 +188,8 @@ package enum AgreementEffect: Hashable, Sendable {
     case apply(ClusterView, places: [MemberPlace])
     /// Find out what lives the device shows, from now on, and answer `inspected` with this ring.
     case inspect(RingID)
+    /// Answer `graceOver` with this ring after some seconds.
+    case grace(RingID)
     /// Whether the file system may answer: false below quorum.
     case permit(Bool)
     /// This node is in.

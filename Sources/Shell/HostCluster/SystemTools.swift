@@ -2,13 +2,6 @@ import CLinux
 import Glibc
 import LinuxSystem
 
-/// Nanoseconds of CLOCK_MONOTONIC.
-func monotonicNow() -> UInt64 {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
-}
-
 /// 64 random bits, never 0.
 func randomWord() throws(SystemError) -> UInt64 {
     var word: UInt64 = 0

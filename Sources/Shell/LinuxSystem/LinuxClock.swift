@@ -116,3 +116,10 @@ package final class LinuxClock: EngineClock, @unchecked Sendable {
         }
     }
 }
+
+/// Nanoseconds of CLOCK_MONOTONIC.
+package func monotonicNow() -> UInt64 {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+}
