@@ -111,6 +111,17 @@ import Vocabulary
         }
     }
 
+    @Test func tooManySlotsAreRefused() {
+        var dice = SeededGenerator(seed: 1)
+        var wish = Self.wish(&dice)
+        wish.slotCount = 1_025
+        let bytes = AgreementMessage.join(Self.member(&dice), wish).bytes
+        let error = #expect(throws: AgreementWireError.self) {
+            try bytes.withUnsafeBytes { try AgreementMessage(bytes: $0) }
+        }
+        #expect(error?.description == "a volume of 1025 slots")
+    }
+
     @Test func anotherVersionIsSaid() {
         var bytes = AgreementMessage.replayed(Epoch(3)).bytes
         bytes[4] = 9

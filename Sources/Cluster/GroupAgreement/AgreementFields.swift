@@ -195,8 +195,17 @@ struct AgreementReader {
             incarnation: try number(UInt64.self),
             place: try place(),
             slot: try boolean() ? SlotIndex(try number(UInt32.self)) : nil,
-            slotCount: try number(UInt32.self)
+            slotCount: try slotCount()
         )
+    }
+
+    /// Each slot may stand in a list.
+    private mutating func slotCount() throws(AgreementWireError) -> UInt32 {
+        let count = try number(UInt32.self)
+        guard count <= Self.longestList else {
+            throw AgreementWireError(description: "a volume of \(count) slots")
+        }
+        return count
     }
 
     mutating func ring() throws(AgreementWireError) -> RingID {
@@ -216,7 +225,7 @@ struct AgreementReader {
         let era = try number(UInt64.self)
         let revision = try number(UInt64.self)
         let volume = try text()
-        let slotCount = try number(UInt32.self)
+        let slotCount = try slotCount()
         let recordRevision = try number(UInt64.self)
         let epoch = Epoch(try number(UInt64.self))
         let dirty = try list { reader throws(AgreementWireError) in

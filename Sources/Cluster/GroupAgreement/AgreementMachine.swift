@@ -146,6 +146,16 @@ package struct AgreementMachine: Sendable {
         }
         propose(&effects)
         updateFencing(&effects)
+        checkInvariants()
+    }
+
+    private func checkInvariants() {
+        precondition(!isSettled || state != nil, "Agreement A3: settled without a state")
+        precondition(!isSettled || standings.isEmpty, "Agreement A2: settled, and still listening")
+        precondition(
+            lives.allSatisfy { life in present.contains(life.process) },
+            "Agreement A8: a life of a process that has gone"
+        )
     }
 
     // MARK: Configurations

@@ -45,10 +45,12 @@ extension MountedVolume {
         _ stored: StoredInode,
         _ interruption: Interruption?
     ) async throws(FileError) {
-        guard try await hasCapabilities(stored) else { return }
+        guard stored.record.hasAttributes else { return }
         let update: AttributeUpdate
         do throws(StoreError) {
             update = try await ExtendedAttributes(store, stored).prepareRemove(capabilityName)
+        } catch .notFound {
+            return
         } catch {
             throw fileError(error)
         }

@@ -140,6 +140,8 @@ package final class CorosyncGroup: @unchecked Sendable {
     }
 
     deinit {
+        // Otherwise the thread has closed it.
+        if thread == nil { lockstep_group_close(connection) }
         if wake >= 0 { close(wake) }
         box.release()
     }
@@ -162,7 +164,8 @@ package final class CorosyncGroup: @unchecked Sendable {
         }
     }
 
-    /// Repeats what corosync cannot do just now, for up to 10 s: it is forming a ring.
+    /// Repeats what corosync cannot do just now, for up to 10 s: it is forming a ring, and does not say
+    /// when that is done.
     private static func patiently(_ call: () -> lockstep_group_result) -> lockstep_group_result {
         for _ in 0..<1_000 {
             let result = call()
