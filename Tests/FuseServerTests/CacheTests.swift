@@ -282,6 +282,53 @@ extension MountedTests {
             }
         }
 
+        /// F6: the file system is asked just before the kernel is told, and may keep it from being told.
+        @Test func anInvalidationMayBePutOff() throws {
+            try withMount { mount in
+                try makeFile(mount.file("a"), [1])
+                #expect(status(mount.file("a")) != nil)
+                let node = mount.node("a")
+                let cache = EngineBound(mount.server.kernelCache)
+                let end = mount.inside { _ in
+                    await cache.value.invalidateInode(node, data: nil, mayBegin: { false })
+                }
+                #expect(end == .notBegun)
+                #expect(mount.requests { _ = status(mount.file("a")) }[.getAttributes] == 0)
+                let second = mount.inside { _ in
+                    await cache.value.invalidateInode(node, data: nil, mayBegin: { true })
+                }
+                #expect(second == .done)
+                #expect(mount.requests { _ = status(mount.file("a")) }[.getAttributes] == 1)
+            }
+        }
+
+        /// F6: a thread that waits has not run; one that has gone on has.
+        @Test func aThreadThatGoesOnHasRun() throws {
+            try withMount { mount in
+                let cache = EngineBound(mount.server.kernelCache)
+                #expect(mount.inside { _ in cache.value.timesRun(0) } == nil)
+                #expect(mount.inside { _ in cache.value.timesRun(UInt32(Int32.max)) } == nil)
+                mount.inside { $0.awaitsReaders = true }
+                let hold = mount.hold("held")
+                let second = mount.hold("later")
+                let waiter = try runThread(name: "waiter", stackSize: 64 << 10) {
+                    _ = statusCode(mount.file("held"))
+                    _ = statusCode(mount.file("later"))
+                }
+                mount.arrival(of: hold)
+                let thread = try #require(mount.inside { $0.heardThreads.last })
+                let before = try #require(mount.inside { _ in cache.value.timesRun(thread) })
+                let after = mount.inside { _ in cache.value.timesRun(thread) }
+                #expect(after == before)
+                mount.release(hold)
+                mount.arrival(of: second)
+                let later = try #require(mount.inside { _ in cache.value.timesRun(thread) })
+                #expect(later > before)
+                mount.release(second)
+                waiter.join()
+            }
+        }
+
         /// F4, for file systems that decide a reply some steps before they return it.
         @Test func anInvalidationGoesOnWhileTheFileSystemCountsAReference() throws {
             try withMount { mount in

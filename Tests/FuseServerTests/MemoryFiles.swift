@@ -406,7 +406,7 @@ final class MemoryFiles: FileOperations {
 
     func getAttributes(
         _ node: NodeHandle,
-        reader: UInt32?,
+        asker: AttributeAsker?,
         _ interruption: Interruption?
     ) async throws(FileError) -> AttributesReply {
         record(.getAttributes, node)
@@ -420,7 +420,7 @@ final class MemoryFiles: FileOperations {
         )
     }
 
-    func getAttributesIfCached(_ node: NodeHandle, reader: UInt32?) -> AttributesReply? {
+    func getAttributesIfCached(_ node: NodeHandle, asker: AttributeAsker?) -> AttributesReply? {
         guard let known = try? attributes(node) else { return nil }
         record(.getAttributes, node)
         return known

@@ -86,8 +86,9 @@ import Vocabulary
         try runOnTwoNodes(synchronizes: true) { two in
             let volume = two.first.volume
             let first = try inode(two, on: two.first)
+            let file = try await two.first.kernel.open(path, .reading)
             let begin = two.engine.clock.now
-            _ = try await volume.getAttributes(first.handle, reader: 7, nil)
+            _ = try await volume.getAttributes(first.handle, asker: .reader(7), nil)
             try #require(first.toldSize.waitBeforeInvalidation(at: begin) != nil)
             let done = Outcome<Void>()
             two.second.engine.spawn {
@@ -109,6 +110,7 @@ import Vocabulary
             #expect(isHeard ? took < 18_000_000 : took >= 20_000_000)
             #expect(took < 30_000_000)
             await done.get()
+            try await two.first.kernel.close(file)
         }
     }
 }

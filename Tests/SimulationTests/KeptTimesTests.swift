@@ -56,7 +56,7 @@ import Vocabulary
     private func look(_ node: SimulatedNode) async throws -> FileAttributes {
         let found = try await node.kernel.walk(path)
         defer { node.kernel.unpin(found) }
-        return try await node.volume.getAttributes(found.handle, reader: nil, nil).attributes
+        return try await node.volume.getAttributes(found.handle, asker: nil, nil).attributes
     }
 
     /// Bytes in place of others, which changes nothing but data and times.

@@ -202,7 +202,7 @@ import Vocabulary
             #expect(inode.glock.held == .protectedRead && granted > given)
             // Who comes and goes under the lock changes nothing.
             await two.engine.sleep(nanoseconds: 1_000_000)
-            _ = try await volume.getAttributes(node, reader: nil, nil)
+            _ = try await volume.getAttributes(node, asker: nil, nil)
             #expect(inode.glock.phaseSince == granted)
         }
     }

@@ -85,7 +85,7 @@ import Vocabulary
             let before = two.engine.clock.now
             let interval = two.first.volume.options.commitInterval
             #expect(inode.glock.usedAt < before)
-            _ = try await two.first.volume.getAttributes(inode.handle, reader: nil, nil)
+            _ = try await two.first.volume.getAttributes(inode.handle, asker: nil, nil)
             #expect(inode.glock.usedAt.rawValue + interval >= before.rawValue)
             #expect(inode.glock.usedAt <= two.engine.clock.now)
         }

@@ -20,15 +20,18 @@ private final class NotingKernel: KernelCache {
     func invalidateInode(
         _ node: NodeHandle,
         data: (offset: UInt64, length: UInt64?)?,
-        whenBegun: (() -> Void)?
-    ) async {
-        whenBegun?()
+        mayBegin: (() -> Bool)?
+    ) async -> InvalidationEnd {
+        if let mayBegin, !mayBegin() { return .notBegun }
         guard let (offset, length) = data else {
             forgotten += 1
-            return
+            return .done
         }
         dropped.append(offset..<(length.map { offset + $0 } ?? .max))
+        return .done
     }
+
+    func timesRun(_ thread: UInt32) -> UInt64? { nil }
 
     func invalidateEntries(of parent: NodeHandle, names: [[UInt8]]?) async {}
 }
@@ -79,7 +82,7 @@ private final class NotingKernel: KernelCache {
         }
 
         func attributes() async throws -> FileAttributes {
-            try await volume.getAttributes(file.inode.handle, reader: nil, nil).attributes
+            try await volume.getAttributes(file.inode.handle, asker: nil, nil).attributes
         }
 
         /// What is dropped without anybody's waiting for it has been dropped.
@@ -197,6 +200,9 @@ private final class NotingKernel: KernelCache {
     @Test func timesAreTakenBack() throws {
         try onScene { scene in
             let engine = scene.node.engine
+            // What the making of the scene has brought.
+            await engine.sleep(nanoseconds: 100_000_000)
+            scene.kernel.forgotten = 0
             _ = try await scene.write(page, at: 0)
             await engine.sleep(nanoseconds: 100_000_000)
             #expect(scene.kernel.forgotten == 0)

@@ -121,9 +121,7 @@ extension MountedVolume {
         let isNews = stored.record.size > 0 && noteAccess(inode, stored)
         release(inode, .shared)
         // Of the reads that it asked us for the kernel knows.
-        if isNews, let kernel, inode.kernelMayCache {
-            await kernel.invalidateInode(inode.handle, data: nil)
-        }
+        if isNews, inode.kernelMayCache { await takeBack(inode, data: nil) }
     }
 
     private func counts(_ inode: Inode, _ record: InodeRecord) -> Bool {
@@ -216,9 +214,8 @@ extension MountedVolume {
         reached(.accessHeard)
         inode.access.time = time
         list(inode)
-        guard let kernel, inode.lookups > 0, inode.kernelMayCache else { return }
-        let handle = inode.handle
-        engine.spawn { await kernel.invalidateInode(handle, data: nil) }
+        guard inode.lookups > 0, inode.kernelMayCache else { return }
+        engine.spawn { await self.takeBack(inode, data: nil) }
     }
 
     // MARK: Storing

@@ -11,7 +11,7 @@ package import Vocabulary
 extension MountedVolume {
     package func getAttributes(
         _ node: NodeHandle,
-        reader: UInt32?,
+        asker: AttributeAsker?,
         _ interruption: Interruption?
     ) async throws(FileError) -> AttributesReply {
         let inode = try inode(node)
@@ -19,37 +19,51 @@ extension MountedVolume {
             return AttributesReply(attributes: attributes(inode, record), isCacheable: false)
         }
         pin(inode)
-        defer { unpin(inode) }
+        if let asker { inode.toldSize.asks(asker.thread, asker.reply, at: engine.clock.now) }
+        defer {
+            if let asker { isAnswered(inode, asker) }
+            unpin(inode)
+        }
         // Who reads needs the lock next.
-        if reader == nil, let told = try await glimpse(inode, interruption) {
+        if asker?.reply != .attributes, let told = try await glimpse(inode, interruption) {
             return AttributesReply(attributes: attributes(inode, told), isCacheable: false)
         }
         let mode = lookMode(inode)
-        let stored = try await hold(inode, mode, interruption)
+        // Who has asked before an invalidation is answered before it (rule F6): the lock is still held.
+        let bytes = asker?.reply == .attributes ? 0..<UInt64.max : nil
+        let stored = try await hold(inode, mode, interruption, bytes: bytes)
         defer { release(inode, mode) }
         let lastWrite = mode == .concurrent ? await lastWrite(inode, takes: false) : nil
         inode.kernelMayCache = true
         return AttributesReply(
-            attributes: attributes(inode, stored, lastWrite: lastWrite, reader: reader),
+            attributes: attributes(inode, stored, lastWrite: lastWrite, asker: asker),
             isCacheable: attributesMayBeCached(inode)
         )
     }
 
-    package func getAttributesIfCached(_ node: NodeHandle, reader: UInt32?) -> AttributesReply? {
+    package func getAttributesIfCached(_ node: NodeHandle, asker: AttributeAsker?)
+        -> AttributesReply?
+    {
         guard !isWithdrawn, let inode = inodes[node],
             let stored = holdIfCached(inode, .shared)
         else { return nil }
         defer { release(inode, .shared) }
         inode.kernelMayCache = true
         return AttributesReply(
-            attributes: attributes(inode, stored, reader: reader),
+            attributes: attributes(inode, stored, asker: asker),
             isCacheable: mayBeCached(inode)
         )
     }
 
-    /// Notes what a reader is told of the size, so that it can be heard of (rule F6).
+    /// Notes what a thread is told of the size, so that it can be heard of (rule F6).
     func tell(_ inode: Inode, _ size: UInt64, to reader: UInt32?, _ reply: ToldSize.Reply) {
-        inode.toldSize.told(size, to: reader, reply, at: engine.clock.now)
+        inode.toldSize.told(
+            size,
+            to: reader,
+            reply,
+            runs: { reader.flatMap { kernel?.timesRun($0) } },
+            at: engine.clock.now
+        )
         guard let reader, reader != 0, inode.toldSize.isAwaited(reader) else { return }
         awaitedReaders.removeAll { $0.thread == reader && $0.node == inode.handle }
         // Who is left out is waited for until its time is over, or it reads this file.
@@ -74,6 +88,12 @@ extension MountedVolume {
     /// A thread asks for data: it has taken in what it was told (rule F6).
     func isHeard(_ inode: Inode, _ reader: UInt32) {
         inode.toldSize.isHeard(reader)
+        inode.readerHeard?.notify()
+    }
+
+    /// Who asked has its answer; an invalidation may be waiting for that.
+    private func isAnswered(_ inode: Inode, _ asker: AttributeAsker) {
+        inode.toldSize.isAnswered(asker.thread, asker.reply)
         inode.readerHeard?.notify()
     }
 

@@ -148,8 +148,7 @@ extension MountedVolume {
                     range: 0..<UInt64.max,
                     held: from,
                     mode: to,
-                    region: nil,
-                    kernel: kernel
+                    region: nil
                 )
             )
             locks.note(inode.glock, .invalidated(names: nil))
@@ -170,7 +169,6 @@ extension MountedVolume {
     /// Drops the pages of a range, and the attributes, of a file from the kernel (see the head of this file).
     func invalidatePages(_ invalidation: Invalidation) async {
         let inode = invalidation.inode
-        await waitForTold(inode)
         inode.invalidations += 1
         if inode.writableOpens > 0 { inode.wasInvalidatedWhileWritable = true }
         let pass = inode.pageUse.beginPass(invalidation.range)
@@ -190,40 +188,19 @@ extension MountedVolume {
         inode.pageUse.endPass(pass)
     }
 
-    /// Attributes that are under way to the kernel when it drops what it has are shown to who asked, but not kept, and a
-    /// read(2) that asked for the size goes on with the old one: readers that were told more are waited for (rule F6).
-    private func waitForTold(_ inode: Inode) async {
-        let isHeard = inode.readerHeard ?? Signal()
-        inode.readerHeard = isHeard
-        while let end = inode.toldSize.waitBeforeInvalidation(at: engine.clock.now) {
-            reached(.readerAwaited)
-            engine.clock.schedule(at: end, in: engine, EngineBound { isHeard.notify() })
-            await isHeard.wait()
-        }
-        inode.toldSize.isInvalidated()
-    }
-
     /// Has ranges invalidated; the outcome arrives when all have been.
     private func drop(
         _ ranges: [Range<UInt64>],
         _ inode: Inode,
-        _ kernel: any KernelCache,
         whenBegun: (() -> Void)? = nil
     ) -> Outcome<Void> {
         let outcome = Outcome<Void>()
         var remaining = ranges.count
         if remaining == 0 { outcome.deliver(()) }
-        let handle = inode.handle
         for range in ranges {
             engine.spawn {
-                await kernel.invalidateInode(
-                    handle,
-                    data: (
-                        range.lowerBound,
-                        range.upperBound == .max ? nil : UInt64(range.count)
-                    ),
-                    whenBegun: whenBegun
-                )
+                let length = range.upperBound == .max ? nil : UInt64(range.count)
+                await self.takeBack(inode, data: (range.lowerBound, length), whenBegun: whenBegun)
                 remaining -= 1
                 if remaining == 0 { outcome.deliver(()) }
             }
@@ -247,7 +224,7 @@ extension MountedVolume {
             let holes = inode.pageUse.parkedPages { invalidation.leavesOut($0) }
             if !holes.isEmpty { reached(.pagesLeftOut) }
             isComplete = await ends(
-                drop(without(holes, ranges), inode, invalidation.kernel),
+                drop(without(holes, ranges), inode),
                 invalidation,
                 pass
             )
@@ -257,7 +234,7 @@ extension MountedVolume {
         for page in doubtful where inode.pageUse.mayBeUpToDate(page) {
             counters.doubtfulPages += 1
             reached(.doubtfulPage)
-            await dropIfFree(page, inode, invalidation.kernel, milliseconds: patience)
+            await dropIfFree(page, inode, milliseconds: patience)
         }
     }
 
@@ -304,11 +281,10 @@ extension MountedVolume {
     private func dropIfFree(
         _ page: Range<UInt64>,
         _ inode: Inode,
-        _ kernel: any KernelCache,
         milliseconds: UInt64
     ) async {
         let outcome = Outcome<Void>()
-        let pass = drop([page], inode, kernel) { [engine] in
+        let pass = drop([page], inode) { [engine] in
             engine.clock.schedule(
                 at: engine.clock.now.advanced(milliseconds: milliseconds),
                 in: engine,
@@ -326,19 +302,19 @@ extension MountedVolume {
     /// covers it in part, may be locked for this very request; then it shows nothing, and is not
     /// waited for longer than a millisecond.
     func invalidateAfterwards(_ inode: Inode, _ range: Range<UInt64>) async {
-        guard let kernel else { return }
+        guard kernel != nil else { return }
         let all = pages(around: range)
         let last = lockedPage(of: range)
         let front = all.lowerBound..<(last?.lowerBound ?? all.upperBound)
-        if !front.isEmpty { await drop([front], inode, kernel).get() }
-        if let last { await dropIfFree(last, inode, kernel, milliseconds: 1) }
+        if !front.isEmpty { await drop([front], inode).get() }
+        if let last { await dropIfFree(last, inode, milliseconds: 1) }
     }
 
     /// Drops the pages of one range and waits until they are gone. Not for a request that has pages
     /// locked in the kernel, nor inside the lock.
     func invalidateWholly(_ inode: Inode, _ range: Range<UInt64>) async {
-        guard let kernel else { return }
-        await drop([range], inode, kernel).get()
+        guard kernel != nil else { return }
+        await drop([range], inode).get()
     }
 }
 
@@ -352,7 +328,6 @@ struct Invalidation {
     let mode: LockMode
     /// Which region; nil for the inode's lock.
     let region: UInt64?
-    let kernel: any KernelCache
 
     /// Whether the kernel may be holding pages for a request that is not let in (D2, D3, D7).
     func leavesOut(_ request: ParkedRequest) -> Bool {

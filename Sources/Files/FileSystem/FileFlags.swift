@@ -117,7 +117,7 @@ extension MountedVolume {
         }
         try await setFlagsHeld(inode, flags, caller, interruption, has)
         // The kernel has the old time of change, and does not know that an IOCTL made a new one.
-        await kernel?.invalidateInode(inode.handle, data: nil)
+        await takeBack(inode, data: nil)
     }
 
     private func setFlagsHeld(

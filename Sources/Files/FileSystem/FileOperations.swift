@@ -360,14 +360,14 @@ package protocol FileOperations: AnyObject {
     /// A thread asks for something that it waits for, of whichever file: it has taken in what it was told (KERNEL F6). Called
     /// before the request is carried out, if `awaitsReaders`; reads of a file are heard of by themselves.
     func heard(from thread: UInt32)
-    /// `reader`: the thread for which the kernel asks, if that is because it reads the file and not to show them.
+    /// `asker`: for whom the kernel asks.
     func getAttributes(
         _ node: NodeHandle,
-        reader: UInt32?,
+        asker: AttributeAsker?,
         _ interruption: Interruption?
     ) async throws(FileError) -> AttributesReply
     /// At once, or nil if it would have to wait.
-    func getAttributesIfCached(_ node: NodeHandle, reader: UInt32?) -> AttributesReply?
+    func getAttributesIfCached(_ node: NodeHandle, asker: AttributeAsker?) -> AttributesReply?
     /// At once, or nil if it would have to wait.
     func lookupIfCached(_ parent: NodeHandle, _ name: UnsafeRawBufferPointer) -> LookupReply?
     func setAttributes(
@@ -571,16 +571,51 @@ package protocol KernelCache: AnyObject {
     /// nil), writing dirty pages back through `write` first. Returns only after an in-flight first
     /// reply for this inode is covered too (Docs/KERNEL.md, rule F4). While it runs, WRITEs with
     /// `isWriteback` and READs of the range must be answered.
-    /// `whenBegun` is called, inside the engine, just before the kernel is told.
+    /// `mayBegin` is called, inside the engine, just before the kernel is told, when everything has been received that
+    /// the kernel had asked by then; if it says no, the kernel is not told.
     func invalidateInode(
         _ node: NodeHandle,
         data: (offset: UInt64, length: UInt64?)?,
-        whenBegun: (() -> Void)?
-    ) async
+        mayBegin: (() -> Bool)?
+    ) async -> InvalidationEnd
+    /// How often a thread that waits for an answer has been on a processor in its life; nil if that cannot be said, as of one
+    /// that has ended or is of another namespace of processes. Does not wait.
+    func timesRun(_ thread: UInt32) -> UInt64?
     /// Drops the names in `parent`, or every name it has of that directory if `names` is nil, and
     /// the directory's listing. Never waits for a request that the file system itself is holding
     /// back.
     func invalidateEntries(of parent: NodeHandle, names: [[UInt8]]?) async
+}
+
+/// Who asks for attributes: a thread by the number that the kernel gives it, 0 if that is of another namespace of processes.
+package enum AttributeAsker: Sendable {
+    /// It is about to read the file (FUSE_GETATTR_FH): the size decides where it stops.
+    case reader(UInt32)
+    /// Whatever for.
+    case looker(UInt32)
+
+    var thread: UInt32 {
+        switch self {
+        case .reader(let thread), .looker(let thread): thread
+        }
+    }
+
+    var reply: ToldSize.Reply {
+        switch self {
+        case .reader: .attributes
+        case .looker: .look
+        }
+    }
+}
+
+/// How an invalidation ended.
+package enum InvalidationEnd: Sendable {
+    /// `mayBegin` said no.
+    case notBegun
+    /// All that is received from now on was asked after it.
+    case done
+    /// It is done, but what the kernel asked before may not have been received yet.
+    case metQuestions
 }
 
 extension KernelCache {
@@ -589,7 +624,7 @@ extension KernelCache {
         _ node: NodeHandle,
         data: (offset: UInt64, length: UInt64?)?
     ) async {
-        await invalidateInode(node, data: data, whenBegun: nil)
+        _ = await invalidateInode(node, data: data, mayBegin: nil)
     }
 }
 

@@ -161,7 +161,7 @@ extension MountedVolume {
 
     /// What is shown of it (P2).
     func attributes(_ inode: Inode, _ told: GlimpsedAttributes) -> FileAttributes {
-        inode.toldSize.told(told.size, to: nil, at: engine.clock.now)
+        inode.toldSize.told(told.size, to: nil, .look, at: engine.clock.now)
         inode.toldChange = nil
         inode.toldOwner = (told.user, told.group)
         return FileAttributes(

@@ -364,7 +364,7 @@ package final class MountedVolume: FileOperations {
     private static let answerTime: UInt64 = 50_000_000
 
     private func awaitTakingBack(_ inode: Inode) {
-        guard let kernel, let time = inode.takesBackAt else { return }
+        guard kernel != nil, let time = inode.takesBackAt else { return }
         engine.clock.schedule(
             at: time,
             in: engine,
@@ -374,8 +374,7 @@ package final class MountedVolume: FileOperations {
                 if last > time { return awaitTakingBack(inode) }
                 inode.takesBackAt = nil
                 reached(.timesTakenBack)
-                let handle = inode.handle
-                engine.spawn { await kernel.invalidateInode(handle, data: nil) }
+                engine.spawn { await self.takeBack(inode, data: nil) }
             }
         )
     }
@@ -547,23 +546,23 @@ package final class MountedVolume: FileOperations {
         _ inode: Inode,
         _ stored: StoredInode,
         lastWrite: Timestamp? = nil,
-        reader: UInt32? = nil
+        asker: AttributeAsker? = nil
     ) -> FileAttributes {
         var record = stored.record
         if let lastWrite, lastWrite > record.changed {
             record.modified = lastWrite
             record.changed = lastWrite
         }
-        return attributes(inode, record, reader: reader)
+        return attributes(inode, record, asker: asker)
     }
 
     /// The same of an inode that is gone.
     func attributes(
         _ inode: Inode,
         _ record: InodeRecord,
-        reader: UInt32? = nil
+        asker: AttributeAsker? = nil
     ) -> FileAttributes {
-        tell(inode, record.size, to: reader, .attributes)
+        tell(inode, record.size, to: asker?.thread, asker?.reply ?? .look)
         inode.toldChange = attributesMayBeCached(inode) ? record.changed : nil
         inode.toldOwner = (record.user, record.group)
         // Of a damaged inode it may be anything.

@@ -195,12 +195,12 @@ extension MountedVolume {
         // A lock on its way from EX to PR kept the pages, because nobody could store into them when
         // it set out.
         let isSafe = inode.glock.held == .exclusive && inode.glock.machine.phase == .steady
-        if !isSafe, inode.kernelMayCache, let kernel {
+        if !isSafe, inode.kernelMayCache, kernel != nil {
             // A cached write of another open file may have put its bytes into these pages and not been
             // carried out: what a READ brings meanwhile is older (F5). Who opens it is one of them.
             inode.invalidations += 1
             if inode.writableOpens > 1 { inode.wasInvalidatedWhileWritable = true }
-            await kernel.invalidateInode(inode.handle, data: (0, nil))
+            await takeBack(inode, data: (0, nil))
         }
         inode.fillsAreExclusive = inode.readWriteOpens > 0
     }

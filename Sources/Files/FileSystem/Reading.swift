@@ -20,7 +20,11 @@ extension MountedVolume {
         _ interruption: Interruption?
     ) async throws(FileError) -> Int {
         let inode = try inode(node)
-        if let reader { isHeard(inode, reader) }
+        if let reader {
+            isHeard(inode, reader)
+            inode.toldSize.asks(reader, .shortRead, at: engine.clock.now)
+        }
+        defer { if let reader { inode.toldSize.isAnswered(reader, .shortRead) } }
         guard let file = openFiles[handle], file.inode === inode else { throw .badHandle }
         file.wasRead = true
         guard offset < UInt64(Int64.max), buffer.count > 0 else { return 0 }

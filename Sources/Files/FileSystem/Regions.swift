@@ -291,7 +291,7 @@ extension MountedVolume {
         defer { locks.leave(inode.glock, .concurrent) }
         // Clean pages that nobody can change without a word may stay.
         let keepsPages = to == .protectedRead && inode.readWriteOpens == 0
-        if let kernel, inode.kernelMayCache, !keepsPages {
+        if kernel != nil, inode.kernelMayCache, !keepsPages {
             region.glock.step = .invalidating
             await invalidatePages(
                 Invalidation(
@@ -300,8 +300,7 @@ extension MountedVolume {
                     range: region.bytes,
                     held: from,
                     mode: to,
-                    region: region.index,
-                    kernel: kernel
+                    region: region.index
                 )
             )
         }

@@ -275,13 +275,9 @@ extension MountedVolume {
 
     /// Has pages dropped that show what is not in the file, without waiting for it.
     func dropUnwritten(_ inode: Inode, _ range: Range<UInt64>) {
-        guard let kernel, !range.isEmpty else { return }
-        let handle = inode.handle
+        guard kernel != nil, !range.isEmpty else { return }
         engine.spawn {
-            await kernel.invalidateInode(
-                handle,
-                data: (range.lowerBound, UInt64(range.count))
-            )
+            await self.takeBack(inode, data: (range.lowerBound, UInt64(range.count)))
         }
     }
 

@@ -106,7 +106,7 @@ final class Dispatcher: @unchecked Sendable {
             guard
                 let reply = operations.getAttributesIfCached(
                     message.node,
-                    reader: message.attributeReader
+                    asker: message.attributeAsker
                 )
             else { return .later }
             let count = Encoding.put(Encoding.attributesReply(reply), at: scratch)

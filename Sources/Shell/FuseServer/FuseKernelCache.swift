@@ -35,6 +35,8 @@ package final class FuseKernelCache: KernelCache, @unchecked Sendable {
     /// More names than this are dropped by an epoch (KERNEL D2).
     private static let mostNames = 1000
     private static let patience: UInt64 = 5
+    /// So often the queue of what the kernel asks is looked at until it is found empty.
+    private static let looksForQuestions = 8
 
     private let engine: Engine
     private let session: Session
@@ -45,6 +47,8 @@ package final class FuseKernelCache: KernelCache, @unchecked Sendable {
     /// forget it. The file system sets this when answers can be decided some steps before they are
     /// returned: the references counted here begin with the return (F4). Called inside the engine.
     package var isReferenced: ((NodeHandle) -> Bool)?
+    /// Whether what the kernel has asked is registered. Called inside the engine.
+    var haveAllArrived: (() -> Bool)?
     /// Called when something cannot be taken back from the kernel: the lock that protects it must
     /// not be given up. On any thread.
     package var onFailure: (@Sendable (String) -> Void)?
@@ -75,11 +79,11 @@ package final class FuseKernelCache: KernelCache, @unchecked Sendable {
     package func invalidateInode(
         _ node: NodeHandle,
         data: (offset: UInt64, length: UInt64?)?,
-        whenBegun: (() -> Void)?
-    ) async {
+        mayBegin: (() -> Bool)?
+    ) async -> InvalidationEnd {
         let message: [UInt8]
         if let data {
-            guard data.length != 0 else { return }
+            guard data.length != 0 else { return .done }
             message = FuseNotification.invalidateInode(
                 node,
                 offset: Int64(clamping: data.offset),
@@ -88,9 +92,14 @@ package final class FuseKernelCache: KernelCache, @unchecked Sendable {
         } else {
             message = FuseNotification.invalidateInode(node, offset: -1, length: 0)
         }
-        await dropInode(node, message, whenBegun)
-        if let data, data.offset == 0, data.length == nil { pruneNames(of: node) }
+        let end = await dropInode(node, message, mayBegin)
+        if end != .notBegun, let data, data.offset == 0, data.length == nil {
+            pruneNames(of: node)
+        }
+        return end
     }
+
+    package func timesRun(_ thread: UInt32) -> UInt64? { threadRuns(thread) }
 
     /// KERNEL D12. Nobody waits for it: an inode that goes by this waits for its pages that are being read.
     private func pruneNames(of node: NodeHandle) {
@@ -110,20 +119,58 @@ package final class FuseKernelCache: KernelCache, @unchecked Sendable {
     private func dropInode(
         _ node: NodeHandle,
         _ message: [UInt8],
-        _ whenBegun: (() -> Void)? = nil
-    ) async {
-        let begun = whenBegun.map { EngineBound($0) }
+        _ mayBegin: (() -> Bool)? = nil
+    ) async -> InvalidationEnd {
+        let check = mayBegin.map { EngineBound($0) }
         var round = 0
         while true {
             round += 1
             let wait = round
-            let isDone = await onNotifyThread {
-                if wait == 1, let begun { self.engine.enter(begun.value) }
-                return self.tryDropping(node, message, wait)
+            let end: InvalidationEnd? = await onNotifyThread {
+                if wait == 1, let check, !self.begins(check) { return .notBegun }
+                guard self.tryDropping(node, message, wait) else { return nil }
+                return check == nil || self.receivesAll() ? .done : .metQuestions
             }
-            if isDone || session.hasEnded { return }
-            guard let isReferenced, isReferenced(node) else { return }
+            if let end { return end }
+            if session.hasEnded { return .done }
+            guard let isReferenced, isReferenced(node) else { return .done }
         }
+    }
+
+    /// Runs `body` inside the engine and waits for it: a moment later the kernel is told. On a notify thread.
+    private func insideEngine<Answer: Sendable>(
+        _ body: @escaping @Sendable () -> Answer
+    ) -> Answer {
+        let place = AnswerPlace<Answer>()
+        for _ in 1...Self.looksForQuestions {
+            if engine.executor.enterIfIdle({ place.put(body()) }) { return place.wait() }
+            sched_yield()
+        }
+        engine.enter { place.put(body()) }
+        return place.wait()
+    }
+
+    /// Asks whether the kernel may be told, as soon as what it has asked is registered. On a notify thread.
+    private func begins(_ mayBegin: EngineBound<() -> Bool>) -> Bool {
+        for look in 1...Self.looksForQuestions {
+            let answer: Bool? = insideEngine {
+                let isLast = look == Self.looksForQuestions
+                return self.haveAllArrived?() ?? true || isLast ? mayBegin.value() : nil
+            }
+            if let answer { return answer }
+            // Others receive it.
+            sched_yield()
+        }
+        return true
+    }
+
+    /// Whether everything that the kernel asked before this call is registered (Receiver A4). On a notify thread.
+    private func receivesAll() -> Bool {
+        for _ in 1...Self.looksForQuestions {
+            if insideEngine({ self.haveAllArrived?() ?? true }) { return true }
+            sched_yield()
+        }
+        return false
     }
 
     /// False if the kernel has no such inode, as far as the references counted here can tell. On a
@@ -227,7 +274,7 @@ package final class FuseKernelCache: KernelCache, @unchecked Sendable {
     }
 
     private func dropListing(of parent: NodeHandle) async {
-        await dropInode(parent, FuseNotification.invalidateInode(parent, offset: 0, length: 0))
+        _ = await dropInode(parent, FuseNotification.invalidateInode(parent, offset: 0, length: 0))
         pruneNames(of: parent)
     }
 
@@ -282,4 +329,27 @@ private final class EntryAttempt: @unchecked Sendable {
     var isGivenUp: Bool { latch.withLock { isOver } }
 
     func giveUp() { latch.withLock { isOver = true } }
+}
+
+/// Where a thread waits for what is found out inside the engine.
+private final class AnswerPlace<Answer: Sendable>: @unchecked Sendable {
+    // Sendable: used under `latch`.
+    private let latch = Latch()
+    private let changed = WaitCondition()
+    private var answer: Answer?
+
+    func put(_ answer: Answer) {
+        latch.lock()
+        self.answer = answer
+        latch.unlock(signalling: changed)
+    }
+
+    func wait() -> Answer {
+        latch.lock()
+        defer { latch.unlock() }
+        while true {
+            if let answer { return answer }
+            changed.wait(latch)
+        }
+    }
 }

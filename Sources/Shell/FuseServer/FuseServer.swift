@@ -90,6 +90,7 @@ package final class FuseServer: @unchecked Sendable {
             activity: dispatcher.activity,
             threads: notifyThreads
         )
+        kernelCache.haveAllArrived = { [receiver] in receiver.haveAllArrived() }
     }
 
     /// A server for a file system that exists.

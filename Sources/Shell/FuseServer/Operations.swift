@@ -79,7 +79,7 @@ extension Dispatcher {
     private func getAttributes(_ request: Request) async throws(FileError) -> Answer {
         let reply = try await operations.getAttributes(
             request.message.node,
-            reader: request.message.attributeReader,
+            asker: request.message.attributeAsker,
             request.interruption
         )
         return put(Encoding.attributesReply(reply), request)

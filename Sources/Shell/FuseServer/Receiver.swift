@@ -11,6 +11,8 @@
 // Invariants
 // A1. Between the read and the registration (or the append to `queue`) nobody else reads.
 // A2. Whoever enters the engine with a message first registers what is in `queue`.
+// A4. Where `haveAllArrived` finds nothing to read, under `arrival`, everything that the kernel had queued is registered, or
+// in `queue`.
 // A3. Neither latch is held while a request is worked on or a reply is sent. Order: arrival, then
 // queue;
 //     entering the engine under `arrival` never waits.
@@ -159,6 +161,16 @@ final class Receiver: @unchecked Sendable {
         if message.count <= 8192 { return Request(copying: message) }
         defer { thread.buffer = pool.take() }
         return Request(taking: thread.buffer, from: pool, count: message.count)
+    }
+
+    /// Registers what has arrived; false if the kernel has queued more than that (A4). Inside the engine.
+    func haveAllArrived() -> Bool {
+        arrival.lock()
+        var poll = pollfd(fd: session.descriptor, events: Int16(POLLIN), revents: 0)
+        let isEmpty = Glibc.poll(&poll, 1, 0) == 0
+        arrival.unlock()
+        registerQueued()
+        return isEmpty
     }
 
     // MARK: While somebody else is inside

@@ -32,12 +32,12 @@ struct Message {
     /// The thread for which the kernel asks, as far as the daemon's name space shows it; else 0.
     var thread: UInt32 { header.pointee.pid }
 
-    /// That thread, if attributes are asked for because it reads an open file (rule F6).
-    var attributeReader: UInt32? {
+    /// That thread, and whether it asks for attributes because it reads an open file (rule F6).
+    var attributeAsker: AttributeAsker {
         guard let wish = try? argument(fuse_getattr_in.self),
             wish.getattr_flags & UInt32(FUSE_GETATTR_FH) != 0
-        else { return nil }
-        return thread
+        else { return .looker(thread) }
+        return .reader(thread)
     }
 
     /// What follows the header.

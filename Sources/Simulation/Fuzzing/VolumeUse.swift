@@ -186,7 +186,7 @@ final class VolumeUse {
     /// Reads all of an object.
     private func look(_ object: Found) async throws {
         let handle = object.entry.node
-        try await tried("getattr") { _ = try await volume.getAttributes(handle, reader: nil, nil) }
+        try await tried("getattr") { _ = try await volume.getAttributes(handle, asker: nil, nil) }
         try await tried("listxattr") {
             let names = try await volume.listExtendedAttributes(handle, nil)
             for name in names.split(separator: 0).prefix(20) {

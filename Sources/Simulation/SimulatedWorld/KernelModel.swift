@@ -413,8 +413,8 @@ package final class KernelModel: KernelCache {
         let since = attributeMark()
         let handle = inode.handle
         let reply = try await ask { () async throws(FileError) in
-            if let quick = self.volume.getAttributesIfCached(handle, reader: nil) { return quick }
-            return try await self.volume.getAttributes(handle, reader: nil, nil)
+            if let quick = self.volume.getAttributesIfCached(handle, asker: nil) { return quick }
+            return try await self.volume.getAttributes(handle, asker: nil, nil)
         }
         await change(inode, reply.attributes, isValid: reply.isCacheable, since: since)
         return reply.attributes

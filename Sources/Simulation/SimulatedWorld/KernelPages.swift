@@ -320,26 +320,30 @@ extension KernelModel {
     package func invalidateInode(
         _ node: NodeHandle,
         data: (offset: UInt64, length: UInt64?)?,
-        whenBegun: (() -> Void)?
-    ) async {
-        whenBegun?()
+        mayBegin: (() -> Bool)?
+    ) async -> InvalidationEnd {
+        if let mayBegin, !mayBegin() { return .notBegun }
         while !isDead, inode(node) == nil || isInTransit(node) {
             // The first reply that makes the inode known is on its way (rule F4).
-            guard isInTransit(node) else { return }
+            guard isInTransit(node) else { return .done }
             await transit()
         }
-        guard !isDead, let inode = inode(node) else { return }
+        guard !isDead, let inode = inode(node) else { return .done }
         inode.pins += 1
         defer { inode.pins -= 1 }
         invalidateAttributes(inode)
         inode.attributeVersion = nextVersion()
-        guard let data else { return }
+        guard let data else { return .done }
         inode.listing = nil
         if data.offset < UInt64(KernelPage.size) { inode.linkTarget = nil }
         trace?("\(name) invalidates \(inode.identity) from \(data.offset)")
         await dropPages(inode, data.offset, data.length)
         trace?("\(name) has invalidated \(inode.identity) from \(data.offset)")
+        return .done
     }
+
+    /// Its threads are no threads of this machine.
+    package func timesRun(_ thread: UInt32) -> UInt64? { nil }
 
     package func invalidateEntries(of parent: NodeHandle, names: [[UInt8]]?) async {
         guard !isDead else { return }

@@ -21,10 +21,12 @@ private final class NotifyingCache: KernelCache {
     func invalidateInode(
         _ node: NodeHandle,
         data: (offset: UInt64, length: UInt64?)?,
-        whenBegun: (() -> Void)?
-    ) async {
-        await server.kernelCache.invalidateInode(node, data: data, whenBegun: whenBegun)
+        mayBegin: (() -> Bool)?
+    ) async -> InvalidationEnd {
+        await server.kernelCache.invalidateInode(node, data: data, mayBegin: mayBegin)
     }
+
+    func timesRun(_ thread: UInt32) -> UInt64? { server.kernelCache.timesRun(thread) }
 
     /// No request holds the directory: none of this waits.
     func invalidateEntries(of parent: NodeHandle, names: [[UInt8]]?) async {
