@@ -69,9 +69,11 @@ import Vocabulary
         _ = record.bury([life(1)])
         let began = record.epoch
         _ = record.bury([life(2)])
-        #expect(record.replayed(under: began) == true)
-        #expect(record.view.slotsToReplay == [SlotIndex(2)])
         #expect(record.replayed(under: began) == false)
+        #expect(record.view.slotsToReplay == [SlotIndex(1), SlotIndex(2)])
+        #expect(record.replayed(under: record.epoch) == true)
+        #expect(record.view.slotsToReplay == [])
+        #expect(record.replayed(under: record.epoch) == false)
         // A slot that is still listed and dies again counts from its last death.
         var first = ViewRecord(volume: "v")
         first.join(life(0), slotCount: 2)
@@ -79,7 +81,23 @@ import Vocabulary
         _ = first.replayed(under: Epoch(0))
         _ = first.bury([life(0)])
         _ = first.replayed(under: start)
-        #expect(first.view.slotsToReplay == [SlotIndex(0)])
+        #expect(first.view.slotsToReplay == [SlotIndex(0), SlotIndex(1)])
+    }
+
+    /// M4: who has joined meanwhile, and has read what is to be replayed, hears of its end by the coordinator of that view.
+    @Test func aViewSaysTheSameToAll() {
+        var record = ViewRecord(volume: "v")
+        record.join(life(0), slotCount: 4)
+        _ = record.replayed(under: record.epoch)
+        record.join(life(1), slotCount: 4)
+        _ = record.bury([life(1)])
+        let began = record.epoch
+        record.join(life(2), slotCount: 4)
+        let seen = record.view
+        #expect(record.replayed(under: began) == false)
+        #expect(record.view == seen && seen.slotsToReplay == [SlotIndex(1)])
+        #expect(record.replayed(under: seen.epoch) == true)
+        #expect(record.view.slotsToReplay == [])
     }
 
     @Test func theTextIsReadBack() throws {

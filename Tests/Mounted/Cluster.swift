@@ -88,12 +88,13 @@ final class TestCluster: Sendable {
 
     /// SIGKILL for the daemon, and the mount point freed. What the daemon itself started to clean
     /// up after it is left to do so.
-    func kill(_ node: TestNode) throws {
+    func kill(_ node: TestNode, waits: Bool = true) throws {
         let all = processes(of: node)
         let daemon = all.filter { process in !all.contains { $0 == parent(of: process) } }
         guard !daemon.isEmpty else { throw Trouble("\(node.name) has no daemon to kill") }
         for process in daemon { Glibc.kill(process, SIGKILL) }
-        for process in all where !Commands.waitForEnd(of: process, limit: 30) {
+        for process in waits ? all : daemon
+        where !Commands.waitForEnd(of: process, limit: 30) {
             throw Trouble("\(node.name): process \(process) lives 30 s after SIGKILL of its daemon")
         }
         if isMounted(node) { try Commands.demand("fusermount3", ["-u", "-z", node.root]) }

@@ -43,6 +43,37 @@ extension MountedTests {
             }
         }
 
+        /// A node that is mounted anew while the others are still recovering from its death is let in: what nobody has is not refused
+        /// because a journal is being replayed, and who joins meanwhile hears of the end of it.
+        @Test func whoComesBackAtOnceIsLetIn() throws {
+            let cluster = try TestCluster(size: "1G", format: ["-j", "4"])
+            try Watchdog.guarding(cluster, limit: 300) {
+                try cluster.mountAll()
+                try check(mkdir(cluster.nodes[1].root + "/shared", 0o755))
+                let workers = cluster.nodes.dropFirst().map {
+                    KillWorker($0, seed: 77 << 8 + UInt64($0.number))
+                }
+                for worker in workers { worker.start() }
+                defer { for worker in workers { worker.stop() } }
+                let node = cluster.nodes[0]
+                for round in 0..<8 {
+                    try cluster.kill(node, waits: false)
+                    try cluster.mount(node)
+                    _ = try Files.names(node.root)
+                    let before = workers.map { $0.completed.load(ordering: .relaxed) }
+                    for (worker, count) in zip(workers, before) where !worker.wait(for: count + 5) {
+                        let why = worker.failure.map { "\($0)" } ?? "it waits"
+                        throw Trouble("round \(round): \(worker.node.name) does not go on: \(why)")
+                    }
+                }
+                for worker in workers { worker.stop() }
+                for worker in workers { worker.join() }
+                for worker in workers { if let failure = worker.failure { throw failure } }
+                try cluster.unmountAll()
+                try cluster.checkClean()
+            }
+        }
+
         private func play(
             _ cluster: TestCluster,
             _ workers: [KillWorker],

@@ -17,9 +17,11 @@
 // M2. A member leaves the view only by its own goodbye or after it was fenced. The caller of `bury`
 //     vouches for the fence and names the life (incarnation), not only the node.
 // M3. A slot has at most one owner: members are ascending and distinct.
-// M4. A dirty slot stays listed until it has been replayed under a view that listed it; a death
-// lists it
-//     anew. `replayed` says under which view the replay began.
+// M4. A dirty slot stays listed until it has been replayed under the newest view; a death lists it
+//     anew. `replayed` says under which view the replay began. So all who act on a view wait for the same slots, but for those
+//     who read it when its own coordinator has replayed them: if what was replayed under an older view could be taken off the
+//     list of a newer one, its coordinator might read the list without them and have nothing to tell those who have read it
+//     before, and wait.
 // M5. Nobody moves into a dirty slot, except who is alone: he replays all before he grants a lock.
 // M6. Who comes first knows nothing of the past, so all slots of the volume are listed.
 
@@ -189,13 +191,12 @@ package struct ViewRecord: Hashable, Sendable {
         return true
     }
 
-    /// All slots that the view `began` listed are replayed (M4). False if none of them is still
-    /// listed.
+    /// All slots that the view `began` listed are replayed (M4). False, and nothing changes, if none of them is still
+    /// listed, or if there is a newer view: its coordinator does it again.
     package mutating func replayed(under began: Epoch) -> Bool {
         precondition(began <= epoch, "Membership M4: replayed under a view of the future")
-        let before = dirty.count
-        dirty.removeAll { $0.since <= began }
-        guard dirty.count != before else { return false }
+        guard began == epoch, !dirty.isEmpty else { return false }
+        dirty = []
         revision += 1
         check()
         return true

@@ -10,7 +10,8 @@
 // - While journals are to be replayed, only requests with `LockFlags.recovery` are looked at; the
 // others
 //   stand in their queues as if they were not there.
-// - `noQueue` is refused instead of queued.
+// - `noQueue` is refused instead of queued, when it can be decided: during a recovery, and while journals are to be replayed, it
+// stands in its queue, because nobody may be in its way.
 
 package import Vocabulary
 
@@ -125,7 +126,7 @@ extension Lockspace {
             }
             return
         }
-        if isServing(resource) && locks[lock].flags.contains(.noQueue) {
+        if mayGrant(lock) && locks[lock].flags.contains(.noQueue) {
             if locks[lock].flags.contains(.noQueueButNotify) { notifyOf(lock, &effects) }
             refuseRequest(lock, .wouldBlock, &effects)
             releaseIfUnused(resource, &effects)
@@ -184,7 +185,7 @@ extension Lockspace {
             serveQueues(resource, &effects)
             return
         }
-        if isServing(resource) && flags.contains(.noQueue) {
+        if mayGrant(lock) && flags.contains(.noQueue) {
             if flags.contains(.noQueueButNotify) { notifyOf(lock, &effects) }
             refuseConversion(lock, .wouldBlock, &effects)
             return

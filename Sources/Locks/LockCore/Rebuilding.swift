@@ -216,7 +216,7 @@ extension Lockspace {
         }
     }
 
-    /// Refuses what was queued during the recovery but would rather be refused than wait, and ends
+    /// Refuses what was queued while nothing could be decided but would rather be refused than wait, and ends
     /// what was cancelled meanwhile: one after the other, as each makes room for those behind it.
     mutating func refuseImpatient(_ resource: UInt32, _ effects: inout [LockEffect]) {
         while let (lock, queue) = firstImpatient(resource, isCancelled: false) {
@@ -261,7 +261,7 @@ extension Lockspace {
             var lock = first
             while lock != 0 {
                 if locks[lock].marks.contains(.cancelRequested)
-                    || (!isCancelled && locks[lock].flags.contains(.noQueue))
+                    || (!isCancelled && locks[lock].flags.contains(.noQueue) && mayGrant(lock))
                 {
                     return (lock, queue)
                 }

@@ -133,6 +133,8 @@ extension Lockspace {
         guard status == .running else { return }
         for resource in 1..<resources.bound where resources[resource].mastery == .local {
             serveQueues(resource, ignoringOrder: true, &effects)
+            refuseImpatient(resource, &effects)
+            releaseIfUnused(resource, &effects)
         }
     }
 

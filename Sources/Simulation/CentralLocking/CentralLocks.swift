@@ -25,6 +25,8 @@ package final class CentralLocks {
         var notified: LockMode?
         /// What is wanted is wanted for recovery.
         var isForRecovery = false
+        /// It would rather be refused than wait, but for the recovery of the dead: with these flags.
+        var refusal: LockFlags?
         /// Nothing is granted: who is in the way?
         var isQuestion = false
 
@@ -153,6 +155,13 @@ package final class CentralLocks {
     package func resume() {
         isPaused = false
         serveAll()
+        for name in names {
+            guard let resource = resources[name] else { continue }
+            while let place = resource.queue.firstIndex(where: { $0.refusal != nil }) {
+                refuse(resource.queue.remove(at: place), resource)
+                serve(resource)
+            }
+        }
     }
 
     private func serveAll() {
@@ -190,14 +199,20 @@ package final class CentralLocks {
                 mayBeServed(lock) && !resource.queue[..<place].contains(where: mayBeServed)
                 && blockers(of: lock, wanted, resource).isEmpty
             if isFree { return grant(lock) }
-            if flags.contains(.noQueueButNotify) { notify(lock, resource) }
-            lock.wanted = nil
-            answer(lock, .wouldBlock)
-            if lock.granted == nil { remove(lock, resource) }
-            return
+            // When the dead are recovered it is decided.
+            lock.refusal = flags
+            if mayBeServed(lock) { return refuse(lock, resource) }
         }
         resource.queue.insert(lock, at: place)
         serve(resource)
+    }
+
+    private func refuse(_ lock: Lock, _ resource: Resource) {
+        if lock.refusal?.contains(.noQueueButNotify) == true { notify(lock, resource) }
+        lock.refusal = nil
+        lock.wanted = nil
+        answer(lock, .wouldBlock)
+        if lock.granted == nil { remove(lock, resource) }
     }
 
     private func blockers(of lock: Lock, _ mode: LockMode, _ resource: Resource) -> [Lock] {
@@ -255,6 +270,7 @@ package final class CentralLocks {
     private func grant(_ lock: Lock) {
         lock.granted = lock.wanted
         lock.wanted = nil
+        lock.refusal = nil
         lock.notified = nil
         answer(lock, .granted)
     }
