@@ -10,7 +10,7 @@ import Vocabulary
 
 extension MountedVolume {
     /// After so long an invalidation begins whoever has asked, in nanoseconds; for those who have been told, ToldSize S2.
-    private static let longestTakingBack: UInt64 = 20_000_000
+    private static let longestTakingBack: UInt64 = 1_000_000_000
 
     /// Has the kernel drop the attributes of an inode, and pages if `data` says so, by `KernelCache.invalidateInode`.
     func takeBack(
