@@ -22,7 +22,7 @@ import Vocabulary
         } catch {
             throw GroupViolation(
                 description:
-                    "seed \(seed): \(error)\n\(group.history.suffix(60).joined(separator: "\n"))"
+                    "seed \(seed): \(error)\n\(group.history.suffix(400).joined(separator: "\n"))"
             )
         }
         for (what, count) in group.counts { counts[what, default: 0] += count }
@@ -40,7 +40,7 @@ import Vocabulary
             case 8:
                 if let member = any(group), let view = member.view, group.below(3) == 0 {
                     let target = view.members[group.below(view.members.count)]
-                    group.act(member, .suspected(target, .asked))
+                    group.suspect(target, by: member)
                 }
             default: try group.advance()
             }

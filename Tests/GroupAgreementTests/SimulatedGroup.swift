@@ -3,7 +3,17 @@
 //
 // What is as bad as it can be: of a ring that breaks, the hosts that stay together hear some of the messages that nobody of them
 // has heard yet, and always those that they said themselves; what was said and not sent is sent in the next ring;
-// the quorum service speaks late; fence agents take their time, and fail; an expelled node goes on for a while.
+// the quorum service speaks late; fence agents take their time, and fail; an expelled node goes on for a while; slots are few.
+//
+// What must be true at every step
+// G1. A view is adopted by nobody who saw a life in it that is left out now and may still write.
+// G2. No two processes write in one slot, and nobody begins in a slot whose last life has left something to be replayed, but
+//     who is alone, and replays it itself (Membership M5).
+// G3. A ring is called quorate only if it is, and only in a quorate ring is anybody fenced.
+// G4. Who was always in quorate rings is not expelled, unless somebody asked for its end or its slot was
+//     given away twice; and who left in such a ring is not fenced
+//     by those who were in it. (By others it may be: who has left may have been the only one who remembered it.)
+// G5. Processes that have heard the same of one ring have the same state; who is in and in order has the newest view.
 
 import GroupAgreement
 import Membership
@@ -27,6 +37,10 @@ final class SimulatedProcess {
     var isExpelled = false
     var hasBegun = false
     var isLeaving = false
+    /// It has left, and these were in its ring.
+    var leftAmong: [GroupProcess] = []
+    /// It was in a ring without a quorum at some time.
+    var wasApart = false
     var life: Member?
     var birth = Epoch(0)
     var view: ClusterView?
@@ -79,6 +93,8 @@ final class SimulatedGroup {
     private var nextProcess: UInt32 = 100
     /// Lives that the device shows as not ended.
     private var remains: [Member: UInt32] = [:]
+    /// Lives of which somebody said that they should end.
+    private var suspects: [Member] = []
     private var later: [(at: Int, action: () -> Void)] = []
     private var step = 0
     /// How often each thing came about.
@@ -88,7 +104,7 @@ final class SimulatedGroup {
     init(seed: UInt64, hosts: UInt32) {
         dice = SeededGenerator(seed: seed)
         hostCount = hosts
-        slotCount = 24
+        slotCount = hosts + 3
         for host in 1...hosts { side[host] = 0 }
         reform()
     }
@@ -138,7 +154,10 @@ final class SimulatedGroup {
                 hosts: hosts,
                 members: here.map(\.address).sorted()
             )
-            for member in here { enter(member, ring) }
+            for member in here {
+                if !isQuorate(ring) { member.wasApart = true }
+                enter(member, ring)
+            }
             for host in hosts { rings[host] = ring }
             tellQuorum(ring)
             count("rings")
@@ -177,8 +196,12 @@ final class SimulatedGroup {
         act(member, .ring(ring.id, hosts: ring.hosts))
     }
 
+    private func isQuorate(_ ring: SimulatedRing) -> Bool {
+        ring.hosts.count * 2 > Int(hostCount)
+    }
+
     private func tellQuorum(_ ring: SimulatedRing) {
-        let isQuorate = ring.hosts.count * 2 > Int(hostCount)
+        let isQuorate = isQuorate(ring)
         for member in living where ring.hosts.contains(member.address.host) {
             after(below(30)) {
                 guard !member.isDead, self.rings[member.address.host] === ring else { return }
@@ -253,7 +276,9 @@ final class SimulatedGroup {
 
     private func carryOut(_ effect: AgreementEffect, _ member: SimulatedProcess) {
         switch effect {
-        case .say(let message): member.outbox.append(message)
+        case .say(let message):
+            if case .quorate(let inspection) = message { checkEra(inspection.ring, member) }
+            member.outbox.append(message)
         case .apply(let view, _): apply(view, member)
         case .permit: break
         case .joined(let life):
@@ -273,13 +298,21 @@ final class SimulatedGroup {
         case .refused: after(below(60)) { self.wish(member) }
         case .left:
             member.isStopped = true
-            if let life = member.life { remains[life] = nil }
+            member.leftAmong = rings[member.address.host]?.members ?? []
+            note(
+                "\(member.address) has left, \(member.life.map { "\($0) \($0.incarnation % 1000)" } ?? "")"
+            )
             count("left")
             after(below(20)) { self.end(member) }
         case .expelled(let why):
             member.isExpelled = true
             count("expelled")
             note("\(member.address) expelled: \(why)")
+            // Its slot was given away twice (A5).
+            let isSlotTaken = why.hasPrefix("somebody") && !member.hasBegun
+            if !member.wasApart, !isSlotTaken, member.life.map(suspects.contains) != true {
+                fail("G4: \(member.address) was always with the quorum, and is expelled: \(why)")
+            }
             after(below(100)) {
                 guard !member.isDead else { return }
                 member.isStopped = true
@@ -287,6 +320,8 @@ final class SimulatedGroup {
                 self.after(50 + self.below(200)) { self.end(member) }
             }
         case .fence(let life, let host, let isHostHere):
+            checkFence(life, member)
+            note("\(member.address) fences \(life) \(life.incarnation % 1000)")
             member.fencing[life] = (host, isHostHere)
             after(below(80)) { self.fence(life, for: member) }
         case .stopFencing(let life): member.fencing[life] = nil
@@ -327,14 +362,15 @@ final class SimulatedGroup {
     }
 
     func start(on host: UInt32) {
-        guard side[host]! != nil, let ring = rings[host] else { return }
+        guard side[host]! != nil, let ring = rings[host], living.count < slotCount else { return }
         nextProcess += 1
         let member = SimulatedProcess(GroupProcess(host: host, process: nextProcess))
+        member.wasApart = !isQuorate(ring)
         processes.append(member)
         ring.members = (ring.members + [member.address]).sorted()
         ring.log.append(.came(member.address, ring.members))
         member.heard = ring.log.count - 1
-        let isQuorate = ring.hosts.count * 2 > Int(hostCount)
+        let isQuorate = isQuorate(ring)
         after(below(20)) {
             guard !member.isDead, self.rings[host] === ring else { return }
             self.act(member, .quorum(ring.id, isQuorate: isQuorate))
@@ -357,7 +393,8 @@ final class SimulatedGroup {
 
     func leave(_ member: SimulatedProcess) {
         guard member.mayWrite, !member.isExpelled, !member.isLeaving else { return }
-        // Its last write has returned.
+        // Its last write has returned, and said on the device that its life is over.
+        if let life = member.life { remains[life] = nil }
         member.isLeaving = true
         member.isStopped = true
         act(member, .wantsToLeave)
@@ -385,7 +422,56 @@ final class SimulatedGroup {
         note("network: \((1...hostCount).map { "\($0):\(side[$0]!.map(String.init) ?? "off")" })")
     }
 
+    /// Somebody wants it to end.
+    func suspect(_ life: Member, by member: SimulatedProcess) {
+        suspects.append(life)
+        act(member, .suspected(life, .asked))
+    }
+
     // MARK: What must be true
+
+    private func fail(_ what: @autoclosure () -> String) { violation = violation ?? what() }
+
+    private func checkEra(_ id: RingID, _ member: SimulatedProcess) {
+        guard let ring = rings[member.address.host], ring.id == id else { return }
+        if !isQuorate(ring) { fail("G3: \(member.address) calls ring \(id.sequence) quorate") }
+    }
+
+    private func checkFence(_ life: Member, _ member: SimulatedProcess) {
+        guard let ring = rings[member.address.host] else { return }
+        if !isQuorate(ring) { fail("G3: \(member.address) fences \(life) without a quorum") }
+        let victim = processes.first { $0.life == life }
+        if let victim, victim.leftAmong.contains(member.address), !victim.wasApart,
+            !member.wasApart,
+            !suspects.contains(life)
+        {
+            fail("G4: \(life) has left, and \(member.address) fences it")
+        }
+    }
+
+    /// G5
+    private func checkAgreement() {
+        for (index, one) in living.enumerated() where one.machine.isSettled {
+            guard let ring = rings[one.address.host] else { continue }
+            for other in living[..<index]
+            where other.machine.isSettled && rings[other.address.host] === ring
+                && other.heard == one.heard && other.machine.state != one.machine.state
+            {
+                fail("G5: \(one.address) and \(other.address) have heard the same")
+            }
+            guard let state = one.machine.state, let life = one.life, one.machine.isActive,
+                !one.isExpelled, !one.isStopped, state.record.contains(life),
+                !state.isDoomed(life), !state.awaitsStrangers
+            else { continue }
+            if one.view != nil,
+                one.view?.epoch != state.record.epoch || one.view?.members != state.record.members
+            {
+                fail(
+                    "G5: \(one.address) acts on \(one.view.map { "\($0)" } ?? "") in \(state.record.view)"
+                )
+            }
+        }
+    }
 
     private func apply(_ view: ClusterView, _ member: SimulatedProcess) {
         count("views")
@@ -395,13 +481,10 @@ final class SimulatedGroup {
                 continue
             }
             let wasIn = member.view?.members.contains(life) ?? (other.birth < view.epoch)
-            if wasIn {
-                violation =
-                    violation ?? "\(member.address) goes on without \(life), which may write"
-            }
+            if wasIn { fail("G1: \(member.address) goes on without \(life), which may write") }
         }
         if let before = member.view, view.epoch <= before.epoch {
-            violation = violation ?? "\(member.address): a view that is not newer"
+            fail("\(member.address): a view that is not newer")
         }
         if member.view == nil { member.birth = view.epoch }
         member.view = view
@@ -427,6 +510,11 @@ final class SimulatedGroup {
         }
         guard haveIt else { return }
         member.hasBegun = true
+        if let old = remains.keys.first(where: { $0.node == life.node }),
+            !view.slotsToReplay.contains(life.node.slot)
+        {
+            fail("G2: \(life) begins where \(old) has left something")
+        }
         remains[life] = member.address.host
         count("begun")
     }
@@ -434,10 +522,11 @@ final class SimulatedGroup {
     private var violation: String?
 
     private func checkWriters() throws {
+        checkAgreement()
         if let violation { throw GroupViolation(description: violation) }
         let writers = living.filter(\.mayWrite).compactMap(\.life)
         guard Set(writers.map(\.node)).count == writers.count else {
-            throw GroupViolation(description: "two writers in one slot: \(writers)")
+            throw GroupViolation(description: "G2: two writers in one slot: \(writers)")
         }
     }
 }

@@ -100,6 +100,21 @@ import Vocabulary
         #expect(record.view.slotsToReplay == [])
     }
 
+    /// M4: the slot of somebody whom nobody knows.
+    @Test func theSlotOfAStrangerIsListed() {
+        var record = ViewRecord(volume: "v")
+        #expect(record.list(SlotIndex(0)) == false)
+        record.join(life(0), slotCount: 3)
+        _ = record.replayed(under: record.epoch)
+        let before = record
+        #expect(record.list(SlotIndex(0)) == false)
+        #expect(record.list(SlotIndex(3)) == false)
+        #expect(record == before)
+        #expect(record.list(SlotIndex(2)) == true)
+        #expect(record.view.slotsToReplay == [SlotIndex(2)])
+        #expect(record.epoch > before.epoch && record.members == before.members)
+    }
+
     @Test func theTextIsReadBack() throws {
         var record = ViewRecord(volume: "6c1f0000-0000-0000-0000-000000000001")
         record.join(life(2, .max), slotCount: 3)

@@ -94,6 +94,7 @@ struct AgreementWriter {
             $0.member($1.member)
             $0.number($1.host)
             $0.suspicion($1.why)
+            $0.number($1.isOnDevice ? UInt8(1) : 0)
         }
         list(state.buried) { $0.member($1) }
     }
@@ -241,7 +242,8 @@ struct AgreementReader {
             DoomedLife(
                 member: try reader.member(),
                 host: try reader.number(UInt32.self),
-                why: try reader.suspicion()
+                why: try reader.suspicion(),
+                isOnDevice: try reader.boolean()
             )
         }
         let buried = try list { reader throws(AgreementWireError) in try reader.member() }

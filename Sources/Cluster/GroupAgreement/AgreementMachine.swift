@@ -29,7 +29,8 @@
 //     it: the first such message begins an *era*, by the ring's sequence. So what a minority applied of its own last words is
 //     older than what the majority did afterwards.
 // A5. A member leaves the view by its own goodbye or by a `fenced` that names it after a `doom` that named it, and a
-//     slot is moved into only when nobody who ever lived there may still be alive.
+//     slot is moved into only when nobody who ever lived there may still be alive. Two branches of a group may give away the same
+//     slot, but only one of them lets anybody begin: when the other's owner meets what that one has left, it ends.
 // A6. A process that claims a life which the state does not have is doomed, too: it may be writing to a journal.
 // A7. Whoever calls a ring quorate has looked at the device in that ring, after it had its quorum: not every host has a process in the
 //     group, so even a majority may know of nobody, or only of those who were in long ago, while a minority has the volume mounted. Its
@@ -284,6 +285,9 @@ package struct AgreementMachine: Sendable {
             guard state?.bury(member) == true else { break }
             effects.append(.report("\(member) is over: \(proof)"))
             if member == life { expel("this node was taken for dead: \(proof)", &effects) }
+            if let life, state?.isDoomed(life) == true {
+                expel("somebody of whom nobody knew has lived in the slot of this node", &effects)
+            }
         }
         publish(&effects)
     }
@@ -412,7 +416,8 @@ package struct AgreementMachine: Sendable {
             return
         }
         if let epoch = replayedEpoch {
-            if state.record.dirty.contains(where: { $0.since <= epoch }) {
+            // Of an older view it counts for nothing: the coordinator of the newer one does it again (Membership M4).
+            if epoch == state.record.epoch, !state.record.dirty.isEmpty {
                 say(.replayed(epoch), &effects)
             } else {
                 replayedEpoch = nil

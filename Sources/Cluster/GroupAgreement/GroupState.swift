@@ -13,12 +13,15 @@ package struct DoomedLife: Hashable, Sendable {
     package var host: UInt32
     /// Why.
     package var why: Suspicion
+    /// The device shows that it has begun to write, and nobody here knew of it.
+    package var isOnDevice: Bool
 
     /// From its parts.
-    package init(member: Member, host: UInt32, why: Suspicion) {
+    package init(member: Member, host: UInt32, why: Suspicion, isOnDevice: Bool = false) {
         self.member = member
         self.host = host
         self.why = why
+        self.isOnDevice = isOnDevice
     }
 }
 
@@ -102,11 +105,15 @@ package struct GroupState: Hashable, Sendable {
 
     // MARK: Changes
 
-    /// A quorum goes on in a ring. Lives that the device shows and nobody here knows of are doomed (A7).
+    /// A quorum goes on in a ring. Lives that the device shows and nobody here knows of are doomed (A7): once in each ring. The
+    /// look at the device is of the ring's beginning; who has left since was there then, and is nobody's concern any more.
     package mutating func begin(_ inspection: Inspection) {
-        era = max(era, inspection.ring.sequence)
+        guard era < inspection.ring.sequence else { return changed() }
+        era = inspection.ring.sequence
         for found in inspection.remains where !buried.contains(found.member) {
             doom(stranger: found.member, host: found.host)
+            let place = doomed.firstIndex { $0.member == found.member }
+            if let place, !record.contains(found.member) { doomed[place].isOnDevice = true }
         }
         changed()
     }
@@ -155,12 +162,19 @@ package struct GroupState: Hashable, Sendable {
 
     /// A doomed life is over. False if it is not doomed.
     package mutating func bury(_ member: Member) -> Bool {
-        guard isDoomed(member) else { return false }
-        doomed.removeAll { $0.member == member }
+        guard let place = doomed.firstIndex(where: { $0.member == member }) else { return false }
+        let isOnDevice = doomed.remove(at: place).isOnDevice
         buried.removeAll { $0.node == member.node }
         buried.append(member)
         buried.sort()
-        if record.bury([member]) { places.removeAll { $0.member == member } }
+        if record.bury([member]) {
+            places.removeAll { $0.member == member }
+        } else if isOnDevice, !record.list(member.node.slot),
+            let owner = record.members.first(where: { $0.node == member.node })
+        {
+            // It has written nothing, or there would have been two; and it must not: the stranger's journal is there (A5).
+            _ = doom(owner, .asked)
+        }
         changed()
         return true
     }

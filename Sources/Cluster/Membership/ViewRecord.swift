@@ -1,17 +1,18 @@
 // Who is in, as all nodes of one volume have agreed: the record that they share, and the only
 // changes it may undergo. Wherever the record is kept (a file under a lock for the nodes of one
-// host), each change is: take the lock, read, one of the four functions below, write, release.
+// host), each change is: take the lock, read, one of the functions below, write, release.
 //
 //   join      a node begins its life in a slot
 //   leave     a node says goodbye after its last write; its journal is clean
 //   bury      others remove nodes that can no longer write (fenced); their slots must be replayed
+//   list      somebody of whom the record knows nothing is over; its slot must be replayed
 //   replayed  the coordinator has replayed what a view listed
 //
 // Terms. A slot is *dirty* when its journal may hold what is not yet in place. An epoch is a view;
 // a revision is a state of the record, and there are more revisions than epochs.
 //
 // Invariants
-// M1. Revisions grow by one with every change, epochs with every change of the members; neither
+// M1. Revisions grow by one with every change, epochs with every change of the members, and when a slot is listed; neither
 // ever
 //     falls. Whoever has seen revision r never goes back to an older one.
 // M2. A member leaves the view only by its own goodbye or after it was fenced. The caller of `bury`
@@ -186,6 +187,18 @@ package struct ViewRecord: Hashable, Sendable {
             dirty.removeAll { $0.slot == member.node.slot }
             dirty.append(DirtySlot(slot: member.node.slot, since: epoch))
         }
+        dirty.sort { $0.slot < $1.slot }
+        check()
+        return true
+    }
+
+    /// Somebody has lived in a slot of whom this record knows nothing, and is over: a new view lists the slot (M4). False, and
+    /// nothing changes, if there is no such slot, if it has an owner, or if nobody is in: then who comes lists all (M6).
+    package mutating func list(_ slot: SlotIndex) -> Bool {
+        guard !members.isEmpty, slot.rawValue < slotCount, isFree(slot) else { return false }
+        advance()
+        dirty.removeAll { $0.slot == slot }
+        dirty.append(DirtySlot(slot: slot, since: epoch))
         dirty.sort { $0.slot < $1.slot }
         check()
         return true
