@@ -89,13 +89,14 @@ import Vocabulary
         var size = ToldSize()
         size.told(100, to: 7, .attributes, runs: { 5 }, at: Self.tick(5))
         for moment in UInt64(5)..<1000 {
-            size.look { _ in 5 }
+            size.look(at: Self.tick(moment)) { _ in 5 }
             #expect(size.waitBeforeInvalidation(at: Self.tick(moment)) != nil)
         }
-        size.look { $0 == 7 ? 6 : nil }
+        // However often it is looked at.
+        for _ in 0..<3 { size.look(at: Self.tick(1000)) { $0 == 7 ? 6 : nil } }
         #expect(size.waitBeforeInvalidation(at: Self.tick(1000)) != nil)
-        size.look { _ in 6 }
-        #expect(size.waitBeforeInvalidation(at: Self.tick(1000)) == nil)
+        size.look(at: Self.tick(1001)) { _ in 6 }
+        #expect(size.waitBeforeInvalidation(at: Self.tick(1001)) == nil)
         #expect(size.isCertain(of: 100))
         // Not for ever either.
         size.told(50, to: 7, .attributes, runs: { 6 }, at: Self.tick(2000))
@@ -107,8 +108,8 @@ import Vocabulary
     @Test func whoHasEndedIsNotWaitedFor() {
         var size = ToldSize()
         size.told(100, to: 7, .attributes, runs: { 5 }, at: Self.tick(5))
-        size.look { _ in nil }
-        size.look { _ in nil }
+        size.look(at: Self.tick(5)) { _ in nil }
+        size.look(at: Self.tick(6)) { _ in nil }
         #expect(size.waitBeforeInvalidation(at: Self.tick(6)) == nil)
     }
 

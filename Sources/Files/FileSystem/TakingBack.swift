@@ -18,7 +18,7 @@ extension MountedVolume {
         data: (offset: UInt64, length: UInt64?)?,
         whenBegun: (() -> Void)? = nil
     ) async {
-        guard let kernel else { return }
+        guard let kernel, data?.length != 0 else { return }
         guard inode.opens > 0 else {
             // Nobody here reads it.
             whenBegun?()
@@ -47,7 +47,7 @@ extension MountedVolume {
         while let end = mustWaitForReaders(inode, since: start) {
             engine.clock.schedule(at: end, in: engine, EngineBound { isHeard.notify() })
             await isHeard.wait()
-            if let kernel { inode.toldSize.look { kernel.timesRun($0) } }
+            if let kernel { inode.toldSize.look(at: engine.clock.now) { kernel.timesRun($0) } }
         }
     }
 

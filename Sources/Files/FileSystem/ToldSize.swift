@@ -61,8 +61,8 @@ package struct ToldSize: Sendable {
         var end: Tick
         /// How often it had been on a processor when it was told; nil if that cannot be said.
         var runs: UInt64?
-        /// It has been since.
-        var hasRun = false
+        /// When it was first seen to have been since.
+        var ranBefore: Tick?
         /// The answer may not have been taken in, or not as the last.
         var isDoubtful: Bool
     }
@@ -202,18 +202,19 @@ package struct ToldSize: Sendable {
     }
 
     /// Asks `runs` how often the threads that are waited for have been on a processor. Who has been has taken in what it was
-    /// told by the next time: it may have been put there this very moment.
-    package mutating func look(_ runs: (UInt32) -> UInt64?) {
+    /// told `lookInterval` later: it may have been put there this very moment.
+    package mutating func look(at now: Tick, _ runs: (UInt32) -> UInt64?) {
         var index = 0
         while index < readers.count {
             let reader = readers[index]
-            if reader.hasRun {
-                hasTaken(readers.remove(at: index))
-                continue
-            }
-            // Who is not there any more has ended.
-            if let before = reader.runs, runs(reader.thread) != before {
-                readers[index].hasRun = true
+            if let ran = reader.ranBefore {
+                if now >= ran.advanced(nanoseconds: Self.lookInterval) {
+                    hasTaken(readers.remove(at: index))
+                    continue
+                }
+            } else if let before = reader.runs, runs(reader.thread) != before {
+                // Or it is not there any more, and has ended.
+                readers[index].ranBefore = now
             }
             index += 1
         }
@@ -238,6 +239,7 @@ package struct ToldSize: Sendable {
 
     /// The kernel has done it; `isDoubtful` if it may have asked before it was told what has not been received yet.
     package mutating func invalidationEnds(isDoubtful: Bool, at now: Tick) {
+        precondition(underWay > 0, "ToldSize: an invalidation ends that had not begun")
         underWay -= 1
         makeDoubtful { _ in true }
         if isDoubtful { doubtEnd = now.advanced(nanoseconds: Self.longestDoubt) }

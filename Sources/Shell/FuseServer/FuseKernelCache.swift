@@ -152,16 +152,17 @@ package final class FuseKernelCache: KernelCache, @unchecked Sendable {
 
     /// Asks whether the kernel may be told, as soon as what it has asked is registered. On a notify thread.
     private func begins(_ mayBegin: EngineBound<() -> Bool>) -> Bool {
-        for look in 1...Self.looksForQuestions {
+        var look = 0
+        while true {
+            look += 1
+            let isLast = look == Self.looksForQuestions
             let answer: Bool? = insideEngine {
-                let isLast = look == Self.looksForQuestions
-                return self.haveAllArrived?() ?? true || isLast ? mayBegin.value() : nil
+                self.haveAllArrived?() ?? true || isLast ? mayBegin.value() : nil
             }
             if let answer { return answer }
             // Others receive it.
             sched_yield()
         }
-        return true
     }
 
     /// Whether everything that the kernel asked before this call is registered (Receiver A4). On a notify thread.

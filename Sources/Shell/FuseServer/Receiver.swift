@@ -11,11 +11,11 @@
 // Invariants
 // A1. Between the read and the registration (or the append to `queue`) nobody else reads.
 // A2. Whoever enters the engine with a message first registers what is in `queue`.
-// A4. Where `haveAllArrived` finds nothing to read, under `arrival`, everything that the kernel had queued is registered, or
-// in `queue`.
 // A3. Neither latch is held while a request is worked on or a reply is sent. Order: arrival, then
 // queue;
 //     entering the engine under `arrival` never waits.
+// A4. Where `haveAllArrived` finds nothing to read, under `arrival`, everything that the kernel had queued is registered, or
+// in `queue`.
 
 import CFuse3
 import CLinux
